@@ -1,0 +1,100 @@
+"""Readers of the labelled face collections: pictures, labels, and a split no person crosses.
+
+The collections are folders with `<name>.tar` and `<name>_labels.npz`. They are looked for in the given root, then in
+`$FACEWRIGHT_DATA`, then in `../shared/data`. They show real people and are never part of the package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import cv2
+import numpy as np
+
+from ..errors import FacewrightError
+from ..weights.store import cache_dir
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Split = Literal["train", "val"]
+VALIDATION_SHARE = 10
+
+
+def data_root(root: str | Path | None = None) -> Path:
+    """The folder of the collections; raises FacewrightError telling how to name it."""
+    candidates = [root, os.environ.get("FACEWRIGHT_DATA"), Path("../shared/data"), Path("data")]
+    for candidate in candidates:
+        if candidate and (Path(candidate) / "lfw.tar").exists():
+            return Path(candidate).resolve()
+    raise FacewrightError("the labelled face collections were not found; set FACEWRIGHT_DATA to their folder")
+
+
+def is_validation(subject: str) -> bool:
+    """Whether a person belongs to the validation split (one in ten, by hash, so it never changes)."""
+    return int(hashlib.sha256(subject.encode()).hexdigest(), 16) % VALIDATION_SHARE == 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceCollection:
+    """Pictures of one collection and their labels.
+
+    `rows` are the indices into `labels` of the chosen split; `labels` maps a column to its array. `read(row)` gives the
+    (H, W, 3) uint8 RGB picture.
+    """
+
+    name: str
+    rows: NDArray[np.int64]
+    labels: dict[str, NDArray[np.generic]]
+    archive: Path
+    offsets: dict[str, tuple[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def encoded(self, row: int) -> bytes:
+        """The JPEG bytes of a row of `labels`."""
+        offset, size = self.offsets[str(self.labels["filename"][row])]
+        with open(self.archive, "rb") as stream:
+            stream.seek(offset)
+            return stream.read(size)
+
+    def read(self, row: int) -> NDArray[np.uint8]:
+        """The picture of a row of `labels`."""
+        bgr = cv2.imdecode(np.frombuffer(self.encoded(row), np.uint8), cv2.IMREAD_COLOR)
+        if bgr is None:
+            raise FacewrightError(f"{self.archive}: picture {self.labels['filename'][row]} cannot be decoded")
+        return np.ascontiguousarray(bgr[..., ::-1], dtype=np.uint8)
+
+
+def open_faces(
+    name: Literal["lfw", "utkface"], split: Split | None = None, root: str | Path | None = None
+) -> FaceCollection:
+    """A collection, whole or one side of the identity-disjoint split; rows without a detected face are left out."""
+    folder = data_root(root)
+    with np.load(folder / f"{name}_labels.npz", allow_pickle=False) as file:
+        labels = {key: file[key] for key in file.files}
+    usable = np.asarray(labels["detected"], bool)
+    if split is not None:
+        validation = np.array([is_validation(str(s)) for s in labels["subject"]])
+        usable &= validation if split == "val" else ~validation
+    archive = folder / f"{name}.tar"
+    return FaceCollection(name, np.flatnonzero(usable), labels, archive, tar_offsets(archive))
+
+
+def tar_offsets(archive: Path) -> dict[str, tuple[int, int]]:
+    """Byte offset and size of every file of a tar by its base name, so that pictures are read without unpacking."""
+    with tarfile.open(archive) as tar:
+        return {Path(m.name).name: (m.offset_data, m.size) for m in tar if m.isfile()}
+
+
+def data_cache() -> Path:
+    """Folder for prepared training data."""
+    folder = cache_dir() / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,207 @@
+"""Pairs of degraded and true face crops for training and judging restorers, made on the fly.
+
+Crops are cut once to the FFHQ template and kept in a memory-mapped cache. A pair is a function of (seed, index) alone.
+Where the photo does not fill the crop (UTKFace is cut tightly, LFW has black corners from funnelling) `mask` is false.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..align import align_matrix, crop_by_matrix
+from ..degrade import Blur, Degradation, apply, sample, target
+from .faces import FaceCollection, Split, data_cache, open_faces
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Name = Literal["lfw", "utkface"]
+
+# Below these variances of the Laplacian the "true" picture is itself blurred and would teach blur.
+SHARP_ENOUGH = {"lfw": 60.0, "utkface": 32.0}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CropCache:
+    """Aligned crops of one collection: `images` (N, S, S, 3) uint8 RGB, packed validity bits, and their label rows."""
+
+    images: NDArray[np.uint8]
+    bits: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    collection: FaceCollection
+
+    def crop(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Crop and validity mask (S, S) of an entry."""
+        image = np.asarray(self.images[index])
+        size = image.shape[0]
+        return image, np.unpackbits(self.bits[index])[: size * size].reshape(size, size).astype(bool)
+
+
+def open_crops(name: Name, split: Split, size: int = 256, root: str | Path | None = None) -> CropCache:
+    """The crops of a collection's split whose picture is sharp enough to be a truth; prepared on first use."""
+    collection = open_faces(name, split, root)
+    sharp = np.asarray(collection.labels["sharpness"])[collection.rows] >= SHARP_ENOUGH[name]
+    colour = ~np.asarray(collection.labels["greyscale"])[collection.rows]
+    rows = collection.rows[sharp & colour]
+    stem = data_cache() / f"{name}-{split}-ffhq{size}-{len(rows)}"
+    images_path, bits_path = stem.with_suffix(".images.npy"), stem.with_suffix(".bits.npy")
+    if not bits_path.exists():
+        _prepare(collection, rows, size, images_path, bits_path)
+    images = np.load(images_path, mmap_mode="r")
+    return CropCache(images, np.load(bits_path), rows, collection)
+
+
+def _prepare(
+    collection: FaceCollection, rows: NDArray[np.int64], size: int, images_path: Path, bits_path: Path
+) -> None:
+    temporary = images_path.with_suffix(".tmp")
+    images = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(rows), size, size, 3))
+    bits = np.zeros((len(rows), size * size // 8), np.uint8)
+    for i, row in enumerate(rows):
+        images[i], mask = aligned_truth(collection, int(row), size)
+        bits[i] = np.packbits(mask)
+    images.flush()
+    temporary.replace(images_path)
+    np.save(bits_path, bits)
+
+
+def aligned_truth(collection: FaceCollection, row: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The FFHQ crop of a labelled picture and where it shows real pixels."""
+    image = collection.read(row)
+    points = np.asarray(collection.labels["keypoints5"][row], np.float64)
+    matrix = align_matrix(points, size)
+    crop = crop_by_matrix(image, matrix, size)
+    shown = cv2.warpAffine(_real_pixels(image), matrix, (size, size), flags=cv2.INTER_LINEAR) > 250
+    valid = cv2.erode((shown & crop.valid).astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1) > 0
+    return crop.image, valid
+
+
+def _real_pixels(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """255 where the picture is not part of a black region touching a corner."""
+    height, width = image.shape[:2]
+    dark = (image.max(2) <= 6).astype(np.uint8)
+    reached = np.zeros((height + 2, width + 2), np.uint8)
+    for corner in ((0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1)):
+        if dark[corner[1], corner[0]]:
+            cv2.floodFill(dark, reached, corner, 2)
+    return np.where(dark == 2, 0, 255).astype(np.uint8)
+
+
+class RestorationPairs(Dataset[dict[str, Tensor]]):
+    """Degraded/true pairs as uint8 tensors.
+
+    An item has `lq` and `hq` (S, S, 3) uint8 RGB, `mask` (1, S, S) bool, and `degradation` (6,): log1p of the blur
+    sigma, log2 of the reduction, noise sigma / 25, (100 - JPEG quality) / 50, PSNR / 50 and SSIM of the input.
+    `presets` maps a degradation preset to its share; a name ending in "@scaled" scales sizes given for 512-pixel crops.
+    """
+
+    def __init__(
+        self,
+        split: Split = "train",
+        seed: int = 0,
+        *,
+        size: int = 256,
+        length: int = 1 << 40,
+        collections: dict[Name, float] | None = None,
+        presets: dict[str, float] | None = None,
+        jitter: float = 0.5,
+        flip: bool = True,
+        root: str | Path | None = None,
+    ) -> None:
+        shares = collections or {"lfw": 0.5, "utkface": 0.5}
+        self.caches = {name: open_crops(name, split, size, root) for name in shares}
+        self.names = list(shares)
+        self.shares = np.array(list(shares.values())) / sum(shares.values())
+        self.presets = list(presets or {"gfpgan": 1.0})
+        weights = np.array(list((presets or {"gfpgan": 1.0}).values()), float)
+        self.weights = weights / weights.sum()
+        self.seed, self.size, self.length, self.jitter, self.flip = seed, size, length, jitter, flip
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.seed, index))
+        cache = self.caches[self.names[int(rng.choice(len(self.names), p=self.shares))]]
+        truth, mask = cache.crop(int(rng.integers(len(cache.rows))))
+        truth, mask = self._augment(truth, mask, rng)
+        preset = self.presets[int(rng.choice(len(self.presets), p=self.weights))]
+        record = sample(preset.removesuffix("@scaled"), rng, self.size, scaled=preset.endswith("@scaled"))
+        degraded, truth = apply(truth, record), target(truth, record)
+        return {
+            "lq": torch.from_numpy(degraded),
+            "hq": torch.from_numpy(truth),
+            "mask": torch.from_numpy(mask[None]),
+            "degradation": torch.from_numpy(degradation_target(record, degraded, truth, mask)),
+        }
+
+    def _augment(
+        self, image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        if rng.random() < self.jitter:
+            image, mask = _jitter(image, mask, rng)
+        if self.flip and rng.random() < 0.5:
+            image, mask = image[:, ::-1], mask[:, ::-1]
+        return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+
+
+def _jitter(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A small turn, scale and shift, as a detector's imprecise landmarks cause."""
+    size = image.shape[0]
+    matrix = cv2.getRotationMatrix2D((size / 2, size / 2), rng.normal(0, 3), float(np.exp(rng.normal(0, 0.03))))
+    matrix[:, 2] += rng.normal(0, 0.01 * size, 2)
+    moved = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    kept = cv2.warpAffine(mask.astype(np.uint8), matrix, (size, size), flags=cv2.INTER_NEAREST)
+    return np.asarray(moved, np.uint8), kept > 0
+
+
+def degradation_target(
+    record: Degradation, degraded: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """What a degradation estimator should say about an input; see `RestorationPairs`."""
+    error = float(((degraded.astype(np.float32) - truth) ** 2)[mask].mean())
+    psnr = min(50.0, 10 * np.log10(255**2 / max(error, 1e-3)))
+    chain = record.chain
+    return np.array(
+        [
+            np.log1p(_sigma(chain.blur)),
+            np.log2(max(chain.factor, 1.0)),
+            chain.noise.sigma / 25 if chain.noise else 0,
+            (100 - chain.jpeg) / 50 if chain.jpeg else 0,
+            psnr / 50,
+            luma_ssim(degraded, truth, mask),
+        ],
+        np.float32,
+    )
+
+
+def _sigma(blur: Blur | None) -> float:
+    if blur is None:
+        return 0.0
+    if blur.kind == "motion":
+        return blur.length / 4
+    return blur.sigma_x if blur.kind == "iso" else float(np.sqrt(blur.sigma_x * blur.sigma_y))
+
+
+def luma_ssim(a: NDArray[np.uint8], b: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
+    """Mean SSIM of the luma inside a mask (11-tap Gaussian, sigma 1.5); fast enough for a data loader."""
+    x, y = (cv2.cvtColor(v, cv2.COLOR_RGB2GRAY).astype(np.float32) for v in (a, b))
+
+    def blur(v: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(cv2.GaussianBlur(v, (11, 11), 1.5), np.float32)
+
+    mx, my = blur(x), blur(y)
+    vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    ssim = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    return float(ssim[mask].mean()) if mask.any() else 1.0

@@ -1,0 +1,49 @@
+"""Every error facewright raises on purpose.
+
+One line each: what went wrong, with which file, and what to do about it. The command line prints that line and
+exits with `exit_code`; from Python, catch `FacewrightError` or one of its children.
+"""
+
+from __future__ import annotations
+
+
+class FacewrightError(Exception):
+    """Base of all errors raised on purpose. Exit code 2 on the command line."""
+
+    exit_code = 2
+
+
+class ImageReadError(FacewrightError):
+    """A file could not be decoded as an image: empty, truncated beyond use, not an image, unreadable."""
+
+
+class ImageTooLargeError(ImageReadError):
+    """An image has more pixels than the configured limit (protection against decompression bombs)."""
+
+
+class VideoError(FacewrightError):
+    """A video could not be opened, decoded, encoded or resumed."""
+
+
+class OutputError(FacewrightError):
+    """An output could not be written: it exists already, the folder is missing, no permission, disk full."""
+
+
+class UsageError(FacewrightError):
+    """An option or argument has a value that makes no sense; the message lists the valid ones."""
+
+
+class WeightsError(FacewrightError):
+    """Weights are missing, damaged, of another model, or do not match their hash."""
+
+
+class UnsafeWeightsError(WeightsError):
+    """A checkpoint contains code (a pickle that does more than hold tensors) and was not opened."""
+
+
+class LicenceError(WeightsError):
+    """Weights whose licence forbids the asked-for use."""
+
+
+class MissingDependencyError(FacewrightError):
+    """An optional dependency is needed; the message names the extra to install."""

@@ -1,0 +1,389 @@
+"""Marks that say a picture was altered: an XMP record in the file and an invisible watermark in the restored faces.
+
+The XMP record can be read by anyone and removed by anyone; it states what was done. The watermark stays in the pixels
+through recompression and moderate resizing, and says no more than "facewright changed this face" and a number from 0 to 15. It is
+no security feature: strong blur, heavy cropping, repainting or another restoration destroys it, and whoever reads this
+file can forge it.
+"""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from scipy import fft, ndimage
+
+from ..align import crop_face
+from ..errors import UsageError
+from . import colour
+from .image import Photo, read
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+# --- XMP --------------------------------------------------------------------------------------------------------------
+
+DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+"""IPTC's term for a picture in which some parts were made by a trained model."""
+
+_X = "adobe:ns:meta/"
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_XMP = "http://ns.adobe.com/xap/1.0/"
+_XMP_MM = "http://ns.adobe.com/xap/1.0/mm/"
+_EVENT = "http://ns.adobe.com/xap/1.0/sType/ResourceEvent#"
+_IPTC_EXT = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+_OWN = "urn:facewright:provenance:1.0/"
+_PREFIXES = {
+    "x": _X,
+    "rdf": _RDF,
+    "xmp": _XMP,
+    "xmpMM": _XMP_MM,
+    "stEvt": _EVENT,
+    "Iptc4xmpExt": _IPTC_EXT,
+    "facewright": _OWN,
+}
+_PACKET_HEAD = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'.encode()
+_PACKET_TAIL = b'\n<?xpacket end="w"?>'
+_MAX_PACKET = 65_000  # one JPEG segment
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What was done to a picture.
+
+    `models` are slugs; `checkpoint` is the hash of the weights; `faces` are the (x0, y0, x1, y1) boxes that were
+    changed, in pixels; `parameters` must be plain JSON values; `date` is ISO 8601 and absent by default, so that equal
+    input gives equal files.
+    """
+
+    version: str
+    tool: str = "facewright"
+    action: str = "restored"
+    models: tuple[str, ...] = ()
+    checkpoint: str | None = None
+    faces: tuple[tuple[float, float, float, float], ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    date: str | None = None
+
+    def to_json(self) -> str:
+        """One line with sorted keys."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Provenance:
+        """The inverse of `to_json`; unknown keys of later versions are ignored. ValueError if it is no such record."""
+        values = json.loads(text)
+        if not isinstance(values, dict) or "version" not in values:
+            raise ValueError("not a provenance record")
+        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        known["models"] = tuple(known.get("models", ()))
+        known["faces"] = tuple(tuple(box) for box in known.get("faces", ()))
+        return cls(**known)
+
+
+def xmp_packet(provenance: Provenance, existing: bytes | None = None) -> bytes:
+    """An XMP packet that declares the change, with everything else in `existing` kept.
+
+    Set are `Iptc4xmpExt:DigitalSourceType`, an entry at the end of `xmpMM:History`, `xmp:CreatorTool` (only if there is
+    none), and the full record as JSON in `facewright:Provenance`. An existing packet that is not well-formed XMP, or
+    so long that the result would not fit into a JPEG, is replaced; the record then has `"replaced_xmp": true` among
+    its parameters.
+    """
+    if existing:
+        root = _parse_packet(existing)
+        if root is not None:
+            packet = _declare(root, provenance)
+            if len(packet) <= _MAX_PACKET:
+                return packet
+        replaced = {**asdict(provenance), "parameters": {**provenance.parameters, "replaced_xmp": True}}
+        provenance = Provenance(**replaced)
+    return _declare(_empty_packet(), provenance)
+
+
+def read_provenance(source: str | os.PathLike[str] | bytes | Photo) -> Provenance | None:
+    """The record in a picture file, in a photo, or in a bare XMP packet (bytes); None when there is none."""
+    if isinstance(source, bytes):
+        packet: bytes | None = source
+    else:
+        packet = read(source).xmp
+    root = _parse_packet(packet) if packet else None
+    text = None if root is None else _get_property(root, _OWN, "Provenance")
+    if text is None:
+        return None
+    try:
+        return Provenance.from_json(text)
+    except (ValueError, TypeError):
+        return None
+
+
+def _empty_packet() -> ET.Element:
+    root = ET.Element(f"{{{_X}}}xmpmeta")
+    ET.SubElement(root, f"{{{_RDF}}}RDF")
+    return root
+
+
+def _parse_packet(packet: bytes) -> ET.Element | None:
+    """The root of a packet that holds rdf:RDF, or None. Entity definitions, which XMP forbids, are refused."""
+    if b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
+        return None
+    try:
+        for _, (prefix, uri) in ET.iterparse(BytesIO(packet.strip(b"\0 \r\n\t")), events=("start-ns",)):
+            _keep_prefix(prefix, uri)
+        root = ET.fromstring(packet.strip(b"\0 \r\n\t"))
+    except (ET.ParseError, ValueError, LookupError):
+        return None
+    return root if _rdf(root) is not None else None
+
+
+def _keep_prefix(prefix: str, uri: str) -> None:
+    if prefix and uri not in _PREFIXES.values() and prefix not in _PREFIXES:
+        try:
+            ET.register_namespace(prefix, uri)
+        except ValueError:  # ElementTree keeps ns0, ns1 ... for itself
+            return
+
+
+def _rdf(root: ET.Element) -> ET.Element | None:
+    return root if root.tag == f"{{{_RDF}}}RDF" else root.find(f".//{{{_RDF}}}RDF")
+
+
+def _descriptions(root: ET.Element) -> list[ET.Element]:
+    rdf = _rdf(root)
+    return [] if rdf is None else rdf.findall(f"{{{_RDF}}}Description")
+
+
+def _get_property(root: ET.Element, namespace: str, name: str) -> str | None:
+    """A simple property, which RDF may write as an attribute or as an element."""
+    key = f"{{{namespace}}}{name}"
+    for description in _descriptions(root):
+        if key in description.attrib:
+            return description.attrib[key]
+        if (element := description.find(key)) is not None:
+            return element.text or ""
+    return None
+
+
+def _set_property(root: ET.Element, home: ET.Element, namespace: str, name: str, value: str) -> None:
+    key = f"{{{namespace}}}{name}"
+    for description in _descriptions(root):
+        description.attrib.pop(key, None)
+        for element in description.findall(key):
+            description.remove(element)
+    ET.SubElement(home, key).text = value
+
+
+def _declare(root: ET.Element, provenance: Provenance) -> bytes:
+    for prefix, uri in _PREFIXES.items():
+        ET.register_namespace(prefix, uri)
+    rdf = _rdf(root)
+    assert rdf is not None
+    existing = _descriptions(root)
+    about = f"{{{_RDF}}}about"
+    home = existing[0] if existing else ET.SubElement(rdf, f"{{{_RDF}}}Description", {about: ""})
+    agent = f"{provenance.tool} {provenance.version}"
+    if _get_property(root, _XMP, "CreatorTool") is None:
+        _set_property(root, home, _XMP, "CreatorTool", agent)
+    _set_property(root, home, _IPTC_EXT, "DigitalSourceType", DIGITAL_SOURCE_TYPE)
+    _set_property(root, home, _OWN, "Provenance", provenance.to_json())
+    _append_history(root, home, provenance, agent)
+    content: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=False)
+    return _PACKET_HEAD + content + _PACKET_TAIL
+
+
+def _append_history(root: ET.Element, home: ET.Element, provenance: Provenance, agent: str) -> None:
+    sequence = None
+    for description in _descriptions(root):
+        sequence = description.find(f"{{{_XMP_MM}}}History/{{{_RDF}}}Seq")
+        if sequence is not None:
+            break
+    if sequence is None:
+        sequence = ET.SubElement(ET.SubElement(home, f"{{{_XMP_MM}}}History"), f"{{{_RDF}}}Seq")
+    entry = ET.SubElement(sequence, f"{{{_RDF}}}li", {f"{{{_RDF}}}parseType": "Resource"})
+    ET.SubElement(entry, f"{{{_EVENT}}}action").text = provenance.action
+    ET.SubElement(entry, f"{{{_EVENT}}}softwareAgent").text = agent
+    if provenance.models:
+        ET.SubElement(entry, f"{{{_EVENT}}}parameters").text = ", ".join(provenance.models)
+    if provenance.date:
+        ET.SubElement(entry, f"{{{_EVENT}}}when").text = provenance.date
+
+
+# --- watermark --------------------------------------------------------------------------------------------------------
+
+_SIZE = 256
+_BAND = (0.03, 0.22)  # cycles per pixel of the 256-pixel crop: finer than shading, coarser than what JPEG discards
+_FACE = (0.5, 0.57, 0.32, 0.38)  # centre x, y and radii of the marked ellipse: what a restorer changes for certain
+_STRENGTHS = (48.0, 46.0, 44.0, 42.5)  # PSNR of the marked crop in dB, weakest mark first
+_SAFE_SCORE = 14.0  # a mark found this clearly needs no more strength
+_SYNC_SHARE = 0.5  # of the mark's energy; the rest carries the payload's bits
+_BITS = 4
+_THRESHOLD = 6.0
+_BIT_THRESHOLD = 2.0
+_MAX_SHIFT = 4
+_SCALES = (0.98, 0.99, 1.0, 1.01, 1.02)
+_ANGLES = (-1.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class WatermarkResult:
+    """`score` is the height of the best match in standard deviations of chance matches; `payload` is None when the
+    mark is absent or its bits cannot be told."""
+
+    present: bool
+    score: float
+    payload: int | None
+
+
+def embed_watermark(rgb: NDArray[np.floating], payload: int = 0, *, key: int = 0) -> NDArray[np.float32]:
+    """Add the invisible mark to an aligned face crop.
+
+    `rgb` is a square (h, h, 3) crop on the `ffhq` template, 0..255; so is the result, unrounded. The mark is a
+    key-dependent noise pattern in luma, limited to a band of mid frequencies and made stronger where the picture is
+    busy (spread spectrum; Cox et al., "Secure spread spectrum watermarking for multimedia", 1997), inside the ellipse
+    of the face only. It is as weak as safe detection allows, PSNR between 48 and 42.5 dB. `payload` is a number from
+    0 to 15. Raises UsageError on other shapes and payloads.
+    """
+    values = np.asarray(rgb, np.float32)
+    _check_crop(values)
+    if not 0 <= payload < 2**_BITS:
+        raise UsageError(f"watermark payload {payload} is out of range; give 0 to {2**_BITS - 1}")
+    size = values.shape[0]
+    pattern = _resized(_message(payload, key) * _window(), size) * _masking(colour.luma(values))
+    pattern /= float(np.sqrt(np.mean(pattern**2)))
+    marked = values
+    for psnr in _STRENGTHS:
+        marked = np.clip(values + 255 * 10 ** (-psnr / 20) * pattern[..., None], 0, 255)
+        if _match(_whitened(_level(marked)), key)[0] >= _SAFE_SCORE:
+            break
+    return marked
+
+
+def detect_watermark(rgb: NDArray[Any], *, key: int = 0) -> WatermarkResult:
+    """Look for the mark in an aligned face crop; neither the original nor the payload is needed.
+
+    `rgb` is (h, h, 3) uint8 or float, 0..255. Misalignment of up to 4 pixels of a 256-pixel crop, 2 % in size and 1
+    degree is searched. `present` means a score above 6.
+    """
+    values = np.asarray(rgb, np.float32)
+    _check_crop(values)
+    level = _level(values)
+    candidates = [_moved(level, scale, angle) for scale in _SCALES for angle in _ANGLES]
+    matches = [_match(_whitened(candidate), key) for candidate in candidates]
+    best = max(range(len(matches)), key=lambda index: matches[index][0])
+    score, shift = matches[best]
+    if score <= _THRESHOLD:
+        return WatermarkResult(False, score, None)
+    return WatermarkResult(True, score, _payload(_whitened(candidates[best]), shift, key))
+
+
+def detect_face_watermark(image: NDArray[np.uint8], points5: NDArray[np.floating], *, key: int = 0) -> WatermarkResult:
+    """`detect_watermark` on a face of an (H, W, 3) sRGB photo, aligned by its five landmarks."""
+    return detect_watermark(crop_face(image, points5, _SIZE).image, key=key)
+
+
+def _check_crop(values: NDArray[np.float32]) -> None:
+    if values.ndim != 3 or values.shape[2] != 3 or values.shape[0] != values.shape[1] or values.shape[0] < 32:
+        raise UsageError(f"watermarks need a square (h, h, 3) face crop of at least 32 pixels, got {values.shape}")
+
+
+def _level(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
+    return _resized(colour.luma(rgb), _SIZE)
+
+
+@lru_cache(maxsize=1)
+def _window() -> NDArray[np.float32]:
+    """1 inside the ellipse of the face, 0 outside, with a soft edge."""
+    ys, xs = (np.mgrid[:_SIZE, :_SIZE] + 0.5) / _SIZE
+    x, y, across, along = _FACE
+    radius = np.hypot((xs - x) / across, (ys - y) / along)
+    return np.clip((1 - radius) / 0.15, 0, 1).astype(np.float32)
+
+
+def _resized(plane: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    if plane.shape[0] == size:
+        return plane
+    how = cv2.INTER_AREA if size < plane.shape[0] else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(plane, (size, size), interpolation=how), np.float32)
+
+
+@lru_cache(maxsize=1)
+def _in_band() -> NDArray[np.bool_]:
+    vertical, horizontal = fft.fftfreq(_SIZE)[:, None], fft.rfftfreq(_SIZE)[None]
+    radius = np.hypot(vertical, horizontal)
+    band: NDArray[np.bool_] = (radius >= _BAND[0]) & (radius <= _BAND[1])
+    return band
+
+
+@lru_cache(maxsize=64)
+def _pattern(key: int, index: int) -> NDArray[np.complex64]:
+    """Spectrum of one key-dependent noise pattern of unit energy per pixel; 0 is the sync, 1.. are the bits."""
+    noise = np.random.default_rng((key, index, 0xFACE)).standard_normal((_SIZE, _SIZE))
+    spectrum = fft.rfft2(noise) * _in_band()
+    spectrum /= np.sqrt(np.mean(fft.irfft2(spectrum, s=(_SIZE, _SIZE)) ** 2))
+    return np.asarray(spectrum, np.complex64)
+
+
+def _message(payload: int, key: int) -> NDArray[np.float32]:
+    """Sync and bits together, of unit energy per pixel."""
+    spectrum = np.sqrt(_SYNC_SHARE) * _pattern(key, 0)
+    for bit in range(_BITS):
+        sign = 1 if payload >> bit & 1 else -1
+        spectrum = spectrum + sign * np.sqrt((1 - _SYNC_SHARE) / _BITS) * _pattern(key, bit + 1)
+    return np.asarray(fft.irfft2(spectrum, s=(_SIZE, _SIZE)), np.float32)
+
+
+def _masking(level: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much a mark can hide where (1 on flat skin, up to 3 in hair and edges), after the local contrast."""
+    sigma = level.shape[0] / 64
+    mean = ndimage.gaussian_filter(level, sigma)
+    deviation = np.sqrt(np.maximum(ndimage.gaussian_filter(level**2, sigma) - mean**2, 0))
+    return np.asarray(np.clip(1 + deviation / 8, 1, 3), np.float32)
+
+
+def _moved(level: NDArray[np.float32], scale: float, angle: float) -> NDArray[np.float32]:
+    if scale == 1 and angle == 0:
+        return level
+    centre = (_SIZE - 1) / 2
+    matrix = cv2.getRotationMatrix2D((centre, centre), angle, scale)
+    moved = cv2.warpAffine(level, matrix, (_SIZE, _SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    return np.asarray(moved, np.float32)
+
+
+def _whitened(level: NDArray[np.float32]) -> NDArray[np.complex64]:
+    """Spectrum of the crop with the picture's own structure held down: local contrast evened out, the band's
+    spectrum flattened. What then correlates with a noise pattern is the pattern."""
+    detail = level - ndimage.gaussian_filter(level, 1 / (2 * np.pi * _BAND[0]) * 2)
+    contrast = np.sqrt(ndimage.gaussian_filter(detail**2, 6))
+    spectrum = fft.rfft2(_window() * detail / (contrast + 2)) * _in_band()
+    magnitude = ndimage.uniform_filter(np.abs(spectrum), 9, mode="wrap")
+    return np.asarray(spectrum / (magnitude + 1e-3 * magnitude.max() + 1e-12), np.complex64)
+
+
+def _correlation(spectrum: NDArray[np.complex64], key: int, index: int) -> NDArray[np.float32]:
+    """Correlation with a pattern at every (vertical, horizontal) shift, in standard deviations over the shifts."""
+    plane = fft.irfft2(spectrum * np.conj(_pattern(key, index)), s=(_SIZE, _SIZE))
+    deviation = float(plane.std())
+    return np.asarray(plane / deviation if deviation > 0 else plane, np.float32)
+
+
+def _match(spectrum: NDArray[np.complex64], key: int) -> tuple[float, tuple[int, int]]:
+    plane = _correlation(spectrum, key, 0)
+    reach = range(-_MAX_SHIFT, _MAX_SHIFT + 1)
+    near = plane[np.ix_(reach, reach)]
+    row, column = np.unravel_index(int(near.argmax()), near.shape)
+    return float(near[row, column]), (reach[row], reach[column])
+
+
+def _payload(spectrum: NDArray[np.complex64], shift: tuple[int, int], key: int) -> int | None:
+    scores = [float(_correlation(spectrum, key, bit + 1)[shift]) for bit in range(_BITS)]
+    if min(abs(score) for score in scores) < _BIT_THRESHOLD:
+        return None
+    return sum(1 << bit for bit, score in enumerate(scores) if score > 0)

@@ -1,0 +1,27 @@
+"""Measures of restored faces: against the truth, between sets, by identity and landmarks, and without a reference.
+
+`facewright.metrics.lpips.LPIPS` is not re-exported: it needs torch, everything here does not.
+"""
+
+from .frechet import FeatureStatistics, frechet_distance, frechet_from_features, frechet_from_statistics
+from .full_reference import psnr, psnr_y, ssim, ssim_map
+from .identity import cosine, identity_degrees, identity_radians, identity_similarity
+from .landmarks import interocular, landmark_distance, nme
+
+__all__ = [
+    "FeatureStatistics",
+    "cosine",
+    "frechet_distance",
+    "frechet_from_features",
+    "frechet_from_statistics",
+    "identity_degrees",
+    "identity_radians",
+    "identity_similarity",
+    "interocular",
+    "landmark_distance",
+    "nme",
+    "psnr",
+    "psnr_y",
+    "ssim",
+    "ssim_map",
+]

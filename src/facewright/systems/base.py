@@ -1,0 +1,212 @@
+"""What every system is: a torch module with a card, a frozen configuration and weights that carry their contract.
+
+A system's module holds the paper's network, its losses and its key map for published checkpoints. It knows nothing of
+files, paths or progress bars; loading and saving are here, once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError, WeightsError
+from ..weights.card import Card, Preprocess, get_card
+from ..weights.store import load_file, resolve, save_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..face import Face
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class System(nn.Module):
+    """Base of all published systems.
+
+    A subclass sets `slug`, a frozen dataclass `Config` (its defaults are the paper's full size, `Config.compact()` is
+    what ships) and `preprocess_for(config)`, and builds its network from the configuration alone.
+    """
+
+    slug: ClassVar[str]
+    Config: ClassVar[type[Any]]
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__()
+        self.config = self.Config() if config is None else config
+
+    @classmethod
+    def card(cls) -> Card:
+        """The card of this system."""
+        return get_card(cls.slug)
+
+    @classmethod
+    def preprocess_for(cls, config: Any) -> Preprocess:
+        """The input contract of a network of that configuration."""
+        raise NotImplementedError(f"{cls.__name__} must say what its input is")
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """The input contract of this network."""
+        return self.preprocess_for(self.config)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    def normalise(self, images: NDArray[np.uint8]) -> Tensor:
+        """(N, H, W, 3) uint8 RGB to the network's (N, 3, H, W) float input, by its preprocess record."""
+        record = self.preprocess
+        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float()
+        if record.colour == "BGR":
+            x = x.flip(1)
+        mean = torch.tensor(record.mean, device=x.device).view(1, 3, 1, 1)
+        std = torch.tensor(record.std, device=x.device).view(1, 3, 1, 1)
+        return ((x / record.scale - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """A network with fresh weights from its configuration as plain data (what `config.json` holds)."""
+        known = {f.name for f in dataclasses.fields(cls.Config)}
+        unknown = set(config) - known
+        if unknown:
+            raise WeightsError(
+                f"configuration of {cls.slug} has unknown entries {sorted(unknown)}: written by another version?"
+            )
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+        return cls(cls.Config(**values))
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path | None = None, *, commercial: bool = False, local_files_only: bool = False
+    ) -> Self:
+        """A network with trained weights, in evaluation mode.
+
+        `source` is None for the default weights of the card, the name of one of its checkpoints, a folder written by
+        `save_pretrained`, a `.safetensors` file, or a Hugging Face repository id. `commercial=True` refuses weights
+        whose licence does not allow commercial use.
+        """
+        path = resolve(cls.card(), source, commercial=commercial, local_files_only=local_files_only)
+        state, meta = load_file(path)
+        if meta.get("slug", cls.slug) != cls.slug:
+            raise WeightsError(f"{path} holds weights of {meta['slug']!r}, not of {cls.slug!r}")
+        config = _read_config(path, meta)
+        model = cls.from_config(config["config"])
+        stored = Preprocess.from_dict(config["preprocess"])
+        if stored != model.preprocess:
+            raise WeightsError(
+                f"{path} was trained for another input than {cls.slug} feeds (stored {stored}, code {model.preprocess})"
+            )
+        _load_strictly(model, state, path)
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
+        """Write `model.safetensors` and `config.json`; returns the folder. `dtype` stores floats in that type."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        meta = self.describe()
+        save_file(self.state_dict(), target / WEIGHTS_FILE, meta, dtype=dtype)
+        (target / CONFIG_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        return target
+
+    def push_to_hub(self, repo_id: str, *, private: bool = True, token: str | None = None) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face hub; returns the address."""
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
+
+    def describe(self) -> dict[str, Any]:
+        """What is stored beside the weights: slug, configuration and input contract."""
+        return {
+            "slug": self.slug,
+            "config": dataclasses.asdict(self.config),
+            "preprocess": dataclasses.asdict(self.preprocess),
+        }
+
+
+def _read_config(path: Path, meta: dict[str, Any]) -> dict[str, Any]:
+    if "config" in meta:
+        return meta
+    beside = path.with_name(CONFIG_FILE)
+    if not beside.exists():
+        raise WeightsError(f"{path} does not say its configuration, and there is no {CONFIG_FILE} beside it")
+    config: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
+    return config
+
+
+def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    expected = model.state_dict()
+    missing = sorted(set(expected) - set(state))
+    surplus = sorted(set(state) - set(expected))
+    wrong = sorted(k for k in set(state) & set(expected) if state[k].shape != expected[k].shape)
+    if missing or surplus or wrong:
+        raise WeightsError(
+            f"{path} does not fit the network: {len(missing)} tensors missing {missing[:3]}, "
+            f"{len(surplus)} unknown {surplus[:3]}, {len(wrong)} of another shape {wrong[:3]}"
+        )
+    model.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()})
+
+
+def system_class(slug: str) -> type[System]:
+    """The class of a registered system (imports its module, and torch)."""
+    module, _, name = get_card(slug).entry.partition(":")
+    cls = getattr(importlib.import_module(module), name)
+    if not issubclass(cls, System):
+        raise UsageError(f"{slug}: {name} is not a System")
+    return cls  # type: ignore[no-any-return]
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Finds faces in a whole photo."""
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+        """(H, W, 3) uint8 RGB to faces, best score first."""
+        ...
+
+
+@runtime_checkable
+class Restorer(Protocol):
+    """Restores aligned face crops."""
+
+    @property
+    def preprocess(self) -> Preprocess: ...
+
+    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0) -> NDArray[np.uint8]:
+        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape.
+
+        `fidelity` in [0, 1]: 1 stays closest to the input, less leans more on what faces usually look like.
+        """
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Maps aligned face crops to identity embeddings of unit length."""
+
+    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]: ...
+
+
+def batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """Split a sequence into runs of at most `size`."""
+    return [items[i : i + size] for i in range(0, len(items), size)]

@@ -1,0 +1,337 @@
+"""One trainer for every system: mixed precision, EMA, exact resume, metrics and sample sheets.
+
+A system brings a `Training` (its losses and optimiser steps); a recipe (YAML) names it, its data and its schedule.
+Data sets are indexed by sample number, not by epoch: sample i is a function of (seed, i) alone. Together with a seed
+per step this makes a resumed run see exactly what an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import abc
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..errors import MissingDependencyError, UsageError, WeightsError
+from ..systems.base import System, system_class
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch.optim import Optimizer
+
+Batch = dict[str, Tensor]
+Update = Callable[[str, Tensor], None]
+
+
+class Training(abc.ABC):
+    """The losses and optimiser steps of one system.
+
+    `modules()` names every module that is trained or holds state by its attribute name on this object; `model` is
+    always one of them, and the one whose EMA is validated and shipped. `optimisers()` names the optimisers with their
+    base learning rates; the trainer scales these over time.
+    """
+
+    model: System
+
+    @abc.abstractmethod
+    def modules(self) -> dict[str, nn.Module]: ...
+
+    @abc.abstractmethod
+    def optimisers(self) -> dict[str, Optimizer]: ...
+
+    @abc.abstractmethod
+    def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
+        """Compute losses and call `update(optimiser_name, loss)` once per optimiser step; returns scalars to log.
+
+        `progress` runs from 0 to 1 over the whole training.
+        """
+
+    @abc.abstractmethod
+    def validate(self, batch: Batch) -> Mapping[str, float]:
+        """Metrics of one validation batch (EMA weights, no gradients); the trainer averages over batches."""
+
+    def sample(self, batch: Batch) -> NDArray[np.uint8] | None:
+        """An (H, W, 3) RGB sheet that lets a person judge progress, or None."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a set of weights is made; read from YAML, stored beside the checkpoints.
+
+    `config` holds `preset` (a class method of the system's Config, e.g. `compact`) and overrides. `training` and `data`
+    hold `entry` ("module:Class") and `options`; `validation` holds options that replace data options.
+    """
+
+    system: str
+    steps: int
+    batch: int
+    training: dict[str, Any]
+    data: dict[str, Any]
+    config: dict[str, Any] = field(default_factory=dict)
+    validation: dict[str, Any] = field(default_factory=dict)
+    validation_batches: int = 8
+    start_from: str = ""
+    precision: str = "bf16"
+    warmup: int = 200
+    final_lr: float = 0.02
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    workers: int = 1
+    validate_every: int = 500
+    checkpoint_every: int = 500
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a YAML recipe; raises UsageError on unknown or missing entries."""
+        try:
+            import yaml
+        except ImportError as error:
+            raise MissingDependencyError("training needs PyYAML: pip install 'facewright[train]'") from error
+        try:
+            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise UsageError(f"cannot read recipe {path}: {error}") from error
+        if not isinstance(data, dict):
+            raise UsageError(f"recipe {path} is not a table of entries")
+        unknown = set(data) - {f.name for f in fields(cls)}
+        if unknown:
+            raise UsageError(f"recipe {path} has unknown entries: {', '.join(sorted(unknown))}")
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise UsageError(f"recipe {path} is incomplete: {error}") from error
+
+
+def build_config(cls: type[System], config: Mapping[str, Any]) -> Any:
+    """The configuration a recipe's `config` entry describes."""
+    import dataclasses
+
+    overrides = dict(config)
+    preset = overrides.pop("preset", None)
+    base = getattr(cls.Config, preset)() if preset else cls.Config()
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
+    return dataclasses.replace(base, **values)
+
+
+def _load_entry(entry: str) -> Any:
+    module, _, name = entry.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+class Ema:
+    """Exponential moving average of a module's floating tensors, kept in float32."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.shadow = {k: v.detach().clone().float() for k, v in module.state_dict().items() if v.is_floating_point()}
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Move the average towards the module; the decay warms up so that early steps are not remembered."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        state = module.state_dict()
+        names = list(self.shadow)
+        torch._foreach_lerp_([self.shadow[n] for n in names], [state[n].float() for n in names], 1 - decay)
+
+    @contextmanager
+    def applied(self, module: nn.Module) -> Iterator[None]:
+        """The module with averaged weights inside the block, its own afterwards."""
+        live = {k: v.detach().clone() for k, v in module.state_dict().items()}
+        module.load_state_dict(live | {k: v.to(live[k].dtype) for k, v in self.shadow.items()})
+        try:
+            yield
+        finally:
+            module.load_state_dict(live)
+
+
+class _From(Sampler[int]):
+    def __init__(self, start: int, stop: int) -> None:
+        self.start, self.stop = start, stop
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.start, self.stop))
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+class Trainer:
+    """Runs a recipe in a folder: `checkpoint.pt` (last state), `metrics.csv`, `samples/`, `model/` (the EMA weights)."""
+
+    def __init__(self, recipe: Recipe, folder: str | Path) -> None:
+        try:
+            from accelerate import Accelerator
+        except ImportError as error:
+            raise MissingDependencyError("training needs accelerate: pip install 'facewright[train]'") from error
+        self.recipe = recipe
+        self.folder = Path(folder)
+        (self.folder / "samples").mkdir(parents=True, exist_ok=True)
+        precision = "no" if recipe.precision == "fp32" else recipe.precision
+        self.accelerator = Accelerator(mixed_precision=precision)
+        torch.manual_seed(recipe.seed)
+        cls = system_class(recipe.system)
+        model = cls.from_pretrained(recipe.start_from).train() if recipe.start_from else None
+        model = model or cls(build_config(cls, recipe.config))
+        model.to(memory_format=torch.channels_last)
+        entry = _load_entry(recipe.training["entry"])
+        self.training: Training = entry(model, **recipe.training.get("options", {}))
+        self.bare = self.training.modules()
+        for name, module in self.bare.items():
+            module.to(self.accelerator.device)
+            if self.accelerator.num_processes > 1:
+                setattr(self.training, name, self.accelerator.prepare(module))
+        self.optimisers = self.training.optimisers()
+        self.base_lr = {n: [g["lr"] for g in o.param_groups] for n, o in self.optimisers.items()}
+        self.ema = Ema(self.bare["model"], recipe.ema)
+        self.step = 0
+
+    def dataset(self, split: str) -> Dataset[Batch]:
+        """The recipe's data set for a split."""
+        data = self.recipe.data
+        options = dict(data.get("options", {}))
+        if split == "val":
+            options |= self.recipe.validation
+        dataset: Dataset[Batch] = _load_entry(data["entry"])(split=split, seed=self.recipe.seed, **options)
+        return dataset
+
+    def run(self, *, resume: bool = True, steps: int | None = None, log_every: int = 20) -> Path:
+        """Train to the recipe's end (or `steps` more), validating and saving on the way; returns the model folder."""
+        from .display import Display
+
+        if resume and (self.folder / "checkpoint.pt").exists():
+            self.load()
+        last = self.recipe.steps if steps is None else min(self.recipe.steps, self.step + steps)
+        with Display(self.recipe, self.folder, self.step, enabled=self.accelerator.is_main_process) as display:
+            for batch in self._batches(last):
+                logs = self.train_step(batch)
+                if self.step % log_every == 0:
+                    display.log(self.step, {k: float(v) for k, v in logs.items()})
+                if self.step % self.recipe.validate_every == 0 or self.step == last:
+                    display.log(self.step, {f"val/{k}": v for k, v in self.validate().items()})
+                if self.step % self.recipe.checkpoint_every == 0 or self.step == last:
+                    self.save()
+        return self.export()
+
+    def train_step(self, batch: Batch) -> Mapping[str, float | Tensor]:
+        """One step of the recipe on a batch; seeds torch from the step so that a resumed run draws the same noise."""
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.step)
+        for module in self.bare.values():
+            module.train()
+        moved = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
+        with self.accelerator.autocast():
+            logs = self.training.step(moved, self._update, self.step / self.recipe.steps)
+        self.step += 1
+        return logs
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        optimiser = self.optimisers[name]
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(self.accelerator.device.type, enabled=False):
+            self.accelerator.backward(loss)
+            parameters = [p for group in optimiser.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
+            factor = self.lr_factor()
+            for group, base in zip(optimiser.param_groups, self.base_lr[name]):
+                group["lr"] = base * factor
+            optimiser.step()
+        if name == "model":
+            self.ema.update(self.bare["model"])
+
+    def lr_factor(self) -> float:
+        """Linear warm-up, then a cosine from 1 to the recipe's `final_lr`."""
+        if self.step < self.recipe.warmup:
+            return (self.step + 1) / self.recipe.warmup
+        span = max(1, self.recipe.steps - self.recipe.warmup)
+        cosine = 0.5 * (1 + np.cos(np.pi * (self.step - self.recipe.warmup) / span))
+        return float(self.recipe.final_lr + (1 - self.recipe.final_lr) * cosine)
+
+    def _batches(self, last: int) -> Iterator[Batch]:
+        recipe, accelerator = self.recipe, self.accelerator
+        dataset = self.dataset("train")
+        size = recipe.batch * accelerator.num_processes
+        loader = DataLoader(
+            dataset,
+            batch_size=recipe.batch,
+            sampler=_From(self.step * size, last * size),
+            num_workers=recipe.workers,
+            collate_fn=getattr(dataset, "collate", None),
+            prefetch_factor=4 if recipe.workers else None,
+            worker_init_fn=_single_thread,
+        )
+        yield from accelerator.prepare(loader) if accelerator.num_processes > 1 else loader
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Validation metrics of the EMA weights, and a sample sheet as PNG."""
+        dataset = self.dataset("val")
+        collate = getattr(dataset, "collate", torch.utils.data.default_collate)
+        model = self.bare["model"]
+        sums: dict[str, list[float]] = {}
+        with self.ema.applied(model), self.accelerator.autocast():
+            model.eval()
+            for index in range(self.recipe.validation_batches):
+                items = [dataset[index * self.recipe.batch + i] for i in range(self.recipe.batch)]
+                batch = {k: v.to(self.accelerator.device) for k, v in collate(items).items()}
+                for key, value in self.training.validate(batch).items():
+                    sums.setdefault(key, []).append(value)
+                if index == 0 and (sheet := self.training.sample(batch)) is not None:
+                    path = self.folder / "samples" / f"{self.step:07d}.png"
+                    cv2.imwrite(str(path), np.ascontiguousarray(sheet[..., ::-1]))
+        return {key: float(np.nanmean(values)) for key, values in sums.items()}
+
+    def save(self) -> None:
+        """Write the whole training state atomically."""
+        if not self.accelerator.is_main_process:
+            return
+        state = {
+            "step": self.step,
+            "modules": {n: m.state_dict() for n, m in self.bare.items()},
+            "optimisers": {n: o.state_dict() for n, o in self.optimisers.items()},
+            "ema": self.ema.shadow,
+            "ema_updates": self.ema.updates,
+        }
+        temporary = self.folder / "checkpoint.pt.tmp"
+        torch.save(state, temporary)
+        temporary.replace(self.folder / "checkpoint.pt")
+        self.export()
+
+    def load(self) -> None:
+        """Continue from `checkpoint.pt`; raises WeightsError when it is of another network."""
+        path = self.folder / "checkpoint.pt"
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            for name, module in self.bare.items():
+                module.load_state_dict(state["modules"][name])
+            for name, optimiser in self.optimisers.items():
+                optimiser.load_state_dict(state["optimisers"][name])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise WeightsError(f"{path} is of another recipe; choose another folder or delete it ({error})") from error
+        self.ema.shadow = {k: v.to(self.accelerator.device) for k, v in state["ema"].items()}
+        self.ema.updates = state["ema_updates"]
+        self.step = state["step"]
+
+    def export(self) -> Path:
+        """Write the EMA weights as a pretrained folder."""
+        model = self.bare["model"]
+        assert isinstance(model, System)
+        with self.ema.applied(model):
+            return model.save_pretrained(self.folder / "model")
+
+
+def _single_thread(_: int) -> None:
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+

@@ -1,0 +1,270 @@
+"""Where weights come from: the package, a folder, a file, or the Hugging Face hub; always hash-checked, never pickled.
+
+Embedded weights are single safetensors files whose header holds slug, configuration and input contract. Published
+checkpoints in PyTorch's pickle format are opened with `weights_only=True` only and converted once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import FacewrightError, LicenceError, UnsafeWeightsError, WeightsError
+from .card import Card, Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+META_KEY = "facewright"
+BUNDLE_INDEX = "bundle.json"
+
+
+def sha256(path: str | Path) -> str:
+    """Hex digest of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def embedded_path(checkpoint: Checkpoint) -> Path:
+    """Path of weights that come with the package."""
+    return Path(str(resources.files("facewright.weights") / "files" / checkpoint.file))
+
+
+def cache_dir() -> Path:
+    """Folder for downloaded, converted and bundled weights: `$FACEWRIGHT_HOME`, else `~/.cache/facewright`."""
+    import os
+
+    root = os.environ.get("FACEWRIGHT_HOME")
+    return Path(root).expanduser() if root else Path.home() / ".cache" / "facewright"
+
+
+def resolve(
+    card: Card, source: str | Path | None, *, commercial: bool = False, local_files_only: bool = False
+) -> Path:
+    """The safetensors file `source` means for a system; see `System.from_pretrained`."""
+    checkpoint = _named(card, source)
+    if checkpoint is None and source is None:
+        raise WeightsError(
+            f"{card.slug} has no trained weights of its own yet; import published ones with "
+            f"'facewright import {card.slug} FILE' or train with its recipe"
+        )
+    if checkpoint is None:
+        if commercial:
+            raise LicenceError(
+                f"{source}: the licence of weights outside the registry is unknown, so commercial use is refused"
+            )
+        return _foreign(str(source), local_files_only)
+    if commercial and not checkpoint.commercial:
+        raise LicenceError(
+            f"weights {checkpoint.name!r} of {card.slug} may not be used commercially ({checkpoint.licence})"
+        )
+    return fetch(checkpoint, local_files_only=local_files_only)
+
+
+def _named(card: Card, source: str | Path | None) -> Checkpoint | None:
+    if source is None:
+        return card.default_checkpoint
+    return next((c for c in card.checkpoints if c.name == str(source)), None)
+
+
+def fetch(checkpoint: Checkpoint, *, local_files_only: bool = False) -> Path:
+    """The local file of a checkpoint, downloaded if need be; its hash is checked once per file state."""
+    if checkpoint.file:
+        path = embedded_path(checkpoint)
+        if not path.exists():
+            raise WeightsError(f"{path} is missing: the installation is incomplete, reinstall facewright")
+    else:
+        bundled = cache_dir() / "bundle" / checkpoint.sha256
+        path = bundled if bundled.exists() else _download(checkpoint, local_files_only)
+    verify(path, checkpoint.sha256)
+    return path
+
+
+_verified: set[tuple[str, int, int]] = set()
+
+
+def verify(path: Path, expected: str) -> None:
+    """Raise WeightsError unless the file has the expected SHA-256 (remembered per path, size and time)."""
+    stat = path.stat()
+    key = (str(path), stat.st_size, stat.st_mtime_ns)
+    if key in _verified or not expected:
+        return
+    found = sha256(path)
+    if found != expected:
+        raise WeightsError(f"{path} is damaged or was replaced: SHA-256 {found[:12]}… instead of {expected[:12]}…")
+    _verified.add(key)
+
+
+def _download(checkpoint: Checkpoint, local_files_only: bool) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    where = f"{checkpoint.repo_id}/{checkpoint.filename}"
+    try:
+        return Path(
+            hf_hub_download(
+                checkpoint.repo_id,
+                checkpoint.filename,
+                revision=checkpoint.revision or None,
+                cache_dir=cache_dir() / "hub",
+                local_files_only=local_files_only,
+            )
+        )
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"cannot fetch {where}: {reason}; without a network, install a bundle made by 'facewright bundle'"
+        ) from error
+
+
+def _foreign(source: str, local_files_only: bool) -> Path:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if path.is_file():
+        return path
+    looks_like_repo = source.count("/") == 1 and not path.suffix and not source.startswith((".", "/", "~"))
+    if not looks_like_repo:
+        raise WeightsError(f"no weights at {source}: not a file, a folder, a known name, or a hub repository")
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            source,
+            cache_dir=cache_dir() / "hub",
+            allow_patterns=["model.safetensors", "config.json"],
+            local_files_only=local_files_only,
+        )
+    except Exception as error:
+        raise WeightsError(f"cannot fetch {source} from the hub: {str(error).splitlines()[0]}") from error
+    return Path(folder) / "model.safetensors"
+
+
+def load_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facewright's header of a safetensors file; raises WeightsError when it is not one."""
+    from safetensors import SafetensorError, safe_open
+
+    file = Path(path)
+    if not file.is_file():
+        raise WeightsError(f"no weights file at {file}")
+    if _is_pickle(file):
+        raise WeightsError(f"{file} is a PyTorch checkpoint; convert it first: facewright import MODEL {file}")
+    try:
+        with safe_open(str(file), framework="pt") as archive:
+            state = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118
+            header = archive.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{file} is not a readable safetensors file ({error}); fetch it again") from error
+    return state, json.loads(header.get(META_KEY, "{}"))
+
+
+def save_file(
+    state: Mapping[str, Tensor], path: str | Path, meta: Mapping[str, Any], *, dtype: torch.dtype | None = None
+) -> Path:
+    """Write tensors and a JSON header atomically; floating tensors are stored as `dtype` when given."""
+    from safetensors.torch import save
+
+    tensors = {
+        key: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).detach().contiguous().cpu()
+        for key, value in state.items()
+    }
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.write_bytes(save(tensors, {META_KEY: json.dumps(dict(meta), sort_keys=True)}))
+    temporary.replace(target)
+    return target
+
+
+def _is_pickle(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        start = stream.read(4)
+    return start[:2] == b"PK" or (len(start) > 1 and start[0] == 0x80)
+
+
+def load_published(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a published checkpoint: safetensors, or a pickle that holds nothing but tensors.
+
+    Wrappers are unpacked (`params_ema`, `params`, `g_ema`, `state_dict`) and a leading `module.` stripped. A pickle
+    that would run code is refused with UnsafeWeightsError and never executed.
+    """
+    import torch
+
+    file = Path(path)
+    if not file.is_file():
+        raise WeightsError(f"no checkpoint at {file}")
+    if not _is_pickle(file):
+        return load_file(file)[0]
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise UnsafeWeightsError(f"{file} holds more than tensors and was not opened ({reason})") from error
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise WeightsError(f"{file} is not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    return _tensors(content, file)
+
+
+def _tensors(content: Any, file: Path) -> dict[str, Tensor]:
+    import torch
+
+    for wrapper in ("params_ema", "params", "g_ema", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{file} does not hold a state dict")
+    tensors = {str(k).removeprefix("module."): v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    if not tensors:
+        raise WeightsError(f"{file} does not hold any tensors")
+    return tensors
+
+
+def make_bundle(checkpoints: list[Checkpoint], target: str | Path) -> Path:
+    """Write downloadable checkpoints into one file that `install_bundle` installs on an unconnected machine."""
+    path = Path(target)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        index = []
+        for checkpoint in checkpoints:
+            archive.write(fetch(checkpoint), checkpoint.sha256)
+            index.append({"name": checkpoint.name, "sha256": checkpoint.sha256})
+        archive.writestr(BUNDLE_INDEX, json.dumps(index, indent=2))
+    temporary.replace(path)
+    return path
+
+
+def install_bundle(path: str | Path) -> int:
+    """Unpack a bundle into the cache, checking every hash; returns how many checkpoints it held."""
+    folder = cache_dir() / "bundle"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            index = json.loads(archive.read(BUNDLE_INDEX))
+            for entry in index:
+                _install_member(archive, str(entry["sha256"]), folder)
+    except (zipfile.BadZipFile, KeyError, OSError, ValueError) as error:
+        if isinstance(error, FacewrightError):
+            raise
+        raise WeightsError(f"{path} is not a facewright bundle ({error})") from error
+    return len(index)
+
+
+def _install_member(archive: zipfile.ZipFile, digest: str, folder: Path) -> None:
+    if not (len(digest) == 64 and set(digest) <= set("0123456789abcdef")):
+        raise WeightsError(f"bundle entry {digest!r} is not a SHA-256")
+    data = archive.read(digest)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise WeightsError(f"bundle entry {digest[:12]}… is damaged")
+    temporary = folder / f".{digest}.tmp"
+    temporary.write_bytes(data)
+    temporary.replace(folder / digest)
