@@ -122,9 +122,7 @@ def align_matrix(points5: NDArray[np.floating], size: int, template: str = "ffhq
     return fit_similarity_robust(points5, template_points(template, size))
 
 
-def crop_face(
-    image: NDArray[np.uint8], points5: NDArray[np.floating], size: int, template: str = "ffhq"
-) -> FaceCrop:
+def crop_face(image: NDArray[np.uint8], points5: NDArray[np.floating], size: int, template: str = "ffhq") -> FaceCrop:
     """Cut a face out of an (H, W, 3) RGB photo, turned and scaled to a template."""
     return crop_by_matrix(image, align_matrix(points5, size, template), size, template)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tarfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..align import scale_source
 from .faces import FaceCollection, Split, data_root, is_validation, open_faces
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ class Scenes(Dataset[dict[str, Tensor]]):
         crop = picture[y : y + rows, x : x + columns]
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
-        return np.array(cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        return np.array(cv2.resize(crop, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
     def _below_face(self, rng: Generator) -> Image | None:
         """Clothes, hands, microphones: the part of a press photo under the chin."""
@@ -268,9 +269,7 @@ class Scenes(Dataset[dict[str, Tensor]]):
                 rows.append(self._add_photo(canvas, cell, rng))
         return [row for row in rows if row is not None]
 
-    def _add_photo(
-        self, canvas: Image, cell: tuple[int, int, int, int], rng: Generator
-    ) -> NDArray[np.float32] | None:
+    def _add_photo(self, canvas: Image, cell: tuple[int, int, int, int], rng: Generator) -> NDArray[np.float32] | None:
         left, top, right, bottom = cell
         side = right - left
         face = self.source.lfw(rng)
@@ -287,9 +286,7 @@ class Scenes(Dataset[dict[str, Tensor]]):
             row[LABEL] = IGNORED
         return row if visible > 0.05 else None
 
-    def _add_heads(
-        self, canvas: Image, rows: list[NDArray[np.float32]], rng: Generator
-    ) -> list[NDArray[np.float32]]:
+    def _add_heads(self, canvas: Image, rows: list[NDArray[np.float32]], rng: Generator) -> list[NDArray[np.float32]]:
         """Paste one to eight cut-out heads where they hide no other face."""
         added: list[NDArray[np.float32]] = []
         for _ in range(rng.integers(1, 9)):
@@ -344,9 +341,7 @@ def visible_share(box: NDArray[np.floating], frame: tuple[float, float, float, f
 
 
 def _near(box: NDArray[np.floating], centre: Floats, reach: float) -> bool:
-    return bool(
-        box[0] - reach < centre[0] < box[2] + reach and box[1] - 1.2 * reach < centre[1] < box[3] + 1.2 * reach
-    )
+    return bool(box[0] - reach < centre[0] < box[2] + reach and box[1] - 1.2 * reach < centre[1] < box[3] + 1.2 * reach)
 
 
 def draw_angle(rng: Generator) -> float:
@@ -382,19 +377,15 @@ def draw(
     """Blend a photo into the canvas, in place, through a (2, 3) photo→canvas matrix.
 
     `mask` (H, W) is of the photo; without one it is drawn whole. Only `region` (x0, y0, x1, y1) of the canvas changes.
-    The photo is area-averaged first when it shrinks.
+    The photo is halved by averaging first as often as it shrinks.
     """
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     left, top, right, bottom = _reach(canvas, image, matrix) if region is None else region
     if right <= left or bottom <= top:
         return
-    factor = min(1.0, 1.4 * scale)
-    if factor < 1:
-        size = max(2, round(image.shape[1] * factor)), max(2, round(image.shape[0] * factor))
-        stretch = np.array([image.shape[1] / size[0], image.shape[0] / size[1]])
-        matrix = np.column_stack([matrix[:, :2] * stretch, matrix[:, 2] + matrix[:, :2] @ (stretch / 2 - 0.5)])
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        mask = None if mask is None else np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), np.float32)
+    while scale < 0.6 and min(image.shape[:2]) > 8:
+        image, matrix, scale = _halved(image), scale_source(matrix, 0.5), 2 * scale
+        mask = None if mask is None else _halved(mask)
     if mask is None:
         mask = np.ones(image.shape[:2], np.float32)
     matrix = matrix - [[0, 0, left], [0, 0, top]]
@@ -403,6 +394,11 @@ def draw(
     alpha = cv2.warpAffine(mask, matrix, size, flags=cv2.INTER_LINEAR)[..., None]
     target = canvas[top:bottom, left:right]
     target[...] = (target + (colour.astype(np.float32) - target) * alpha + 0.5).astype(np.uint8)
+
+
+def _halved(image: NDArray[Any]) -> NDArray[Any]:
+    rows, columns = image.shape[0] // 2, image.shape[1] // 2
+    return np.asarray(cv2.resize(image[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA))
 
 
 def _reach(canvas: Image, image: Image, matrix: Floats) -> tuple[int, int, int, int]:

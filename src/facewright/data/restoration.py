@@ -7,7 +7,6 @@ Where the photo does not fill the crop (UTKFace is cut tightly, LFW has black co
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import cv2
@@ -21,6 +20,8 @@ from ..degrade import Blur, Degradation, apply, sample, target
 from .faces import FaceCollection, Split, data_cache, open_faces
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 Name = Literal["lfw", "utkface"]

@@ -65,7 +65,7 @@ def grey_from_srgb(levels: NDArray[np.floating], icc: bytes | None) -> NDArray[n
     curve = _grey_curve(icc) if icc else None
     if curve is None:
         return np.asarray(levels, np.float32)
-    return np.interp(levels, curve, np.arange(256)).astype(np.float32)
+    return np.asarray(np.interp(levels, curve, np.arange(256)), np.float32)
 
 
 def cmyk_to_srgb(picture: Image.Image, icc: bytes | None) -> Image.Image:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import logging
+import os
 import stat
 import threading
 import warnings
@@ -24,7 +26,7 @@ from ..errors import FacewrightError, ImageReadError, ImageTooLargeError
 from . import colour, metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -180,7 +182,7 @@ def _open(data: bytes, name: str) -> ImageFile.ImageFile | None:
 def _failures_explained(label: str, format_name: str) -> Iterator[None]:
     """Whatever a decoder throws at a damaged file becomes one ImageReadError; nothing is printed."""
     try:
-        with _quiet:
+        with _quiet_libraries, _quiet_terminal if format_name == "TIFF" else contextlib.nullcontext():
             yield
     except FacewrightError:
         raise
@@ -193,36 +195,56 @@ def _failures_explained(label: str, format_name: str) -> Iterator[None]:
         ) from error
 
 
-_set_log_level = cv2.utils.logging.setLogLevel
+class _Shared:
+    """A change to process-wide settings that holds while any thread is inside, undone when the last one leaves.
 
-
-class _Quiet:
-    """Silence the warnings of Python and OpenCV while any thread decodes; restored when the last one is done.
-
-    Both are process-wide settings, so that threads saving and restoring them one by one would leave them silent.
+    Threads that saved and restored such settings one by one would restore each other's changes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, change: Callable[[contextlib.ExitStack], None]) -> None:
+        self._change = change
         self._lock = threading.Lock()
-        self._depth = 0
-        self._stack = contextlib.ExitStack()
+        self._inside = 0
+        self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> None:
         with self._lock:
-            self._depth += 1
-            if self._depth == 1:
-                self._stack.enter_context(warnings.catch_warnings())
-                warnings.simplefilter("ignore")
-                self._stack.callback(_set_log_level, _set_log_level(0))
+            if self._inside == 0:
+                self._change(self._undo)
+            self._inside += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._depth -= 1
-            if self._depth == 0:
-                self._stack.close()
+            self._inside -= 1
+            if self._inside == 0:
+                self._undo.close()
 
 
-_quiet = _Quiet()
+def _silence_libraries(undo: contextlib.ExitStack) -> None:
+    undo.enter_context(warnings.catch_warnings())
+    warnings.simplefilter("ignore")
+    log = logging.getLogger("PIL")
+    undo.callback(log.setLevel, log.level)
+    log.setLevel(logging.CRITICAL + 1)
+    set_level = cv2.utils.logging.setLogLevel
+    undo.callback(set_level, set_level(0))
+
+
+def _silence_terminal(undo: contextlib.ExitStack) -> None:
+    """libtiff, as Pillow builds it, writes its complaints straight to file descriptor 2."""
+    try:
+        terminal = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # a program without a terminal
+        return
+    undo.callback(os.close, terminal)
+    undo.callback(os.dup2, terminal, 2)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+_quiet_libraries = _Shared(_silence_libraries)
+_quiet_terminal = _Shared(_silence_terminal)
 
 
 # --- pages and damage -------------------------------------------------------------------------------------------------

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from PIL.ExifTags import IFD, Base
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _HEADER = b"Exif\x00\x00"
 # In a TIFF file the EXIF tags share a directory with the layout of the pixels; only these describe the photo.
@@ -44,44 +47,34 @@ def upright_exif(picture: Image.Image) -> tuple[bytes | None, bool]:
     """
     try:
         source = picture.getexif()
-        if picture.format == "TIFF":
-            source = _descriptive_part(source)
-        return _serialise(source), True
+        wanted = _DESCRIPTIVE if picture.format == "TIFF" else tuple(source)
+        exif = _copied(source, wanted, (IFD.Exif, IFD.GPSInfo))
+        exif.pop(Base.Orientation, None)
+        if not len(exif):
+            return None, True
+        exif[Base.Orientation] = 1
+        return exif.tobytes(), True
     except Exception:  # damaged EXIF fails in many ways inside Pillow
         return None, False
 
 
-def _descriptive_part(tags: Image.Exif) -> Image.Exif:
+def _copied(source: Image.Exif, wanted: Iterable[int], blocks: tuple[int, ...]) -> Image.Exif:
+    """A new record with these tags and blocks of tags; `source` may belong to a picture of the caller."""
     out = Image.Exif()
-    for tag in _DESCRIPTIVE:
-        if tag in tags:
-            out[tag] = tags[tag]
-    for block in (IFD.Exif, IFD.GPSInfo):
-        if content := tags.get_ifd(block):
+    for tag in wanted:
+        if tag in source and tag not in (IFD.Exif, IFD.GPSInfo):
+            out[tag] = source[tag]
+    for block in blocks:
+        if content := source.get_ifd(block):
             out[block] = dict(content)
     return out
-
-
-def _serialise(exif: Image.Exif) -> bytes | None:
-    if not len(exif) and not exif.get_ifd(IFD.Exif) and not exif.get_ifd(IFD.GPSInfo):
-        return None
-    if list(exif.keys()) == [Base.Orientation]:
-        return None  # it said nothing else, and the pixels are upright now
-    exif[Base.Orientation] = 1
-    return exif.tobytes()
 
 
 def exif_without_gps(exif: bytes) -> bytes | None:
     """The same EXIF without its GPS block; None when it cannot be parsed (then nothing of it may leave)."""
     try:
         tags = _load(exif)
-        out = Image.Exif()
-        for tag, value in tags.items():
-            if tag not in (IFD.GPSInfo, IFD.Exif):
-                out[tag] = value
-        if block := tags.get_ifd(IFD.Exif):
-            out[IFD.Exif] = dict(block)
-        return out.tobytes()
+        return _copied(tags, tuple(tags), (IFD.Exif,)).tobytes()
     except Exception:  # see orientation
         return None
 

@@ -1,9 +1,9 @@
 """Marks that say a picture was altered: an XMP record in the file and an invisible watermark in the restored faces.
 
 The XMP record can be read by anyone and removed by anyone; it states what was done. The watermark stays in the pixels
-through recompression and moderate resizing, and says no more than "facewright changed this face" and a number from 0 to 15. It is
-no security feature: strong blur, heavy cropping, repainting or another restoration destroys it, and whoever reads this
-file can forge it.
+through recompression and moderate resizing, and says no more than "facewright changed this face" and a number from 0 to
+15. It is no security feature: strong blur, heavy cropping, repainting or another restoration destroys it, and whoever
+reads this file can forge it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from scipy import fft, ndimage
+from scipy import fft
 
 from ..align import crop_face
 from ..errors import UsageError
@@ -304,7 +304,7 @@ def _window() -> NDArray[np.float32]:
     ys, xs = (np.mgrid[:_SIZE, :_SIZE] + 0.5) / _SIZE
     x, y, across, along = _FACE
     radius = np.hypot((xs - x) / across, (ys - y) / along)
-    return np.clip((1 - radius) / 0.15, 0, 1).astype(np.float32)
+    return np.asarray(np.clip((1 - radius) / 0.15, 0, 1), np.float32)
 
 
 def _resized(plane: NDArray[np.float32], size: int) -> NDArray[np.float32]:
@@ -343,8 +343,8 @@ def _message(payload: int, key: int) -> NDArray[np.float32]:
 def _masking(level: NDArray[np.float32]) -> NDArray[np.float32]:
     """How much a mark can hide where (1 on flat skin, up to 3 in hair and edges), after the local contrast."""
     sigma = level.shape[0] / 64
-    mean = ndimage.gaussian_filter(level, sigma)
-    deviation = np.sqrt(np.maximum(ndimage.gaussian_filter(level**2, sigma) - mean**2, 0))
+    mean = _blurred(level, sigma)
+    deviation = np.sqrt(np.maximum(_blurred(level**2, sigma) - mean**2, 0))
     return np.asarray(np.clip(1 + deviation / 8, 1, 3), np.float32)
 
 
@@ -360,11 +360,15 @@ def _moved(level: NDArray[np.float32], scale: float, angle: float) -> NDArray[np
 def _whitened(level: NDArray[np.float32]) -> NDArray[np.complex64]:
     """Spectrum of the crop with the picture's own structure held down: local contrast evened out, the band's
     spectrum flattened. What then correlates with a noise pattern is the pattern."""
-    detail = level - ndimage.gaussian_filter(level, 1 / (2 * np.pi * _BAND[0]) * 2)
-    contrast = np.sqrt(ndimage.gaussian_filter(detail**2, 6))
+    detail = level - _blurred(level, 1 / (np.pi * _BAND[0]))
+    contrast = np.sqrt(_blurred(detail**2, 6))
     spectrum = fft.rfft2(_window() * detail / (contrast + 2)) * _in_band()
-    magnitude = ndimage.uniform_filter(np.abs(spectrum), 9, mode="wrap")
+    magnitude = cv2.blur(np.abs(spectrum).astype(np.float32), (9, 9))
     return np.asarray(spectrum / (magnitude + 1e-3 * magnitude.max() + 1e-12), np.complex64)
+
+
+def _blurred(plane: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    return np.asarray(cv2.GaussianBlur(plane, (0, 0), sigma, borderType=cv2.BORDER_REFLECT), np.float32)
 
 
 def _correlation(spectrum: NDArray[np.complex64], key: int, index: int) -> NDArray[np.float32]:

@@ -427,6 +427,7 @@ def _stream_seconds(stream: av.VideoStream) -> float:
 
 
 def _display_matrix(frame: av.VideoFrame) -> NDArray[np.int32] | None:
+    # for single frames only: a frame whose side data was looked at lives on until the cycle collector runs
     data: Any = frame.side_data.get("DISPLAYMATRIX")
     return None if data is None else np.frombuffer(bytes(data), np.int32).reshape(3, 3)
 
@@ -520,9 +521,9 @@ def _is_deep(frame: av.VideoFrame) -> bool:
 # Encoding
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Look:
-    """What the encoder must know about the film."""
+    """What converting and encoding frames need to know about the film, from its first frame."""
 
     colour: _Colour
     rate: Fraction
@@ -530,6 +531,7 @@ class _Look:
     aspect: Fraction | None
     source_format: str
     deep: bool
+    display_matrix: NDArray[np.int32] | None
 
     @classmethod
     def of(cls, stream: av.VideoStream, frame: av.VideoFrame) -> _Look:
@@ -543,6 +545,7 @@ class _Look:
             aspect=1 / aspect if aspect and turned else aspect,
             source_format=frame.format.name,
             deep=_is_deep(frame),
+            display_matrix=matrix,
         )
 
     def encoder(self, suffix: str, width: int, height: int) -> tuple[str, str]:
@@ -910,7 +913,7 @@ class _Run:
 
     def _ticket(self, shot: _Shot, index: int, pts: int, duration: int, size: tuple[int, int]) -> _Ticket:
         assert self.look is not None
-        rgb = _upright(self.look.colour.to_rgb(shot.frame, size, self.look.deep), _display_matrix(shot.frame))
+        rgb = _upright(self.look.colour.to_rgb(shot.frame, size, self.look.deep), self.look.display_matrix)
         pixels = (rgb >> 8).astype(np.uint8) if self.look.deep else rgb
         pixels.setflags(write=False)
         frame = Frame(index, float(pts * self.look.time_base), pixels, settling=index < self.first)

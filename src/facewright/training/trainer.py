@@ -196,6 +196,7 @@ class Trainer:
         self.optimisers = self.training.optimisers()
         self.base_lr = {n: [g["lr"] for g in o.param_groups] for n, o in self.optimisers.items()}
         self.ema = Ema(self.bare["model"], recipe.ema)
+        self.norms: dict[str, float] = {}
         self.step = 0
 
     def dataset(self, split: str) -> Dataset[Batch]:
@@ -218,7 +219,7 @@ class Trainer:
             for batch in self._batches(last):
                 logs = self.train_step(batch)
                 if self.step % log_every == 0:
-                    display.log(self.step, {k: float(v) for k, v in logs.items()})
+                    display.log(self.step, {k: float(v) for k, v in logs.items()} | self._norm_logs())
                 if self.step % self.recipe.validate_every == 0 or self.step == last:
                     display.log(self.step, {f"val/{k}": v for k, v in self.validate().items()})
                 if self.step % self.recipe.checkpoint_every == 0 or self.step == last:
@@ -242,13 +243,18 @@ class Trainer:
         with torch.autocast(self.accelerator.device.type, enabled=False):
             self.accelerator.backward(loss)
             parameters = [p for group in optimiser.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
+            self.norms[name] = float(nn.utils.clip_grad_norm_(parameters, self.recipe.clip))
+            if not np.isfinite(self.norms[name]):
+                return  # a step that overflowed would spoil the weights and the average for good
             factor = self.lr_factor()
             for group, base in zip(optimiser.param_groups, self.base_lr[name]):
                 group["lr"] = base * factor
             optimiser.step()
         if name == "model":
             self.ema.update(self.bare["model"])
+
+    def _norm_logs(self) -> dict[str, float]:
+        return {f"gradient/{name}": norm for name, norm in self.norms.items()}
 
     def lr_factor(self) -> float:
         """Linear warm-up, then a cosine from 1 to the recipe's `final_lr`."""
@@ -334,4 +340,3 @@ class Trainer:
 def _single_thread(_: int) -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-

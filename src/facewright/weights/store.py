@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FacewrightError, LicenceError, UnsafeWeightsError, WeightsError
-from .card import Card, Checkpoint
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from .card import Card, Checkpoint
 
 META_KEY = "facewright"
 BUNDLE_INDEX = "bundle.json"
@@ -48,9 +49,7 @@ def cache_dir() -> Path:
     return Path(root).expanduser() if root else Path.home() / ".cache" / "facewright"
 
 
-def resolve(
-    card: Card, source: str | Path | None, *, commercial: bool = False, local_files_only: bool = False
-) -> Path:
+def resolve(card: Card, source: str | Path | None, *, commercial: bool = False, local_files_only: bool = False) -> Path:
     """The safetensors file `source` means for a system; see `System.from_pretrained`."""
     checkpoint = _named(card, source)
     if checkpoint is None and source is None:

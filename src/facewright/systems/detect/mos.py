@@ -8,6 +8,7 @@ rebuilt here from the paper and from RetinaFace, Hopenet and Stitcher, which it 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -23,6 +24,7 @@ from ...data.detection import BOX, BOX_ONLY, FACE, IGNORED, LABEL, POINTS, POSE,
 from ...errors import UsageError
 from ...face import Face, Pose
 from ...nn.boxes import (
+    area,
     containment_nms,
     decode_boxes,
     decode_points,
@@ -58,6 +60,9 @@ PYRAMID_STEP = 5.0  # the network knows faces of 10 to 220 px, so levels may lie
 SMALLEST_SIDE = 320  # levels stop once the long side is below this
 COARSE_SMALLEST = 36.0  # px; smaller faces on a coarser level are better seen on the finer one
 TILE, TILE_OVERLAP = 1536, 256
+
+# training
+SPARED_AREA = 8.0  # an anchor up to this much larger than an ignored face it contains is left alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,9 +339,7 @@ class MOS(System):
     @classmethod
     def preprocess_for(cls, config: MOSConfig) -> Preprocess:
         """Whole photos of any size, BGR, 0–255 minus the ImageNet mean."""
-        return Preprocess(
-            size=0, template="", colour="BGR", scale=1.0, mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0)
-        )
+        return Preprocess(size=0, template="", colour="BGR", scale=1.0, mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0))
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The three levels (N, fpn, ceil(H / stride), ceil(W / stride)) the branches read."""
@@ -620,7 +623,7 @@ def match_anchors(anchors: Tensor, faces: Tensor, *, positive: float = 0.35, for
     """Assign label rows `faces` (N, M, 18) (see `data.detection`) to (A, 4) anchors, as RetinaFace does.
 
     An anchor is positive when its best IoU reaches `positive`; every face whose best IoU reaches `forced` keeps that
-    anchor. Anchors on ignored faces, or that swallow an ignored small one, are no negatives.
+    anchor. Anchors on ignored faces, or somewhat larger and around one, are no negatives.
     """
     boxes, label = faces[..., BOX], faces[..., LABEL]
     corners = to_corners(anchors)
@@ -632,9 +635,10 @@ def match_anchors(anchors: Tensor, faces: Tensor, *, positive: float = 0.35, for
     image, face = (best_anchor_iou >= forced).nonzero(as_tuple=True)
     best[image, best_anchor[image, face]] = 2
     index[image, best_anchor[image, face]] = face
-    swallowed = intersection(corners, boxes) / (boxes[..., 2:] - boxes[..., :2]).prod(-1).clamp(min=1e-6)[:, None]
-    smaller = ((boxes[..., 2:] - boxes[..., :2]).prod(-1))[:, None] < anchors[:, 2:].prod(-1)[None, :, None]
-    spared = (((overlap > forced) | (smaller & (swallowed > 0.5))) & ignored[:, None]).any(-1)
+    box_area, anchor_area = area(boxes)[:, None], anchors[:, 2:].prod(-1)[:, None]
+    swallowed = intersection(corners, boxes) > 0.5 * box_area
+    alike = (box_area < anchor_area) & (anchor_area < SPARED_AREA * box_area)
+    spared = (((overlap > forced) | (swallowed & alike)) & ignored[:, None]).any(-1)
     is_positive = best >= positive
     return Targets(is_positive, ~is_positive & ~spared, index)
 
@@ -734,7 +738,10 @@ class MOSTraining(Training):
         rows, priors = faces[image, targets.face[image, index]], anchors[index]
         count = max(1, len(image))
         box_error = F.smooth_l1_loss(
-            predictions.boxes[image, index].float(), encode_boxes(rows[:, BOX], priors), reduction="none", beta=self.beta
+            predictions.boxes[image, index].float(),
+            encode_boxes(rows[:, BOX], priors),
+            reduction="none",
+            beta=self.beta,
         ).sum(-1)
         complete = rows[:, LABEL] == FACE
         points = encode_points(rows[:, POINTS].unflatten(1, (5, 2)), priors)
@@ -749,7 +756,7 @@ class MOSTraining(Training):
         if self.pose:
             losses["pose"] = self._pose_loss(predictions.angles[image, index].float()[complete], rows[complete, POSE])
         small = (rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1]) < self.small**2
-        share = float(box_error[small].sum() / box_error.sum().clamp(min=1e-9))
+        share = float((box_error[small].sum() / box_error.sum().clamp(min=1e-9)).detach())
         return losses, share
 
     def _class_loss(self, logits: Tensor, targets: Targets) -> Tensor:
@@ -817,7 +824,7 @@ class TaskBalance(nn.Module):
 
     def weights(self) -> dict[str, float]:
         """exp(−s_k) of every task; empty with fixed weights."""
-        return {k: float((-s).exp()) for k, s in self.log_variance.items()}
+        return {k: float((-s.detach()).exp()) for k, s in self.log_variance.items()}
 
 
 def _pictures(images: Tensor) -> list[NDArray[np.uint8]]:
@@ -835,3 +842,75 @@ def draw_faces(image: NDArray[np.uint8], faces: Sequence[Face]) -> NDArray[np.ui
             cv2.circle(out, (round(float(x)), round(float(y))), thickness, (255, 230, 0), -1)
         cv2.putText(out, f"{face.score:.2f}", (x0, y0 - 2), cv2.FONT_HERSHEY_SIMPLEX, 0.35 * thickness, (255, 255, 0))
     return out
+
+
+# --- published checkpoints --------------------------------------------------------------------------------------
+
+_RENAMED = (
+    (r"body\.feature_2\.(.+)", r"backbone.stages.0.\1"),
+    (r"body\.feature_4\.(.+)", r"backbone.stages.1.\1"),
+    (r"body\.feature_6\.(.+)", r"backbone.stages.2.\1"),
+    (r"body\.conv1\.(.+)", r"backbone.stages.0.0.\1"),
+    (r"body\.stage2\.(\d+)\.(.+)", lambda m: f"backbone.stages.0.{int(m[1]) + 1}.{m[2]}"),
+    (r"body\.stage3\.(.+)", r"backbone.stages.1.\1"),
+    (r"body\.stage4\.(.+)", r"backbone.stages.2.\1"),
+    (r"fpn\.output(\d)\.(.+)", lambda m: f"pyramid.lateral.{int(m[1]) - 1}.{m[2]}"),
+    (r"fpn\.merge(\d)\.(.+)", lambda m: f"pyramid.merge.{int(m[1]) - 1}.{_deformable(m[2])}"),
+    (r"ssh(\d)\.(\w+)\.(.+)", lambda m: f"context.{int(m[1]) - 1}.{_SSH_NAMES[m[2]]}.{_deformable(m[3])}"),
+)
+_SSH_NAMES = {
+    "conv3X3": "conv3",
+    "conv5X5_1": "trunk5",
+    "conv5X5_2": "conv5",
+    "conv7X7_2": "trunk7",
+    "conv7x7_3": "conv7",
+}
+# The published forward pass stores the box branch under the class name and the reverse, before the cross-stitch.
+_STITCHES = ("BboxHead", "classhead", "LandmarkHead", "PoseHead_y", "PoseHead_p", "PoseHead_r")
+_CROSS_NAMES = ("classhead", "bboxhead", "landmarkhead", "pose_y", "pose_p", "pose_r")
+_HEADS = {"class": "ClassHead", "box": "BboxHead", "points": "LandmarkHead"}
+_POSE_HEADS = ("PoseHead_y", "PoseHead_p", "PoseHead_r")
+
+
+def _deformable(name: str) -> str:
+    return name.replace("conv_offset_mask", "offset_mask").replace("actf.0.", "1.").replace("conv.", "0.", 1)
+
+
+def convert_published(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The published MOS-M or MOS-S state dict as ours (for `MOSConfig()` and `MOSConfig.mos_s()`).
+
+    Accepts the bare dictionary or one wrapped in "state_dict", with or without "module." prefixes. The unused top-level
+    `Conv_pose` is dropped.
+    """
+    published: Mapping[str, Tensor] = state.get("state_dict", state)
+    published = {k.removeprefix("module."): v for k, v in published.items()}
+    converted = {}
+    for key, value in published.items():
+        for pattern, replacement in _RENAMED:
+            if match := re.fullmatch(pattern, key):
+                converted[match.expand(replacement) if isinstance(replacement, str) else replacement(match)] = value
+    for level in range(len(STRIDES)):
+        converted |= {f"branches.{level}.{k}": v for k, v in _convert_branches(published, level).items()}
+    counters = [k.replace("running_mean", "num_batches_tracked") for k in converted if k.endswith("running_mean")]
+    return {k: torch.zeros((), dtype=torch.long) for k in counters} | converted
+
+
+def _convert_branches(published: Mapping[str, Tensor], level: int) -> dict[str, Tensor]:
+    stitches = [f"stitch_{name}.{level}.conv1x1" for name in _STITCHES]
+    unit = f"cross_stitch.fpn{level + 1}.cross_stitch_unit"
+    converted = {
+        "stitch_weight": torch.stack([published[f"{s}.weight"][:, :, 0, 0] for s in stitches]),
+        "stitch_bias": torch.stack([published[f"{s}.bias"] for s in stitches]),
+        "cross": torch.stack(
+            [torch.stack([published[f"{unit}.{t}.{s}.param"] for s in _CROSS_NAMES]) for t in _CROSS_NAMES]
+        ),
+    }
+    for ours, theirs in _HEADS.items():
+        converted[f"heads.{ours}.weight"] = published[f"{theirs}.{level}.conv1x1.weight"][:, :, 0, 0]
+        converted[f"heads.{ours}.bias"] = published[f"{theirs}.{level}.conv1x1.bias"]
+    for ours, theirs in {"pose.0": "Conv_pose.0", "pose.1": "Conv_pose.1", "pose.3": "conv1x1"}.items():
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            keys = [f"{head}.{level}.{theirs}.{part}" for head in _POSE_HEADS]
+            if keys[0] in published:
+                converted[f"{ours}.{part}"] = torch.cat([published[k] for k in keys])
+    return converted

@@ -6,8 +6,7 @@ network that starts from its input (see `Config.residual`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -19,11 +18,14 @@ from ...losses.adversarial import hinge_discriminator, hinge_generator
 from ...losses.reconstruction import charbonnier, edge_loss, feature_matching, whole_cells
 from ...nn.discriminator import PatchDiscriminator
 from ...training.trainer import Batch, Training, Update
-from .frgp import FRGP
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
     from torch.optim import Optimizer
+
+    from .frgp import FRGP
 
 
 class FRGPTraining(Training):
@@ -37,7 +39,8 @@ class FRGPTraining(Training):
         self,
         model: FRGP,
         *,
-        lr: float = 1e-3,
+        lr: float = 4e-4,
+        style_lr: float = 0.2,
         discriminator_lr: float = 4e-4,
         edge_weight: float = 1.0,
         estimate_weight: float = 0.1,
@@ -49,7 +52,7 @@ class FRGPTraining(Training):
     ) -> None:
         self.model: FRGP = model
         self.discriminator = PatchDiscriminator(discriminator_width).to(memory_format=torch.channels_last)
-        self.lr, self.discriminator_lr = lr, discriminator_lr
+        self.lr, self.style_lr, self.discriminator_lr = lr, style_lr, discriminator_lr
         self.edge_weight, self.estimate_weight, self.free_fidelity = edge_weight, estimate_weight, free_fidelity
         self.gan_from, self.gan_weight, self.feature_weight = gan_from, gan_weight, feature_weight
 
@@ -58,11 +61,18 @@ class FRGPTraining(Training):
 
     def optimisers(self) -> dict[str, Optimizer]:
         return {
-            "model": torch.optim.AdamW(self.model.parameters(), self.lr, betas=(0.9, 0.99), weight_decay=1e-4),
+            "model": torch.optim.AdamW(self._groups(), self.lr, betas=(0.9, 0.999), weight_decay=1e-4),
             "discriminator": torch.optim.Adam(
                 self.discriminator.parameters(), self.discriminator_lr, betas=(0.0, 0.99)
             ),
         }
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Styles multiply whole feature maps: what makes them learns more slowly, as StyleGAN2's mapping does."""
+        styles, others = [], []
+        for name, parameter in self.model.named_parameters():
+            (styles if "modulation" in name or name.startswith("to_latent") else others).append(parameter)
+        return [{"params": others}, {"params": styles, "lr": self.style_lr * self.lr}]
 
     def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
         low, high, mask = _signed(batch["lq"]), _signed(batch["hq"]), batch["mask"].float()

@@ -1,0 +1,147 @@
+"""The calls behind `import facewright as fw`; heavy modules are imported when a call needs them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import UsageError
+from .weights.card import Card, cards
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .face import Face
+    from .io.image import Photo
+    from .pipelines.film import FilmReport
+    from .pipelines.restore import RestorePipeline, RestoreResult
+    from .systems.base import System
+
+
+def read(source: Any, *, page: int = 0, max_pixels: int = 200_000_000) -> Photo:
+    """Read a photo from a path, bytes, a file, a PIL picture or an array; see `facewright.io.image.read`."""
+    from .io.image import read as read_photo
+
+    return read_photo(source, page=page, max_pixels=max_pixels)
+
+
+def models(task: str | None = None) -> list[Card]:
+    """The registered systems, optionally only those of one task."""
+    return [card for card in cards().values() if task is None or card.task == task]
+
+
+def create(
+    name: str, *, pretrained: bool | str | Path = False, commercial: bool = False, preset: str | None = None
+) -> System:
+    """A system by its slug.
+
+    `pretrained` is True for the default weights, or names a checkpoint, file, folder or hub repository; False gives
+    fresh weights, of the paper's full size or of a `preset` such as "compact". `commercial=True` refuses weights whose
+    licence does not allow commercial use (LicenceError).
+    """
+    from .systems.base import system_class
+    from .weights.store import resolve
+
+    cls = system_class(name)
+    if pretrained is False:
+        if commercial and cls.card().checkpoints:
+            resolve(cls.card(), None, commercial=True)
+        return cls(getattr(cls.Config, preset)()) if preset else cls()
+    return cls.from_pretrained(None if pretrained is True else pretrained, commercial=commercial)
+
+
+@lru_cache(maxsize=4)
+def load_pipeline(
+    model: str = "frgp", weights: str | None = None, device: str = "auto", dtype: str = "auto"
+) -> RestorePipeline:
+    """The restore pipeline with its networks on a device, loaded once.
+
+    `device` is "auto" (CUDA when present), "cpu", "cuda" or "cuda:1"; `dtype` is "auto", "fp32" or "bf16".
+    """
+    import torch
+
+    from .pipelines.restore import RestorePipeline
+
+    if dtype not in ("auto", "fp32", "bf16"):
+        raise UsageError(f"dtype {dtype!r} is not possible; choose auto, fp32 or bf16")
+    where = _device(device)
+    detector = create("mos", pretrained=True).to(where)
+    restorer: Any = create(model, pretrained=weights or True).to(where)
+    restorer.precision = dtype
+    if where.type == "cpu":
+        restorer.to(memory_format=torch.channels_last)
+    return RestorePipeline(detector, restorer)  # type: ignore[arg-type]
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device {name!r}; choose auto, cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("there is no CUDA device here; use --device cpu")
+    return device
+
+
+def detect(source: Any) -> list[Face]:
+    """The faces of a photo in reading order."""
+    from .pipelines.restore import reading_order
+
+    return reading_order(load_pipeline().detector.detect(read(source).rgb()))
+
+
+def restore(
+    source: Any,
+    output: str | Path | None = None,
+    *,
+    model: str = "frgp",
+    weights: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    overwrite: bool = False,
+    **options: Any,
+) -> RestoreResult | FilmReport:
+    """Restore the faces of a photo or film.
+
+    A photo gives a `RestoreResult` (and is saved when `output` is given). A film needs `output` and gives a
+    `FilmReport`. `options` are the fields of `facewright.pipelines.restore.RestoreOptions`.
+    """
+    from .pipelines.restore import RestoreOptions
+
+    pipeline = load_pipeline(model, weights, device, dtype)
+    try:
+        chosen = RestoreOptions(**options)
+    except TypeError as error:
+        raise UsageError(f"{error}; see facewright.pipelines.restore.RestoreOptions") from error
+    if isinstance(source, str | Path) and _is_video(source):
+        from .pipelines.film import restore_video
+
+        if output is None:
+            raise UsageError(f"{source} is a film; say where the restored one goes with output=")
+        return restore_video(source, output, pipeline, chosen, overwrite=overwrite)
+    result = pipeline(read(source), chosen)
+    if output is not None:
+        result.save(output, overwrite=overwrite)
+    return result
+
+
+def _is_video(path: str | Path) -> bool:
+    from .io.video import is_video
+
+    return Path(path).is_file() and is_video(path)
+
+
+def degrade(
+    source: Any, preset: str = "gfpgan", *, seed: int = 0, **options: Any
+) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    """Age or damage a photo reproducibly; returns (H, W, 3) uint8 RGB and every parameter that was drawn."""
+    from .degrade import degrade_photo
+
+    pixels, record = degrade_photo(read(source).rgb(), preset, seed, **options)
+    return pixels, record.to_dict()

@@ -1,0 +1,99 @@
+"""Restore a film: the restore pipeline's networks on every frame, steadied over time, at constant memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from ..io.video import VideoReport, process_video
+from .restore import GOOD_SSIM, MAX_YAW, MIN_EYE_DISTANCE, RestoreOptions, quality
+from .video import PersonReport, VideoOptions, VideoRestorer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..face import Face
+    from .restore import RestorePipeline
+
+FRAMES_PER_CALL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class FilmReport:
+    """What became of a film and of the people in it."""
+
+    video: VideoReport
+    people: tuple[PersonReport, ...]
+    models: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        restored = sum(p.restored > 0 for p in self.people)
+        line = f"{self.video.frames} frames, {restored} of {len(self.people)} faces restored"
+        if self.video.damaged:
+            line += f", {len(self.video.damaged)} damaged frames passed through"
+        return line
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return asdict(self) | {"summary": self.summary}
+
+
+def restore_video(
+    source: str | Path,
+    target: str | Path,
+    pipeline: RestorePipeline,
+    options: RestoreOptions | None = None,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    detect_every: int = 2,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> FilmReport:
+    """Restore the faces of a film into `target`; raises VideoError, OutputError or UsageError.
+
+    Faces cannot be chosen by index, box or point in a film, because they come and go; `max_faces` works.
+    """
+    options = options or RestoreOptions()
+    if options.faces is not None or options.skip or options.boxes or options.points:
+        raise UsageError("faces of a film cannot be chosen by number, box or point; use --max-faces")
+    stage = VideoRestorer(
+        pipeline.restorer,
+        pipeline.detector,
+        VideoOptions(
+            upscale=options.upscale,
+            strength=options.strength,
+            fidelity=options.fidelity,
+            max_faces=options.max_faces,
+            min_eye_distance=0 if options.force else MIN_EYE_DISTANCE,
+            max_yaw=180 if options.force else MAX_YAW,
+            detect_every=detect_every,
+        ),
+        judge=None if options.force else _judge(pipeline),
+    )
+    report = process_video(
+        source,
+        target,
+        stage,
+        overwrite=overwrite,
+        resume=resume,
+        parameters=json.dumps(asdict(options), sort_keys=True),
+        batch=FRAMES_PER_CALL,
+        progress=progress,
+    )
+    return FilmReport(report, stage.report(), pipeline.models)
+
+
+def _judge(pipeline: RestorePipeline) -> Callable[[NDArray[np.uint8], Face], str | None]:
+    def judge(crop: NDArray[np.uint8], face: Face) -> str | None:
+        estimate = pipeline.restorer.assess(crop[None])[0]
+        return f"already good, quality {quality(estimate):.0f}" if estimate.ssim >= GOOD_SSIM else None
+
+    return judge

@@ -1,0 +1,369 @@
+"""Restore the faces of a photo: detect, align, restore, paste back; nothing outside the faces changes.
+
+The result is a value: the picture, what was done to every face and why, and the patches themselves, so that strength
+can be changed afterwards without running a network again.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ..align import FacePatch, crop_face, face_mask, face_patch, transform_points
+from ..errors import UsageError
+from ..io.image import Photo, read
+from ..io.provenance import Provenance, embed_watermark, xmp_packet
+from ..systems.base import Detector, Embedder, batches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from ..face import Face, FaceCrop
+    from ..systems.restore.frgp import FRGP, DegradationEstimate
+
+Upscale = Literal[1, 2, 4]
+
+MIN_EYE_DISTANCE = 5.0
+MAX_YAW = 75.0
+GOOD_SSIM = 0.93
+INVENTED_PSNR = 19.0
+BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOptions:
+    """What a user can ask for; every field has a command line option of the same name.
+
+    `upscale` enlarges the whole photo (background by Lanczos). `fidelity` in [0, 1]: 1 stays closest to the input.
+    `strength` in [0, 1] blends with the input. `faces`, `boxes`, `points` choose faces by index in reading order, by a
+    box they overlap, or by a point inside them; `skip` leaves indices out; `max_faces` keeps the largest. `force`
+    restores faces that would be left alone. `watermark` marks restored faces invisibly. `seed` redraws the generator's
+    noise (None: as trained).
+    """
+
+    upscale: Upscale = 1
+    fidelity: float = 1.0
+    strength: float = 1.0
+    faces: tuple[int, ...] | None = None
+    skip: tuple[int, ...] = ()
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    points: tuple[tuple[float, float], ...] = ()
+    max_faces: int | None = None
+    min_score: float = 0.5
+    force: bool = False
+    watermark: bool = True
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.upscale not in (1, 2, 4):
+            raise UsageError(f"upscale {self.upscale} is not possible; choose 1, 2 or 4")
+        for name in ("fidelity", "strength", "min_score"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise UsageError(f"{name} {value} is outside 0…1")
+        if self.max_faces is not None and self.max_faces < 1:
+            raise UsageError(f"max_faces {self.max_faces} must be at least 1")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceResult:
+    """What happened to one face.
+
+    `reason` says in words why it was restored or left alone. `before` and `after` estimate the damage of the crop;
+    `identity` is the similarity of input and output when an embedder was given. `change` is the mean absolute change
+    inside the face in grey levels; `warnings` name what a viewer should know.
+    """
+
+    index: int
+    face: Face
+    restored: bool
+    reason: str
+    before: DegradationEstimate
+    after: DegradationEstimate | None = None
+    identity: float | None = None
+    change: float = 0.0
+    warnings: tuple[str, ...] = ()
+    crop: FaceCrop | None = field(default=None, repr=False)
+    output: NDArray[np.uint8] | None = field(default=None, repr=False)
+    patch: FacePatch | None = field(default=None, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and words, ready for JSON."""
+        return {
+            "index": self.index,
+            **self.face.to_dict(),
+            "restored": self.restored,
+            "reason": self.reason,
+            "quality_before": quality(self.before),
+            "quality_after": None if self.after is None else quality(self.after),
+            "degradation": {k: round(v, 3) for k, v in asdict(self.before).items()},
+            "identity": None if self.identity is None else round(self.identity, 4),
+            "change": round(self.change, 3),
+            "warnings": list(self.warnings),
+        }
+
+
+def quality(estimate: DegradationEstimate) -> float:
+    """A 0–100 quality: the estimated structural similarity to the undamaged face, in percent."""
+    return round(100 * min(1.0, max(0.0, estimate.ssim)), 1)
+
+
+@dataclass(frozen=True, eq=False)
+class RestoreResult:
+    """A restored photo. `image` is made from `base` (the original, enlarged) and the faces' patches at `strength`."""
+
+    original: Photo
+    base: Photo
+    faces: tuple[FaceResult, ...]
+    options: RestoreOptions
+    seconds: Mapping[str, float]
+    models: tuple[str, ...]
+
+    @cached_property
+    def image(self) -> Photo:
+        """The restored photo; pixels outside the restored faces have the original's bits (at `upscale` 1)."""
+        photo = self.base
+        if self.options.strength == 0:
+            return photo
+        rgb = self.base.rgb() if any(f.patch is not None for f in self.faces) else None
+        for result in sorted(self.faces, key=lambda f: f.face.eye_distance):
+            if result.patch is not None and rgb is not None:
+                photo = _apply(photo, rgb, result.patch, self.options.strength)
+        return photo
+
+    def with_strength(self, strength: float) -> RestoreResult:
+        """The same restoration blended differently; no network runs."""
+        return replace(self, options=replace(self.options, strength=strength))
+
+    @property
+    def restored_count(self) -> int:
+        return sum(f.restored for f in self.faces)
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        if not self.faces:
+            return "no face found; the picture is unchanged"
+        skipped = [f for f in self.faces if not f.restored]
+        line = f"{self.restored_count} of {len(self.faces)} face{'s' * (len(self.faces) != 1)} restored"
+        if skipped:
+            line += "; left alone: " + ", ".join(f"{f.index} ({f.reason})" for f in skipped[:6])
+        return line
+
+    def change_map(self) -> NDArray[np.float32]:
+        """(H, W) mean absolute change per pixel in grey levels of 255."""
+        before, after = self.base.rgb().astype(np.float32), self.image.rgb().astype(np.float32)
+        return np.asarray(np.abs(after - before).mean(2), np.float32)
+
+    def report(self) -> dict[str, Any]:
+        """Everything but the pixels, ready for JSON."""
+        return {
+            "source": Path(self.original.source).name,
+            "size": [self.original.width, self.original.height],
+            "output_size": [self.base.width, self.base.height],
+            "notes": list(self.original.notes),
+            "summary": self.summary,
+            "options": asdict(self.options),
+            "models": list(self.models),
+            "faces": [f.to_dict() for f in self.faces],
+            "seconds": {k: round(v, 4) for k, v in self.seconds.items()},
+        }
+
+    def provenance(self) -> Provenance:
+        """What was done, for the picture's XMP metadata."""
+        from .. import __version__
+
+        options = self.options
+        return Provenance(
+            version=__version__,
+            models=self.models,
+            faces=tuple(tuple(float(v) for v in f.face.box) for f in self.faces if f.restored),  # type: ignore[misc]
+            parameters={k: getattr(options, k) for k in ("upscale", "fidelity", "strength", "seed", "watermark")},
+        )
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        quality: int = 95,
+        provenance: bool = True,
+        keep_gps: bool = True,
+    ) -> Path:
+        """Write the restored photo with its metadata; `provenance` records in XMP what was done to which face."""
+        changed = self.restored_count > 0 and self.options.strength > 0
+        xmp = xmp_packet(self.provenance(), self.original.xmp) if provenance and changed else None
+        return self.image.save(path, overwrite=overwrite, quality=quality, xmp=xmp, keep_gps=keep_gps)
+
+    def compare(self) -> Photo:
+        """A labelled before/after sheet: the whole photo, then every restored face."""
+        from .sheets import compare_sheet
+
+        return read(compare_sheet(self))
+
+
+def _apply(photo: Photo, base_rgb: NDArray[np.uint8], patch: FacePatch, strength: float) -> Photo:
+    x0, y0, x1, y1 = patch.box
+    wanted = np.clip(base_rgb[y0:y1, x0:x1] + patch.change, 0, 255)
+    return photo.patched(patch.box, wanted, patch.mask * strength)
+
+
+class RestorePipeline:
+    """Detector and restorer, loaded once and used on many photos."""
+
+    def __init__(self, detector: Detector, restorer: FRGP, embedder: Embedder | None = None) -> None:
+        self.detector, self.restorer, self.embedder = detector, restorer, embedder
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Slugs of the networks in use."""
+        return tuple(str(getattr(m, "slug", type(m).__name__)) for m in (self.detector, self.restorer))
+
+    def __call__(self, photo: Photo, options: RestoreOptions | None = None) -> RestoreResult:
+        """Restore one photo."""
+        options = options or RestoreOptions()
+        clock = _Clock()
+        with clock("detect"):
+            rgb = photo.rgb()
+            faces = reading_order(self.detector.detect(rgb))
+        with clock("align"):
+            crops = [crop_face(rgb, f.points5, self.restorer.preprocess.size, "ffhq") for f in faces]
+        with clock("restore"):
+            results = self._restore_faces(faces, crops, options)
+        with clock("paste"):
+            base = photo if options.upscale == 1 else photo.resized(options.upscale)
+            shape = (base.height, base.width)
+            results = [_with_patch(r, shape, options.upscale) for r in results]
+            result = RestoreResult(photo, base, tuple(results), options, clock.seconds, self.models)
+            _ = result.image
+        return result
+
+    def _restore_faces(
+        self, faces: Sequence[Face], crops: Sequence[FaceCrop], options: RestoreOptions
+    ) -> list[FaceResult]:
+        chosen = choose(faces, options)
+        verdicts: list[FaceResult] = []
+        for group in batches(list(range(len(faces))), BATCH):
+            estimates = self.restorer.assess(np.stack([crops[i].image for i in group]))
+            for i, before in zip(group, estimates):
+                wanted, reason = verdict(faces[i], before, chosen[i], options)
+                verdicts.append(FaceResult(i, faces[i], wanted, reason, before, crop=crops[i]))
+        todo = [v.index for v in verdicts if v.restored]
+        for group in batches(todo, BATCH):
+            for i, done in zip(group, self._restore_group([verdicts[i] for i in group], options)):
+                verdicts[i] = done
+        return verdicts
+
+    def _restore_group(self, group: Sequence[FaceResult], options: RestoreOptions) -> list[FaceResult]:
+        inputs = np.stack([g.crop.image for g in group if g.crop is not None])
+        outputs = self.restorer.restore(inputs, fidelity=options.fidelity)
+        after = self.restorer.assess(outputs)
+        identities = self._identities(inputs, outputs)
+        done = []
+        for result, restored, estimate, identity in zip(group, outputs, after, identities):
+            shown = restored
+            if options.watermark:
+                shown = np.rint(embed_watermark(restored.astype(np.float32))).clip(0, 255).astype(np.uint8)
+            done.append(
+                replace(result, after=estimate, identity=identity, output=shown, warnings=warnings_for(result.before))
+            )
+        return done
+
+    def _identities(self, inputs: NDArray[np.uint8], outputs: NDArray[np.uint8]) -> list[float | None]:
+        if self.embedder is None:
+            return [None] * len(inputs)
+        a, b = self.embedder.embed(inputs), self.embedder.embed(outputs)
+        return [float(v) for v in (a * b).sum(1)]
+
+
+def _with_patch(result: FaceResult, shape: tuple[int, int], upscale: int) -> FaceResult:
+    if not result.restored or result.crop is None or result.output is None:
+        return result
+    points = transform_points(result.crop.matrix, result.face.points5)
+    mask = face_mask(points, result.crop.size)
+    patch = face_patch(result.crop, result.output, mask, shape, upscale)
+    if patch is None:
+        return replace(result, restored=False, reason="outside the picture")
+    weight = float(patch.mask.sum())
+    change = float((np.abs(patch.change).mean(2) * patch.mask).sum()) / max(weight, 1e-6)
+    return replace(result, patch=patch, change=change)
+
+
+def verdict(face: Face, estimate: DegradationEstimate, chosen: str, options: RestoreOptions) -> tuple[bool, str]:
+    """Whether to restore a face, and why (do no harm: what is good, too small or too turned stays as it is)."""
+    if chosen != "":
+        return False, chosen
+    if options.force:
+        return True, "forced"
+    if face.score < options.min_score:
+        return False, f"low confidence, score {face.score:.2f}"
+    if face.eye_distance < MIN_EYE_DISTANCE:
+        return False, f"too small, {face.eye_distance:.1f} px between the eyes"
+    if face.pose is not None and abs(face.pose.yaw) > MAX_YAW:
+        return False, f"too turned, yaw {face.pose.yaw:.0f} degrees"
+    if estimate.ssim >= GOOD_SSIM:
+        return False, f"already good, quality {quality(estimate):.0f}"
+    return True, f"quality {quality(estimate):.0f}"
+
+
+def warnings_for(estimate: DegradationEstimate) -> tuple[str, ...]:
+    """What a viewer should know about a restored face."""
+    if estimate.psnr < INVENTED_PSNR:
+        return ("so little of the face was left that parts of it are invented, not recovered",)
+    return ()
+
+
+def choose(faces: Sequence[Face], options: RestoreOptions) -> list[str]:
+    """For every face "" if the user's selection includes it, else why not; raises UsageError on unknown indices."""
+    for index in (*(options.faces or ()), *options.skip):
+        if not 0 <= index < len(faces):
+            raise UsageError(f"there is no face {index}: {len(faces)} were found, numbered from 0 in reading order")
+    largest = sorted(range(len(faces)), key=lambda i: -faces[i].eye_distance)[: options.max_faces]
+    selective = options.faces is not None or bool(options.boxes) or bool(options.points)
+    reasons = []
+    for index, face in enumerate(faces):
+        picked = index in (options.faces or ()) or _touched(face, options)
+        if index in options.skip or (selective and not picked):
+            reasons.append("not selected")
+        elif index not in largest:
+            reasons.append(f"beyond the {options.max_faces} largest")
+        else:
+            reasons.append("")
+    return reasons
+
+
+def _touched(face: Face, options: RestoreOptions) -> bool:
+    x0, y0, x1, y1 = face.box
+    by_point = any(x0 <= x <= x1 and y0 <= y <= y1 for x, y in options.points)
+    by_box = any(a <= face.centre[0] <= c and b <= face.centre[1] <= d for a, b, c, d in options.boxes)
+    return by_point or by_box
+
+
+def reading_order(faces: Sequence[Face]) -> list[Face]:
+    """Faces sorted top to bottom in rows, left to right inside a row, as people number them."""
+    rows: list[list[Face]] = []
+    for face in sorted(faces, key=lambda f: f.centre[1]):
+        if rows and face.centre[1] - rows[-1][0].centre[1] < 0.5 * max(face.height, rows[-1][0].height):
+            rows[-1].append(face)
+        else:
+            rows.append([face])
+    return [face for row in rows for face in sorted(row, key=lambda f: f.centre[0])]
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start

@@ -1,0 +1,250 @@
+"""Restoring the faces of a film: detect, follow, align, restore, steady over time, paste.
+
+`VideoRestorer` is a stage for `facewright.io.video.process_video`. Frames may come in runs of any length: the result
+is the same, only the crops of a run share calls of the network.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from ..align import align_matrix, crop_by_matrix, face_mask, face_patch, paste_patch, transform_points
+from ..errors import UsageError
+from .tracking import FaceTracker, TrackedFace, TrackerOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from ..face import Face, FaceCrop
+    from ..io.video import Frame
+    from ..systems.base import Detector, Restorer
+
+
+@dataclass(frozen=True, slots=True)
+class VideoOptions:
+    """What to do with the faces of a film.
+
+    `strength` in [0, 1] blends the restoration in, `fidelity` is handed to the restorer. Faces with eyes closer than
+    `min_eye_distance` pixels or turned by more than `max_yaw` degrees are left alone, and of many only the `max_faces`
+    largest are restored. The detector looks at every `detect_every`-th frame and at every scene's first; in between,
+    faces are followed in the picture. `steadiness` in [0, 1) is how much of the restored detail is carried over from
+    the frame before. `crops_per_call` bounds the network's batch.
+    """
+
+    upscale: int = 1
+    strength: float = 1.0
+    fidelity: float = 1.0
+    max_faces: int | None = None
+    min_eye_distance: float = 6.0
+    max_yaw: float = 70.0
+    detect_every: int = 1
+    steadiness: float = 0.7
+    crops_per_call: int = 16
+    tracker: TrackerOptions = field(default_factory=TrackerOptions)
+
+    def __post_init__(self) -> None:
+        if self.upscale not in (1, 2, 4):
+            raise UsageError(f"upscale must be 1, 2 or 4, not {self.upscale}")
+        if not 0 <= self.strength <= 1:
+            raise UsageError(f"strength must be between 0 and 1, not {self.strength}")
+        if not 0 <= self.steadiness < 1:
+            raise UsageError(f"steadiness must be at least 0 and below 1, not {self.steadiness}")
+        for name in ("detect_every", "crops_per_call"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class PersonReport:
+    """What happened to one tracked face: frame indices of its first and last sighting, and its frames counted.
+
+    `skipped` maps a reason to the number of frames in which it kept the face from being restored.
+    """
+
+    id: int
+    first: int
+    last: int
+    frames: int
+    restored: int
+    skipped: dict[str, int]
+
+
+class DetailMemory:
+    """Steadies the restored detail of one face over time.
+
+    A restorer answers slightly different inputs with slightly different detail, which flickers. Detail, the restored
+    crop minus the low-passed input crop, is blended recursively with that of the frame before, to which the alignment
+    has registered it. Where the low-passed input itself changed (a blink, a word, a hand), the memory yields to the new
+    detail, so that nothing is smeared. Light and colour of the input pass at once.
+    """
+
+    def __init__(self, steadiness: float, tolerance: float = 10.0) -> None:
+        self.steadiness, self.tolerance = steadiness, tolerance
+        self._base: NDArray[np.float32] | None = None
+        self._detail: NDArray[np.float32] | None = None
+
+    def __call__(self, crop: NDArray[np.uint8], restored: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(S, S, 3) uint8 input and restored crop to the steadied restored crop."""
+        base = cv2.GaussianBlur(crop, (0, 0), max(1.0, crop.shape[0] / 64)).astype(np.float32)
+        detail = restored.astype(np.float32) - base
+        if self._base is not None and self._detail is not None:
+            change = cv2.blur(np.abs(base - self._base).mean(-1), (5, 5))
+            keep = self.steadiness * np.exp(-((change / self.tolerance) ** 2))
+            detail += keep[..., None].astype(np.float32) * (self._detail - detail)
+        self._base, self._detail = base, detail
+        return np.clip(base + detail + 0.5, 0, 255).astype(np.uint8)
+
+
+class _Person:
+    """What is remembered of one tracked face while it is in the picture."""
+
+    def __init__(self, identity: int, index: int, steadiness: float) -> None:
+        self.id, self.first, self.last = identity, index, index
+        self.memory = DetailMemory(steadiness)
+        self.gain: float | None = None
+        self.frames, self.restored = 0, 0
+        self.skipped: Counter[str] = Counter()
+
+    def decide(self, reason: str | None, fade: int) -> float:
+        """Move the gain towards "restore" or, for a reason, "leave alone"; the first decision counts in full."""
+        wanted = 1.0 if reason is None else 0.0
+        if self.gain is None:
+            self.gain = wanted
+        self.gain = float(np.clip(wanted, self.gain - 1 / fade, self.gain + 1 / fade))
+        return self.gain
+
+    def count(self, index: int, strength: float, reason: str | None) -> None:
+        self.frames, self.last = self.frames + 1, index
+        if strength > 0:
+            self.restored += 1
+        else:
+            self.skipped[reason or "fading in"] += 1
+
+    def report(self) -> PersonReport:
+        return PersonReport(self.id, self.first, self.last, self.frames, self.restored, dict(self.skipped))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Work:
+    person: _Person
+    face: Face
+    crop: FaceCrop
+    strength: float
+
+
+class VideoRestorer:
+    """A `FrameStage` that restores faces.
+
+    `judge`, when given, looks at a (S, S, 3) uint8 crop and its face and returns why it should be left alone, or None.
+    """
+
+    def __init__(
+        self,
+        restorer: Restorer,
+        detector: Detector,
+        options: VideoOptions | None = None,
+        judge: Callable[[NDArray[np.uint8], Face], str | None] | None = None,
+    ) -> None:
+        self.restorer, self.detector = restorer, detector
+        self.options = options or VideoOptions()
+        self.judge = judge or (lambda crop, face: None)
+        self._tracker = FaceTracker(self.options.tracker)
+        self._people: dict[int, _Person] = {}
+        self._gone: list[PersonReport] = []
+        self._detected: int | None = None
+
+    def reset(self, index: int) -> None:
+        """Forget the faces in the picture; what was counted stays in `report`."""
+        self._tracker.reset()
+        self._detected = None
+        self._dismiss(set())
+
+    def report(self) -> tuple[PersonReport, ...]:
+        """One entry per person seen so far, in order of appearance."""
+        people = [*self._gone, *(person.report() for person in self._people.values())]
+        return tuple(sorted((p for p in people if p.frames), key=lambda p: p.id))
+
+    def __call__(self, frames: list[Frame]) -> list[NDArray[np.uint8]]:
+        """Consecutive frames to restored ones, each side `upscale` times as long."""
+        plans = [self._plan(frame) for frame in frames]
+        restored = iter(self._restore([work.crop.image for plan in plans for work in plan]))
+        return [self._compose(frame.pixels, plan, restored) for frame, plan in zip(frames, plans, strict=True)]
+
+    def _plan(self, frame: Frame) -> list[_Work]:
+        """Which faces of a frame are to be restored, and how strongly."""
+        tracked = self._follow(frame)
+        self._dismiss({t.id for t in tracked})
+        chosen = self._largest(tracked)
+        plan = []
+        for t in tracked:
+            person = self._people.setdefault(t.id, _Person(t.id, frame.index, self.options.steadiness))
+            reason = self._unfit(t.face) or (None if t.id in chosen else "more faces than asked for")
+            crop = None
+            if reason is None:
+                crop = self._crop(frame.pixels, t.face)
+                reason = self.judge(crop.image, t.face)
+            strength = self.options.strength * t.alpha * person.decide(reason, self.options.tracker.fade)
+            if strength > 0:
+                plan.append(_Work(person, t.face, crop or self._crop(frame.pixels, t.face), strength))
+            if not frame.settling:
+                person.count(frame.index, strength, reason)
+        return plan
+
+    def _follow(self, frame: Frame) -> list[TrackedFace]:
+        starts_scene = self._tracker.starts_scene(frame.pixels)
+        due = self._detected is None or frame.index - self._detected >= self.options.detect_every
+        detections = None
+        if starts_scene or due:
+            detections = self.detector.detect(frame.pixels)
+            self._detected = frame.index
+        return self._tracker.update(frame.pixels, detections, frame.time)
+
+    def _largest(self, tracked: list[TrackedFace]) -> set[int]:
+        by_size = sorted(tracked, key=lambda t: t.face.eye_distance, reverse=True)
+        return {t.id for t in by_size[: self.options.max_faces]}
+
+    def _unfit(self, face: Face) -> str | None:
+        if face.eye_distance < self.options.min_eye_distance:
+            return "too small"
+        if face.pose is not None and abs(face.pose.yaw) > self.options.max_yaw:
+            return "turned away"
+        return None
+
+    def _crop(self, image: NDArray[np.uint8], face: Face) -> FaceCrop:
+        record = self.restorer.preprocess
+        matrix = align_matrix(face.points5, record.size, record.template)
+        return crop_by_matrix(image, matrix, record.size, record.template)
+
+    def _restore(self, crops: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+        restored: list[NDArray[np.uint8]] = []
+        for start in range(0, len(crops), self.options.crops_per_call):
+            run = np.stack(crops[start : start + self.options.crops_per_call])
+            restored.extend(self.restorer.restore(run, fidelity=self.options.fidelity))
+        return restored
+
+    def _compose(
+        self, pixels: NDArray[np.uint8], plan: list[_Work], restored: Iterator[NDArray[np.uint8]]
+    ) -> NDArray[np.uint8]:
+        scale = self.options.upscale
+        out = pixels
+        if scale > 1:
+            out = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_LANCZOS4), np.uint8)
+        for work in plan:
+            steady = work.person.memory(work.crop.image, next(restored))
+            mask = face_mask(transform_points(work.crop.matrix, work.face.points5), work.crop.size)
+            height, width = out.shape[:2]
+            patch = face_patch(work.crop, steady, mask, (height, width), scale)
+            if patch is not None:
+                out = paste_patch(out, patch, work.strength)
+        return out
+
+    def _dismiss(self, present: set[int]) -> None:
+        for identity in self._people.keys() - present:
+            self._gone.append(self._people.pop(identity).report())

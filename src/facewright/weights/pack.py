@@ -1,0 +1,85 @@
+"""Turn a finished training into embedded weights: half-precision safetensors and an entry in the system's card.
+
+    python -m facewright.weights.pack runs/frgp-compact/model frgp compact --recipe recipes/frgp-compact.yaml \
+        --trained-on LFW --trained-on UTKFace
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .card import get_card
+from .store import load_file, save_file, sha256
+
+RESEARCH_ONLY = "research use only: trained on photos collected for research"
+
+
+def pack(
+    model: Path, slug: str, name: str, *, recipe: str, trained_on: list[str], licence: str = RESEARCH_ONLY
+) -> Path:
+    """Write `files/<slug>-<name>.safetensors` (bfloat16) and put it first in the card's checkpoints.
+
+    Metrics already in the card for that name are dropped: they belonged to other weights.
+    """
+    here = Path(__file__).parent
+    state, meta = load_file(model / "model.safetensors")
+    target = here / "files" / f"{slug}-{name}.safetensors"
+    target.parent.mkdir(exist_ok=True)
+    save_file(state, target, meta, dtype=torch.bfloat16)
+    entry: dict[str, Any] = {
+        "name": name,
+        "licence": licence,
+        "commercial": False,
+        "training_data": trained_on,
+        "preprocess": meta["preprocess"],
+        "config": meta["config"],
+        "file": target.name,
+        "sha256": sha256(target),
+        "size_bytes": target.stat().st_size,
+        "parameters": sum(v.numel() for v in state.values()),
+        "metrics": {},
+        "recipe": recipe,
+    }
+    card_path = here / "cards" / f"{slug}.json"
+    card = json.loads(card_path.read_text(encoding="utf-8"))
+    others = [c for c in card.get("checkpoints", []) if c["name"] != name]
+    card["checkpoints"] = [entry, *others]
+    write_card(card_path, card)
+    return target
+
+
+def record_metrics(slug: str, name: str, metrics: dict[str, float]) -> None:
+    """Store measured numbers with a checkpoint in its card."""
+    card_path = Path(__file__).parent / "cards" / f"{slug}.json"
+    card = asdict(get_card(slug))
+    for checkpoint in card["checkpoints"]:
+        if checkpoint["name"] == name:
+            checkpoint["metrics"] = {**checkpoint["metrics"], **metrics}
+    write_card(card_path, card)
+
+
+def write_card(path: Path, card: dict[str, Any]) -> None:
+    """Write a card as JSON."""
+    path.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Embed trained weights in the package.")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("slug")
+    parser.add_argument("name")
+    parser.add_argument("--recipe", required=True)
+    parser.add_argument("--trained-on", action="append", required=True)
+    options = parser.parse_args()
+    path = pack(options.model, options.slug, options.name, recipe=options.recipe, trained_on=options.trained_on)
+    print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()

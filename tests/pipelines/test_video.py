@@ -1,0 +1,272 @@
+"""The film restorer with a stand-in detector and restorer: what it changes, how steadily, and what it reports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+
+from facewright.errors import UsageError
+from facewright.face import Face, Pose
+from facewright.io.video import Frame, process_video
+from facewright.pipelines.tracking import TrackerOptions, warped_difference
+from facewright.pipelines.video import DetailMemory, VideoOptions, VideoRestorer
+from facewright.weights.card import Preprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+SHAPE = np.array([(-0.5, -0.4), (0.5, -0.4), (0, 0.1), (-0.4, 0.6), (0.4, 0.6)])
+
+
+def scene(x: float, y: float, eye_distance: float = 22.0, size: tuple[int, int] = (120, 160)) -> NDArray[np.uint8]:
+    """An orange face with dark eyes and mouth on a blue ground, drawn with subpixel position."""
+    big = np.full((size[0] * 4, size[1] * 4, 3), (70, 90, 140), np.uint8)
+    for radius, offset, colour in [
+        (1.3, (0.0, 0.1), (220, 150, 60)),
+        (0.18, (-0.5, -0.4), (90, 50, 20)),
+        (0.18, (0.5, -0.4), (90, 50, 20)),
+        (0.22, (0.0, 0.6), (150, 60, 30)),
+    ]:
+        centre = np.round(((np.array(offset) * eye_distance + (x, y)) * 4 + 1.5) * 16).astype(int)
+        cv2.circle(big, tuple(int(v) for v in centre), round(radius * eye_distance * 64), colour, -1, cv2.LINE_AA, 4)
+    return cv2.resize(big, size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def face_at(x: float, y: float, eye_distance: float = 22.0) -> Face:
+    points = SHAPE * eye_distance + (x, y)
+    half = np.array([1.3, 1.4]) * eye_distance
+    box = np.array([x - half[0], y - half[1], x + half[0], y + half[1]])
+    return Face(box.astype(np.float32), 0.9, points.astype(np.float32))
+
+
+class BlobDetector:
+    """Finds orange blobs, with a little jitter in the points."""
+
+    def __init__(self, jitter: float = 0.0) -> None:
+        self.jitter, self.calls = jitter, 0
+        self.rng = np.random.default_rng(0)
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+        self.calls += 1
+        warm = (image[..., 0].astype(int) - image[..., 2] > 60).astype(np.uint8)
+        count, _, stats, _ = cv2.connectedComponentsWithStats(warm)
+        faces = []
+        for x, y, width, height, area in stats[1:count]:
+            if area > 60:
+                eye_distance = width / 2.6
+                face = face_at(x + width / 2 - 0.5, y + height / 2 - 0.5 - 0.1 * eye_distance, eye_distance)
+                noise = self.rng.normal(0, self.jitter, (5, 2))
+                faces.append(replace(face, points5=(face.points5 + noise).astype(np.float32)))
+        return faces
+
+
+class Fake:
+    """A restorer out of a function of (N, 64, 64, 3) crops."""
+
+    preprocess = Preprocess(size=64, template="ffhq")
+
+    def __init__(self, function: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> None:
+        self.function = function
+        self.batches: list[int] = []
+        self.fidelity: set[float] = set()
+
+    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0) -> NDArray[np.uint8]:
+        self.batches.append(len(crops))
+        self.fidelity.add(fidelity)
+        return self.function(crops)
+
+
+def redder(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.clip(crops + np.array([30, 0, 0], np.int16), 0, 255).astype(np.uint8)
+
+
+def film(count: int, path: Callable[[int], tuple[float, float]], noise: float = 0.0) -> list[Frame]:
+    rng = np.random.default_rng(7)
+    frames = []
+    for i in range(count):
+        clean = scene(*path(i))
+        noisy = np.clip(clean + rng.normal(0, noise, clean.shape), 0, 255).astype(np.uint8) if noise else clean
+        noisy.setflags(write=False)
+        frames.append(Frame(i, i / 25, noisy))
+    return frames
+
+
+def resting(_: int) -> tuple[float, float]:
+    return 80.0, 60.0
+
+
+def walking(i: int) -> tuple[float, float]:
+    return 50.0 + 1.5 * i, 60.0 + 8 * np.sin(i / 5)
+
+
+def flicker(frames: list[NDArray[np.uint8]], path: Callable[[int], tuple[float, float]]) -> float:
+    points = [face_at(*path(i)).points5 for i in range(len(frames))]
+    pairs = zip(frames, frames[1:], points, points[1:], strict=False)
+    return float(np.mean([warped_difference(a, b, p, q, size=64) for a, b, p, q in pairs]))
+
+
+def test_only_the_face_changes_and_by_what_the_restorer_says() -> None:
+    frames = film(4, resting)
+    out = VideoRestorer(Fake(redder), BlobDetector())(frames)
+    change = out[0].astype(int) - frames[0].pixels
+    np.testing.assert_allclose(change[55:65, 75:85].mean((0, 1)), (30, 0, 0), atol=1.5)
+    far = np.hypot(*(np.indices((120, 160)) - np.array([62, 80])[:, None, None])) > 50
+    assert not change[far].any()
+
+
+def test_strength_scales_the_change_and_zero_leaves_the_frame_alone() -> None:
+    frames = film(2, resting)
+    half = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(strength=0.5, fidelity=0.3))
+    out = half(frames)[1]
+    assert (out.astype(int) - frames[1].pixels)[60, 80, 0] == pytest.approx(15, abs=2)
+    fake = Fake(redder)
+    none = VideoRestorer(fake, BlobDetector(), VideoOptions(strength=0.0))
+    assert none(frames)[1] is frames[1].pixels
+    assert fake.batches == []
+
+
+def test_upscale_enlarges_frame_and_face() -> None:
+    frames = film(2, resting)
+    out = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(upscale=2))(frames)[1]
+    plain = cv2.resize(frames[1].pixels, None, fx=2, fy=2, interpolation=cv2.INTER_LANCZOS4)
+    change = out.astype(int) - plain
+    assert out.shape == (240, 320, 3)
+    np.testing.assert_allclose(change[110:130, 150:170].mean((0, 1)), (30, 0, 0), atol=1.5)
+    assert not change[:, :50].any()
+
+
+@pytest.mark.parametrize("detect_every", [1, 3])
+def test_the_length_of_the_runs_does_not_matter(detect_every: int) -> None:
+    frames = film(20, walking, noise=4)
+    options = VideoOptions(detect_every=detect_every)
+    whole, pieces = (VideoRestorer(Fake(redder), BlobDetector(0.3), options) for _ in range(2))
+    at_once = whole(frames)
+    one_by_one = [picture for start in range(0, 20, 3) for picture in pieces(frames[start : start + 3])]
+    for a, b in zip(at_once, one_by_one, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_crops_of_several_frames_share_a_call() -> None:
+    fake, detector = Fake(redder), BlobDetector()
+    VideoRestorer(fake, detector, VideoOptions(crops_per_call=8, fidelity=0.4, detect_every=5))(film(20, resting))
+    assert fake.batches == [8, 8, 4]
+    assert fake.fidelity == {0.4}
+    assert detector.calls == 4
+
+
+def test_flicker_of_an_unstable_restorer_stays_below_the_input() -> None:
+    frames = film(30, walking, noise=6)
+    rng = np.random.default_rng(1)
+
+    def unstable(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A perfect denoiser, were it not for new coarse-grained detail in every frame."""
+        smooth = np.stack([cv2.GaussianBlur(c, (0, 0), 2) for c in crops])
+        grain = np.stack([cv2.GaussianBlur(rng.normal(0, 30, c.shape), (0, 0), 1) for c in crops])
+        return np.clip(smooth + grain, 0, 255).astype(np.uint8)
+
+    before = flicker([f.pixels for f in frames], walking)
+    steady = flicker(VideoRestorer(Fake(unstable), BlobDetector(0.4))(frames), walking)
+    rng = np.random.default_rng(1)
+    raw = VideoRestorer(Fake(unstable), BlobDetector(0.4), VideoOptions(steadiness=0))(frames)
+    assert steady <= before
+    assert steady < 0.75 * flicker(raw, walking)
+
+
+def test_memory_averages_detail_but_yields_where_the_input_changes() -> None:
+    rng = np.random.default_rng(0)
+    crop = np.full((64, 64, 3), 128, np.uint8)
+    memory = DetailMemory(steadiness=0.8)
+    outputs = [memory(crop, np.clip(128 + rng.normal(0, 10, crop.shape), 0, 255).astype(np.uint8)) for _ in range(40)]
+    # a recursive mean with weight a leaves sqrt((1 - a) / (1 + a)) of white noise
+    assert np.std([o.astype(float) for o in outputs[20:]]) == pytest.approx(10 / 3, rel=0.1)
+
+    blink = crop.copy()
+    blink[20:30] = 40
+    after = memory(blink, blink)
+    assert np.abs(after[22:28].astype(int) - 40).max() <= 1
+    lighter = DetailMemory(0.8)
+    lighter(crop, crop)
+    np.testing.assert_array_equal(lighter(crop + np.uint8(4), crop + np.uint8(4)), crop + np.uint8(4))
+
+
+def test_small_turned_and_surplus_faces_are_left_alone_and_counted() -> None:
+    frames = film(5, resting)
+    profile = replace(face_at(80, 60), pose=Pose(85, 0, 0))
+    small, big, other = face_at(20, 20, 4), face_at(80, 60, 22), face_at(130, 90, 15)
+
+    class Fixed:
+        def __init__(self, *faces: Face) -> None:
+            self.faces = list(faces)
+
+        def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+            return self.faces
+
+    restorer = VideoRestorer(Fake(redder), Fixed(profile, small))
+    for frame, out in zip(frames, restorer(frames), strict=True):
+        np.testing.assert_array_equal(out, frame.pixels)
+    assert [p.skipped for p in restorer.report()] == [{"turned away": 5}, {"too small": 5}]
+
+    chosen = VideoRestorer(Fake(redder), Fixed(other, big), VideoOptions(max_faces=1))
+    chosen(frames)
+    assert [(p.restored, p.skipped) for p in chosen.report()] == [(0, {"more faces than asked for": 5}), (5, {})]
+
+    judged = VideoRestorer(Fake(redder), Fixed(big), judge=lambda crop, face: "already good")
+    assert judged(frames)[0] is frames[0].pixels
+    assert judged.report()[0].skipped == {"already good": 5}
+
+
+def test_a_change_of_mind_fades() -> None:
+    frames = film(12, resting)
+    verdicts = iter([None] * 4 + ["already good"] * 8)
+    options = VideoOptions(tracker=TrackerOptions(fade=4))
+    restorer = VideoRestorer(Fake(redder), BlobDetector(), options, judge=lambda crop, face: next(verdicts))
+    red = [(o.astype(int) - f.pixels)[60, 80, 0] for o, f in zip(restorer(frames), frames, strict=True)]
+    assert red[:4] == pytest.approx([30] * 4, abs=2)
+    assert red[4:8] == pytest.approx([22.5, 15, 7.5, 0], abs=2)
+    assert not any(red[8:])
+    assert restorer.report()[0].restored == 7
+
+
+def test_settling_frames_are_not_counted_and_reset_keeps_the_report() -> None:
+    frames = film(6, resting)
+    restorer = VideoRestorer(Fake(redder), BlobDetector())
+    restorer([replace(f, settling=f.index < 2) for f in frames])
+    restorer.reset(0)
+    restorer(frames[:3])
+    assert [(p.first, p.last, p.frames) for p in restorer.report()] == [(0, 5, 4), (0, 2, 3)]
+
+
+@pytest.mark.parametrize("options", [{"upscale": 3}, {"strength": 2.0}, {"steadiness": 1.0}, {"detect_every": 0}])
+def test_senseless_options_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        VideoOptions(**options)
+
+
+def test_a_whole_film_from_file_to_file(tmp_path: Path) -> None:
+    import av
+
+    source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    frames = film(30, walking, noise=3)
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"crf": "8"})
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for frame in frames:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame.pixels, format="rgb24")))
+        out.mux(stream.encode(None))
+    restorer = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(upscale=2))
+    report = process_video(source, target, restorer, batch=4, segment_frames=12, preset="ultrafast", crf=8)
+    assert (report.frames, report.width, report.height) == (30, 320, 240)
+    (person,) = restorer.report()
+    assert (person.frames, person.restored) == (30, 30)
+    with av.open(str(target)) as a, av.open(str(source)) as b:
+        for i, (after, before) in enumerate(zip(a.decode(video=0), b.decode(video=0), strict=True)):
+            x, y = walking(i)
+            spot = after.to_ndarray(format="rgb24")[round(2 * y), round(2 * x)].astype(int)
+            assert spot[0] - before.to_ndarray(format="rgb24")[round(y), round(x)][0] == pytest.approx(30, abs=15)
