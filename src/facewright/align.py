@@ -7,7 +7,7 @@ unit square of the crop, so one template serves every crop size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -17,6 +17,9 @@ from .face import FaceCrop
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+_BORDER_FADE = 0.06  # share of the crop's side
 
 
 def _template(size: float, points: list[tuple[float, float]]) -> NDArray[np.float64]:
@@ -114,7 +117,7 @@ def scale_source(matrix: NDArray[np.floating], factor: float) -> NDArray[np.floa
     """The photo→crop matrix for the same photo resized by `factor` (pixel centres at integers)."""
     shift = (1 / factor - 1) / 2
     to_original = np.array([[1 / factor, 0, shift], [0, 1 / factor, shift], [0, 0, 1]])
-    return np.asarray(matrix, np.float64) @ to_original
+    return np.asarray(matrix @ to_original, np.float64)
 
 
 def align_matrix(points5: NDArray[np.floating], size: int, template: str = "ffhq") -> NDArray[np.float64]:
@@ -146,7 +149,8 @@ def crop_by_matrix(
 def _shrunk_region(
     image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int, scale: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """The part of the photo under the crop, area-averaged by a whole factor when the crop shrinks it."""
+    """The part of the photo under the crop, low-passed when the crop shrinks it: averaged by a whole factor, and smoothed
+    for what remains of the reduction."""
     height, width = image.shape[:2]
     corners = transform_points(invert(matrix), np.array([[0, 0], [size, 0], [0, size], [size, size]]) - 0.5)
     margin = 4 + int(np.ceil(2 / scale))
@@ -158,11 +162,18 @@ def _shrunk_region(
     region = image[y0:y1, x0:x1]
     shifted = matrix @ np.array([[1, 0, x0], [0, 1, y0], [0, 0, 1]])
     factor = int(1 / scale)
-    if factor < 2 or min(region.shape[:2]) < 2 * factor:
-        return region, shifted
-    rows, cols = region.shape[0] // factor * factor, region.shape[1] // factor * factor
-    small = cv2.resize(region[:rows, :cols], (cols // factor, rows // factor), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.uint8), scale_source(shifted, 1 / factor)
+    if factor > 1 and min(region.shape[:2]) >= 2 * factor:
+        rows, cols = region.shape[0] // factor * factor, region.shape[1] // factor * factor
+        small = cv2.resize(region[:rows, :cols], (cols // factor, rows // factor), interpolation=cv2.INTER_AREA)
+        region, shifted, scale = np.asarray(small, np.uint8), scale_source(shifted, 1 / factor), scale * factor
+    return np.asarray(_low_pass(region, 1 / scale), np.uint8), shifted
+
+
+def _low_pass(image: NDArray[Any], shrink: float) -> NDArray[Any]:
+    """The picture without the detail that sampling every `shrink` pixels would turn into false patterns."""
+    if shrink <= 1.2:
+        return image
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), 0.5 * np.sqrt(shrink**2 - 1)))
 
 
 def _inside(matrix: NDArray[np.float64], size: int, width: int, height: int) -> NDArray[np.bool_]:
@@ -194,7 +205,7 @@ def face_mask(points5: NDArray[np.floating], size: int, *, feather: float = 0.3)
     """A soft oval over the face, (size, size) in [0, 1], from five points in crop pixels.
 
     It covers brow to chin and cheek to cheek and leaves most hair, ears and background alone; `feather` is the width
-    of its soft edge as a share of its radius.
+    of its soft edge as a share of its radius. It reaches 0 before the crop ends, so that a long face leaves no seam.
     """
     points = np.asarray(points5, np.float64)
     eyes, mouth = points[:2].mean(0), points[3:5].mean(0)
@@ -211,8 +222,14 @@ def face_mask(points5: NDArray[np.floating], size: int, *, feather: float = 0.3)
     offset = np.stack([xs, ys], -1) - centre
     u, v = offset @ across / half_width, offset @ down / half_height
     radius = (np.abs(u) ** 2.4 + np.abs(v) ** 2.4) ** (1 / 2.4)
-    edge = np.clip((1 - radius) / feather, 0, 1)
-    return (edge * edge * (3 - 2 * edge)).astype(np.float32)
+    to_border = np.minimum(np.minimum(xs, ys), size - 1 - np.maximum(xs, ys)) / (_BORDER_FADE * size)
+    return np.asarray(_smooth((1 - radius) / feather) * _smooth(to_border), np.float32)
+
+
+def _smooth(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """0 below 0, 1 above 1, and a cubic without kinks between."""
+    t = np.clip(values, 0, 1)
+    return np.asarray(t * t * (3 - 2 * t))
 
 
 def face_patch(
@@ -234,9 +251,7 @@ def face_patch(
     to_box = invert(matrix)
     to_box[:, 2] -= (x0, y0)
     shrink = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    if shrink > 1.2:
-        sigma = 0.5 * np.sqrt(shrink**2 - 1)
-        difference = cv2.GaussianBlur(difference, (0, 0), sigma)
+    difference = _low_pass(difference, shrink)
     size = (x1 - x0, y1 - y0)
     change = cv2.warpAffine(difference, to_box, size, flags=cv2.INTER_CUBIC if shrink < 1 else cv2.INTER_LINEAR)
     soft = np.clip(cv2.warpAffine(mask, to_box, size, flags=cv2.INTER_LINEAR), 0, 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
-from .weights.card import Card, cards
+from .weights.card import Card, cards, get_card
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .io.image import Photo
     from .pipelines.film import FilmReport
     from .pipelines.restore import RestorePipeline, RestoreResult
-    from .systems.base import System
+    from .systems.base import Detector, System
 
 
 def read(source: Any, *, page: int = 0, max_pixels: int = 200_000_000) -> Photo:
@@ -48,8 +48,15 @@ def create(
     if pretrained is False:
         if commercial and cls.card().checkpoints:
             resolve(cls.card(), None, commercial=True)
-        return cls(getattr(cls.Config, preset)()) if preset else cls()
+        return cls(cls.preset(preset)) if preset else cls()
     return cls.from_pretrained(None if pretrained is True else pretrained, commercial=commercial)
+
+
+@lru_cache(maxsize=2)
+def load_detector(device: str = "auto") -> Detector:
+    """The face detector on a device, loaded once."""
+    detector: Any = create("mos", pretrained=True).to(_device(device))
+    return detector  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=4)
@@ -66,13 +73,14 @@ def load_pipeline(
 
     if dtype not in ("auto", "fp32", "bf16"):
         raise UsageError(f"dtype {dtype!r} is not possible; choose auto, fp32 or bf16")
+    if get_card(model).task != "restore":
+        raise UsageError(f"{model} is no restorer; choose one of {', '.join(c.slug for c in models('restore'))}")
     where = _device(device)
-    detector = create("mos", pretrained=True).to(where)
     restorer: Any = create(model, pretrained=weights or True).to(where)
     restorer.precision = dtype
     if where.type == "cpu":
         restorer.to(memory_format=torch.channels_last)
-    return RestorePipeline(detector, restorer)  # type: ignore[arg-type]
+    return RestorePipeline(load_detector(device), restorer)
 
 
 def _device(name: str) -> Any:
@@ -84,8 +92,10 @@ def _device(name: str) -> Any:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"unknown device {name!r}; choose auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("there is no CUDA device here; use --device cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device {name!r} is not supported; choose auto, cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"there is no device {name!r} here; use --device cpu")
     return device
 
 
@@ -93,7 +103,7 @@ def detect(source: Any) -> list[Face]:
     """The faces of a photo in reading order."""
     from .pipelines.restore import reading_order
 
-    return reading_order(load_pipeline().detector.detect(read(source).rgb()))
+    return reading_order(load_detector().detect(read(source).rgb()))
 
 
 def restore(
@@ -114,11 +124,11 @@ def restore(
     """
     from .pipelines.restore import RestoreOptions
 
-    pipeline = load_pipeline(model, weights, device, dtype)
     try:
         chosen = RestoreOptions(**options)
     except TypeError as error:
         raise UsageError(f"{error}; see facewright.pipelines.restore.RestoreOptions") from error
+    pipeline = load_pipeline(model, weights, device, dtype)
     if isinstance(source, str | Path) and _is_video(source):
         from .pipelines.film import restore_video
 

@@ -1,4 +1,7 @@
-"""The command line. Exit codes: 0 all done, 1 some files of a folder failed, 2 nothing done (error or wrong usage)."""
+"""The command line.
+
+Exit codes: 0 all done, 1 some files of a folder failed, 2 nothing done (error or wrong usage), 130 stopped by Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -29,19 +32,19 @@ def _numbers(text: str | None, option: str) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
+        return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(f"{option} {text!r} is not a list of numbers such as 0,2") from error
 
 
 def _tuples(texts: list[str], option: str, count: int) -> tuple[tuple[float, ...], ...]:
     try:
-        values = [tuple(float(part) for part in text.split(",")) for text in texts]
+        values = tuple(tuple(float(part) for part in text.split(",")) for text in texts)
     except ValueError as error:
         raise UsageError(f"{option} takes {count} numbers separated by commas") from error
     if any(len(v) != count for v in values):
         raise UsageError(f"{option} takes {count} numbers separated by commas")
-    return tuple(values)
+    return values
 
 
 def _write_json(path: Path, data: Any, *, overwrite: bool) -> None:
@@ -63,6 +66,7 @@ def restore(
     box: Annotated[list[str] | None, typer.Option(help="Only faces inside x0,y0,x1,y1; repeatable.")] = None,
     point: Annotated[list[str] | None, typer.Option(help="Only the face at x,y; repeatable.")] = None,
     max_faces: Annotated[int | None, typer.Option(help="At most so many, the largest first.")] = None,
+    min_score: Annotated[float, typer.Option(help="Least score of a detection that is restored.")] = 0.5,
     force: Annotated[bool, typer.Option("--force", help="Also faces that would be left alone.")] = False,
     model: Annotated[str, typer.Option(help="Restorer; see 'facewright models'.")] = "frgp",
     weights: Annotated[str | None, typer.Option(help="Weights: file, folder, or name.")] = None,
@@ -71,9 +75,9 @@ def restore(
     seed: Annotated[int | None, typer.Option(help="Redraw the generator's noise; default as trained.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write what was done, as JSON.")] = None,
     compare: Annotated[Path | None, typer.Option(help="Write a before/after sheet.")] = None,
-    quality: Annotated[int, typer.Option(help="JPEG/WebP/HEIC quality of the output.")] = 95,
-    page: Annotated[int, typer.Option(help="Page of a multi-page TIFF, from 0.")] = 0,
-    max_megapixels: Annotated[float, typer.Option(help="Refuse larger pictures.")] = 200.0,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG/WebP/HEIC quality of the output.")] = 95,
+    page: Annotated[int, typer.Option(min=0, help="Page of a multi-page TIFF, from 0.")] = 0,
+    max_megapixels: Annotated[float, typer.Option(min=0, help="Refuse larger pictures.")] = 200.0,
     drop_gps: Annotated[bool, typer.Option("--drop-gps", help="Leave the place of the photo out.")] = False,
     provenance: Annotated[bool, typer.Option(help="Record in XMP what was restored.")] = True,
     watermark: Annotated[bool, typer.Option(help="Mark restored faces invisibly.")] = True,
@@ -93,6 +97,7 @@ def restore(
         boxes=_tuples(box or [], "--box", 4),  # type: ignore[arg-type]
         points=_tuples(point or [], "--point", 2),  # type: ignore[arg-type]
         max_faces=max_faces,
+        min_score=min_score,
         force=force,
         watermark=watermark,
         seed=seed,
@@ -108,13 +113,23 @@ def restore(
     if not source.exists():
         raise UsageError(f"{source} does not exist")
     for extra in (report, compare):
-        if extra is not None and extra.exists() and not overwrite:
-            raise OutputError(f"{extra} exists; choose another name or add --overwrite")
+        if extra is not None:
+            _check_target(extra, overwrite=overwrite)
     loader = (model, weights, device, dtype)
     if source.is_dir():
+        if compare is not None:
+            raise UsageError("--compare makes the sheet of one photo; it is not possible for a folder")
         _restore_folder(source, output, loader, options, save, report, resume)
     else:
         _restore_file(source, output, loader, options, save, report, compare, resume)
+
+
+def _check_target(target: Path, *, overwrite: bool) -> None:
+    """Say before the work, not after it, that a result could not be written."""
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists; choose another name or add --overwrite")
+    if not target.parent.is_dir():
+        raise OutputError(f"the folder {target.parent} does not exist; create it first")
 
 
 def _restore_file(
@@ -134,14 +149,16 @@ def _restore_file(
 
     if output.is_dir():
         output = output / source.name
-    if output.exists() and not save.overwrite:
-        raise OutputError(f"{output} exists; choose another name or add --overwrite")
-    if output.exists() and output.resolve() == source.resolve():
+    if output.resolve() == source.resolve():
         raise UsageError(f"{output} is the original; choose another name")
+    _check_target(output, overwrite=save.overwrite)
     if is_video(source):
+        if compare is not None:
+            raise UsageError("--compare makes the sheet of one photo; it is not possible for a film")
         data = _restore_film(source, output, loader, options, save, resume)
     else:
-        format_of(output, None)
+        for picture in (output, *([compare] if compare else [])):
+            format_of(picture)
         photo = read(source, page=save.page, max_pixels=save.max_pixels)
         result = load_pipeline(*loader)(photo, options)
         result.save(
@@ -170,7 +187,14 @@ def _restore_film(
 
     with bar(source.name) as advance:
         result = restore_video(
-            source, output, load_pipeline(*loader), options, overwrite=save.overwrite, resume=resume, progress=advance
+            source,
+            output,
+            load_pipeline(*loader),
+            options,
+            overwrite=save.overwrite,
+            resume=resume,
+            provenance=save.provenance,
+            progress=advance,
         )
     typer.echo(f"{output}: {result.summary}")
     return result.to_dict()
@@ -202,7 +226,7 @@ def _restore_folder(
     for outcome in summary.failed:
         typer.echo(f"failed: {outcome.error}", err=True)
     typer.echo(
-        f"{output}: {len(summary.outcomes) - len(summary.failed)} restored, {summary.already_done} already there, "
+        f"{output}: {len(summary.outcomes) - len(summary.failed)} done, {summary.already_done} already there, "
         f"{len(summary.failed)} failed"
     )
     if report is not None:
@@ -256,9 +280,7 @@ def detect_faces(
 def degrade_file(
     source: Source,
     output: Output,
-    preset: Annotated[
-        str, typer.Option(help="Name of a degradation preset, e.g. gfpgan, severe, old-photo.")
-    ] = "gfpgan",
+    preset: Annotated[str, typer.Option(help="Preset, e.g. gfpgan, severe, old-photo.")] = "gfpgan",
     seed: Annotated[int, typer.Option(help="Same seed, same picture.")] = 0,
     face_size: Annotated[float | None, typer.Option(help="Side of a face crop in this photo, in pixels.")] = None,
     keep_small: Annotated[bool, typer.Option("--keep-small", help="Do not enlarge again.")] = False,
@@ -353,6 +375,7 @@ def import_weights(
 def bundle(
     file: Annotated[Path, typer.Argument(help="Bundle file.", show_default=False)],
     install: Annotated[bool, typer.Option("--install", help="Install it here instead of making it.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make, or --install, one file with all downloadable weights for a machine without a network."""
     from .weights.card import cards
@@ -362,20 +385,21 @@ def bundle(
         typer.echo(f"{install_bundle(file)} checkpoints installed")
         return
     wanted = [c for card in cards().values() for c in card.checkpoints if not c.file]
-    make_bundle(wanted, file)
+    make_bundle(wanted, file, overwrite=overwrite)
     typer.echo(f"{file}: {len(wanted)} checkpoints")
 
 
 def main() -> None:
     """Entry point: errors raised on purpose become one line and an exit code."""
     try:
-        app(standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except FacewrightError as error:
         _fail(str(error), error.exit_code)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         _fail("stopped; nothing half-written is left, run again with --resume to go on", 130)
+    except MemoryError:
+        _fail("not enough memory; use a smaller picture or lower --upscale", 2)
     except Exception as error:
         usage = getattr(error, "format_message", None)
         if usage is None:

@@ -21,7 +21,7 @@ from facewright.io.image import Photo, read
 if TYPE_CHECKING:
     import pytest
 
-FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 HEADS = [
     b"\xff\xd8\xff\xe0",
     b"\x89PNG\r\n\x1a\n",
@@ -127,7 +127,7 @@ def test_random_bytes_behind_a_true_head(head: bytes, tail: bytes) -> None:
     check(head + tail)
 
 
-@settings(FUZZ, max_examples=400)
+@settings(FUZZ, max_examples=250)
 @given(st.data())
 def test_flipped_bytes(data: st.DataObject) -> None:
     mutated = bytearray(data.draw(st.sampled_from(samples())))
@@ -138,14 +138,14 @@ def test_flipped_bytes(data: st.DataObject) -> None:
     check(bytes(mutated), page=data.draw(st.sampled_from([0, 0, 0, 1])))
 
 
-@settings(FUZZ, max_examples=200)
+@settings(FUZZ, max_examples=120)
 @given(st.data())
 def test_cut_off(data: st.DataObject) -> None:
     whole = data.draw(st.sampled_from(samples()))
     check(whole[: data.draw(st.integers(0, len(whole)))])
 
 
-@settings(FUZZ, max_examples=200)
+@settings(FUZZ, max_examples=120)
 @given(st.data())
 def test_spliced(data: st.DataObject) -> None:
     """Parts cut out, repeated, or replaced by parts of another file."""
@@ -174,7 +174,7 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     """The decoders are C libraries that like to complain on the terminal by themselves."""
     rng = np.random.default_rng(11)
     for sample in samples():
-        for _ in range(25):
+        for _ in range(15):
             mutated = bytearray(sample)
             for position in rng.integers(0, len(sample), 4):
                 mutated[position] = rng.integers(0, 256)

@@ -214,7 +214,7 @@ class TestWatermark:
         """No unmarked crop comes near the threshold; the rate that its scores predict is under 1 in 100,000."""
         rng = np.random.default_rng(5)
         unmarked = [face(), *patches(14, seed=1), rng.integers(0, 256, (256, 256, 3)), np.full((256, 256, 3), 128)]
-        results = [detect_watermark(crop, key=key) for crop in unmarked for key in range(6)]
+        results = [detect_watermark(crop, key=key) for crop in unmarked for key in range(3)]
         scores = np.array([result.score for result in results])
         assert not any(result.present for result in results)
         assert all(result.payload is None for result in results)

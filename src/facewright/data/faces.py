@@ -1,7 +1,7 @@
 """Readers of the labelled face collections: pictures, labels, and a split no person crosses.
 
-The collections are folders with `<name>.tar` and `<name>_labels.npz`. They are looked for in the given root, then in
-`$FACEWRIGHT_DATA`, then in `../shared/data`. They show real people and are never part of the package.
+The collections are folders with `<name>.tar` and `<name>_labels.npz`. They are looked for in the given root, or else in
+`$FACEWRIGHT_DATA`, `../shared/data` and `data`. They show real people and are never part of the package.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ VALIDATION_SHARE = 10
 
 def data_root(root: str | Path | None = None) -> Path:
     """The folder of the collections; raises FacewrightError telling how to name it."""
-    candidates = [root, os.environ.get("FACEWRIGHT_DATA"), Path("../shared/data"), Path("data")]
+    candidates = [root] if root else [os.environ.get("FACEWRIGHT_DATA"), Path("../shared/data"), Path("data")]
     for candidate in candidates:
         if candidate and (Path(candidate) / "lfw.tar").exists():
             return Path(candidate).resolve()
-    raise FacewrightError("the labelled face collections were not found; set FACEWRIGHT_DATA to their folder")
+    where = f" in {root}" if root else ""
+    raise FacewrightError(f"the labelled face collections were not found{where}; set FACEWRIGHT_DATA to their folder")
 
 
 def is_validation(subject: str) -> bool:

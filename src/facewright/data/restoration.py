@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from ..align import align_matrix, crop_by_matrix
 from ..degrade import Blur, Degradation, apply, sample, target
+from ..io.atomic import atomic_output
 from .faces import FaceCollection, Split, data_cache, open_faces
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def _prepare(
         bits[i] = np.packbits(mask)
     images.flush()
     temporary.replace(images_path)
-    np.save(bits_path, bits)
+    with atomic_output(bits_path, overwrite=True) as finished, open(finished, "wb") as stream:
+        np.save(stream, bits)
 
 
 def aligned_truth(collection: FaceCollection, row: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -160,7 +162,7 @@ def _jitter(
     """A small turn, scale and shift, as a detector's imprecise landmarks cause."""
     size = image.shape[0]
     matrix = cv2.getRotationMatrix2D((size / 2, size / 2), rng.normal(0, 3), float(np.exp(rng.normal(0, 0.03))))
-    matrix[:, 2] += rng.normal(0, 0.01 * size, 2)
+    matrix = matrix + np.column_stack([np.zeros((2, 2)), rng.normal(0, 0.01 * size, 2)])
     moved = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
     kept = cv2.warpAffine(mask.astype(np.uint8), matrix, (size, size), flags=cv2.INTER_NEAREST)
     return np.asarray(moved, np.uint8), kept > 0

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from ..degrade import degrade_photo
+from ..errors import OutputError
 from ..io.image import read, save_rgb
 from .restore import RestoreOptions, RestoreResult
 
@@ -30,13 +31,13 @@ def astronaut() -> NDArray[np.uint8]:
     """The public-domain portrait, (512, 512, 3) uint8 RGB."""
     from skimage import data
 
-    return np.asarray(data.astronaut(), np.uint8)
+    return np.asarray(data.astronaut(), np.uint8)  # type: ignore[no-untyped-call]
 
 
 def small_photo() -> NDArray[np.uint8]:
-    """The portrait as a small web picture: a third of its size, slightly noisy, JPEG-compressed."""
-    small, _ = degrade_photo(astronaut(), "small", seed=5, keep_small=True)
-    return small
+    """The portrait as a small web picture: less than half its size, slightly noisy, JPEG-compressed."""
+    shrunk = np.asarray(cv2.resize(astronaut(), (230, 230), interpolation=cv2.INTER_AREA), np.uint8)
+    return degrade_photo(shrunk, "mild", seed=5, face_size=126)[0]
 
 
 def aged_photo() -> NDArray[np.uint8]:
@@ -55,9 +56,9 @@ def collage() -> NDArray[np.uint8]:
         source = portrait[:, ::-1] if index % 2 else portrait
         centre = (source.shape[1] / 2, source.shape[0] / 2)
         matrix = cv2.getRotationMatrix2D(centre, angle, scale * COLLAGE_TILE / source.shape[0])
-        matrix[:, 2] += COLLAGE_TILE / 2 - np.array(centre)
+        matrix = matrix + np.column_stack([np.zeros((2, 2)), COLLAGE_TILE / 2 - np.array(centre)])
         tile = cv2.warpAffine(
-            source, matrix, (COLLAGE_TILE, COLLAGE_TILE), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT_101
+            source, matrix, (COLLAGE_TILE, COLLAGE_TILE), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
         )
         face_size = 280 * scale * COLLAGE_TILE / source.shape[0]
         tiles.append(degrade_photo(np.asarray(tile, np.uint8), preset, seed=10 + index, face_size=face_size)[0])
@@ -68,7 +69,10 @@ def run_demo(folder: Path) -> Iterator[str]:
     """Restore the three pictures into a folder; yields what to tell the user, line by line."""
     from ..api import load_pipeline
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}") from error
     start = time.perf_counter()
     pipeline = load_pipeline()
     yield f"networks loaded in {time.perf_counter() - start:.2f} s: {', '.join(pipeline.models)}"

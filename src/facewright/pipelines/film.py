@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..io.provenance import Provenance
 from ..io.video import VideoReport, process_video
 from .restore import GOOD_SSIM, MAX_YAW, MIN_EYE_DISTANCE, RestoreOptions, quality
 from .video import PersonReport, VideoOptions, VideoRestorer
@@ -55,11 +56,13 @@ def restore_video(
     overwrite: bool = False,
     resume: bool = False,
     detect_every: int = 2,
+    provenance: bool = True,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> FilmReport:
     """Restore the faces of a film into `target`; raises VideoError, OutputError or UsageError.
 
     Faces cannot be chosen by index, box or point in a film, because they come and go; `max_faces` works.
+    `provenance` records what was done in the film's comment tag.
     """
     options = options or RestoreOptions()
     if options.faces is not None or options.skip or options.boxes or options.points:
@@ -78,17 +81,27 @@ def restore_video(
         ),
         judge=None if options.force else _judge(pipeline),
     )
-    report = process_video(
-        source,
-        target,
-        stage,
-        overwrite=overwrite,
-        resume=resume,
-        parameters=json.dumps(asdict(options), sort_keys=True),
-        batch=FRAMES_PER_CALL,
-        progress=progress,
-    )
+    with pipeline.restorer.noise_from(options.seed):
+        report = process_video(
+            source,
+            target,
+            stage,
+            overwrite=overwrite,
+            resume=resume,
+            parameters=json.dumps(asdict(options), sort_keys=True),
+            batch=FRAMES_PER_CALL,
+            metadata={"comment": _provenance(pipeline, options)} if provenance else None,
+        metadata={"comment": _provenance(pipeline, options)} if provenance else None,
+            progress=progress,
+        )
     return FilmReport(report, stage.report(), pipeline.models)
+
+
+def _provenance(pipeline: RestorePipeline, options: RestoreOptions) -> str:
+    from .. import __version__
+
+    parameters = {"upscale": options.upscale, "fidelity": options.fidelity, "strength": options.strength}
+    return Provenance(version=__version__, models=pipeline.models, parameters=parameters).to_json()
 
 
 def _judge(pipeline: RestorePipeline) -> Callable[[NDArray[np.uint8], Face], str | None]:

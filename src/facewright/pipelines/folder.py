@@ -79,8 +79,10 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 when every file is done, 1 when some failed."""
-        return 1 if self.failed else 0
+        """0 when every file is done, 1 when some failed, 2 when all did."""
+        if not self.failed:
+            return 0
+        return 1 if self.already_done or len(self.failed) < len(self.outcomes) else 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,44 +160,61 @@ def run(
 
 def _process(
     job: Job,
-    photo: Photo | FacewrightError | None,
+    photo: Photo | Exception | None,
     pipeline: RestorePipeline,
     options: RestoreOptions,
     save: SaveOptions,
     resume: bool,
 ) -> Outcome | RestoreResult:
     try:
-        if isinstance(photo, FacewrightError):
+        if isinstance(photo, Exception):
             raise photo
         if photo is None:
             return _film(job, pipeline, options, save, resume)
         return pipeline(photo, options)
-    except FacewrightError as error:
-        return Outcome(job, error=str(error))
     except MemoryError:
         return Outcome(job, error=f"{job.source}: not enough memory; make the picture smaller or lower --upscale")
+    except Exception as error:
+        return _failure(job, error)
+
+
+def _failure(job: Job, error: Exception) -> Outcome:
+    """Whatever happens to one file, the others are still restored."""
+    if isinstance(error, FacewrightError):
+        return Outcome(job, error=str(error))
+    return Outcome(job, error=f"{job.source}: unexpected {type(error).__name__}: {error}")
 
 
 def _film(job: Job, pipeline: RestorePipeline, options: RestoreOptions, save: SaveOptions, resume: bool) -> Outcome:
     from .film import restore_video
 
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    report = restore_video(job.source, job.target, pipeline, options, overwrite=save.overwrite, resume=resume)
+    report = restore_video(
+        job.source,
+        job.target,
+        pipeline,
+        options,
+        overwrite=save.overwrite,
+        resume=resume,
+        provenance=save.provenance,
+    )
     return Outcome(job, summary=report.summary, report=report.to_dict())
 
 
 def _read_ahead(
     jobs: Sequence[Job], pool: ThreadPoolExecutor, save: SaveOptions
-) -> Iterator[tuple[Job, Photo | FacewrightError | None]]:
-    def load(job: Job) -> Photo | FacewrightError | None:
+) -> Iterator[tuple[Job, Photo | Exception | None]]:
+    def load(job: Job) -> Photo | Exception | None:
+        if job.target.exists() and not save.overwrite:
+            return OutputError(f"{job.target} exists; add --resume to pass over it or --overwrite to replace it")
         if job.is_video:
             return None
         try:
             return read(job.source, page=save.page, max_pixels=save.max_pixels)
-        except FacewrightError as error:
+        except Exception as error:
             return error
 
-    queue: list[tuple[Job, Future[Photo | FacewrightError | None]]] = []
+    queue: list[tuple[Job, Future[Photo | Exception | None]]] = []
     for job in jobs:
         queue.append((job, pool.submit(load, job)))
         if len(queue) >= AHEAD:
@@ -217,7 +236,7 @@ def write(job: Job, result: RestoreResult, save: SaveOptions) -> Outcome:
             keep_gps=save.keep_gps,
         )
         return Outcome(job, summary=result.summary, report=result.report())
-    except FacewrightError as error:
-        return Outcome(job, error=str(error))
     except OSError as error:
         return Outcome(job, error=f"cannot write {job.target}: {error.strerror or error}")
+    except Exception as error:
+        return _failure(job, error)

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import cv2
 import numpy as np
 
 from ..align import FacePatch, crop_face, face_mask, face_patch, transform_points
@@ -40,13 +41,13 @@ BATCH = 8
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
-    """What a user can ask for; every field has a command line option of the same name.
+    """What a user can ask for; every field has a command line option (`boxes` and `points`: `--box` and `--point`).
 
     `upscale` enlarges the whole photo (background by Lanczos). `fidelity` in [0, 1]: 1 stays closest to the input.
     `strength` in [0, 1] blends with the input. `faces`, `boxes`, `points` choose faces by index in reading order, by a
-    box they overlap, or by a point inside them; `skip` leaves indices out; `max_faces` keeps the largest. `force`
-    restores faces that would be left alone. `watermark` marks restored faces invisibly. `seed` redraws the generator's
-    noise (None: as trained).
+    box that holds their centre, or by a point inside them; `skip` leaves indices out; `max_faces` keeps the largest of
+    those that would be restored. Faces below `min_score` are taken for false alarms. `force` restores faces that would
+    be left alone. `watermark` marks restored faces invisibly. `seed` redraws the generator's noise (None: as trained).
     """
 
     upscale: Upscale = 1
@@ -71,6 +72,8 @@ class RestoreOptions:
                 raise UsageError(f"{name} {value} is outside 0…1")
         if self.max_faces is not None and self.max_faces < 1:
             raise UsageError(f"max_faces {self.max_faces} must be at least 1")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed {self.seed} is not possible; choose a whole number from 0 up")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,6 +129,7 @@ class RestoreResult:
     options: RestoreOptions
     seconds: Mapping[str, float]
     models: tuple[str, ...]
+    checkpoint: str | None = None
 
     @cached_property
     def image(self) -> Photo:
@@ -151,7 +155,7 @@ class RestoreResult:
     def summary(self) -> str:
         """One line for people."""
         if not self.faces:
-            return "no face found; the picture is unchanged"
+            return f"no face found; the picture is {'unchanged' if self.options.upscale == 1 else 'only enlarged'}"
         skipped = [f for f in self.faces if not f.restored]
         line = f"{self.restored_count} of {len(self.faces)} face{'s' * (len(self.faces) != 1)} restored"
         if skipped:
@@ -185,6 +189,7 @@ class RestoreResult:
         return Provenance(
             version=__version__,
             models=self.models,
+            checkpoint=self.checkpoint,
             faces=tuple(tuple(float(v) for v in f.face.box) for f in self.faces if f.restored),  # type: ignore[misc]
             parameters={k: getattr(options, k) for k in ("upscale", "fidelity", "strength", "seed", "watermark")},
         )
@@ -239,10 +244,11 @@ class RestorePipeline:
         with clock("restore"):
             results = self._restore_faces(faces, crops, options)
         with clock("paste"):
-            base = photo if options.upscale == 1 else photo.resized(options.upscale)
+            base = photo if options.upscale == 1 else _enlarged(photo, options.upscale)
             shape = (base.height, base.width)
             results = [_with_patch(r, shape, options.upscale) for r in results]
-            result = RestoreResult(photo, base, tuple(results), options, clock.seconds, self.models)
+            checkpoint = getattr(self.restorer, "weights_sha256", None)
+            result = RestoreResult(photo, base, tuple(results), options, clock.seconds, self.models, checkpoint)
             _ = result.image
         return result
 
@@ -256,10 +262,12 @@ class RestorePipeline:
             for i, before in zip(group, estimates):
                 wanted, reason = verdict(faces[i], before, chosen[i], options)
                 verdicts.append(FaceResult(i, faces[i], wanted, reason, before, crop=crops[i]))
+        verdicts = _largest(verdicts, options.max_faces)
         todo = [v.index for v in verdicts if v.restored]
-        for group in batches(todo, BATCH):
-            for i, done in zip(group, self._restore_group([verdicts[i] for i in group], options)):
-                verdicts[i] = done
+        with self.restorer.noise_from(options.seed):
+            for group in batches(todo, BATCH):
+                for i, done in zip(group, self._restore_group([verdicts[i] for i in group], options)):
+                    verdicts[i] = done
         return verdicts
 
     def _restore_group(self, group: Sequence[FaceResult], options: RestoreOptions) -> list[FaceResult]:
@@ -282,6 +290,24 @@ class RestorePipeline:
             return [None] * len(inputs)
         a, b = self.embedder.embed(inputs), self.embedder.embed(outputs)
         return [float(v) for v in (a * b).sum(1)]
+
+
+def _enlarged(photo: Photo, factor: int) -> Photo:
+    try:
+        return photo.resized(factor)
+    except (MemoryError, cv2.error) as error:
+        size = f"{photo.width} x {photo.height}"
+        raise UsageError(f"{photo.source}: cannot enlarge {size} pixels {factor} times; lower --upscale") from error
+
+
+def _largest(verdicts: list[FaceResult], count: int | None) -> list[FaceResult]:
+    """At most `count` faces stay marked for restoring, the largest ones."""
+    if count is None:
+        return verdicts
+    by_size = sorted((v for v in verdicts if v.restored), key=lambda v: -v.face.eye_distance)
+    surplus = {v.index for v in by_size[count:]}
+    reason = f"beyond the {count} largest"
+    return [replace(v, restored=False, reason=reason) if v.index in surplus else v for v in verdicts]
 
 
 def _with_patch(result: FaceResult, shape: tuple[int, int], upscale: int) -> FaceResult:
@@ -326,17 +352,11 @@ def choose(faces: Sequence[Face], options: RestoreOptions) -> list[str]:
     for index in (*(options.faces or ()), *options.skip):
         if not 0 <= index < len(faces):
             raise UsageError(f"there is no face {index}: {len(faces)} were found, numbered from 0 in reading order")
-    largest = sorted(range(len(faces)), key=lambda i: -faces[i].eye_distance)[: options.max_faces]
     selective = options.faces is not None or bool(options.boxes) or bool(options.points)
     reasons = []
     for index, face in enumerate(faces):
         picked = index in (options.faces or ()) or _touched(face, options)
-        if index in options.skip or (selective and not picked):
-            reasons.append("not selected")
-        elif index not in largest:
-            reasons.append(f"beyond the {options.max_faces} largest")
-        else:
-            reasons.append("")
+        reasons.append("not selected" if index in options.skip or (selective and not picked) else "")
     return reasons
 
 

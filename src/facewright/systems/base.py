@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, WeightsError
 from ..weights.card import Card, Preprocess, get_card
-from ..weights.store import load_file, resolve, save_file
+from ..weights.store import load_file, resolve, save_file, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,7 @@ class System(nn.Module):
 
     slug: ClassVar[str]
     Config: ClassVar[type[Any]]
+    weights_sha256: str | None = None  # of the file the weights came from
 
     def __init__(self, config: Any = None) -> None:
         super().__init__()
@@ -79,6 +80,14 @@ class System(nn.Module):
         return ((x / record.scale - mean) / std).contiguous(memory_format=torch.channels_last)
 
     @classmethod
+    def preset(cls, name: str) -> Any:
+        """The configuration of that name, such as "compact"; raises UsageError naming those there are."""
+        known = [key for key, value in vars(cls.Config).items() if isinstance(value, classmethod)]
+        if name not in known:
+            raise UsageError(f"{cls.slug} has no preset {name!r}; it has: {', '.join(known)}")
+        return getattr(cls.Config, name)()
+
+    @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """A network with fresh weights from its configuration as plain data (what `config.json` holds)."""
         known = {f.name for f in dataclasses.fields(cls.Config)}
@@ -105,13 +114,17 @@ class System(nn.Module):
         if meta.get("slug", cls.slug) != cls.slug:
             raise WeightsError(f"{path} holds weights of {meta['slug']!r}, not of {cls.slug!r}")
         config = _read_config(path, meta)
-        model = cls.from_config(config["config"])
-        stored = Preprocess.from_dict(config["preprocess"])
+        try:
+            model = cls.from_config(config["config"])
+            stored = Preprocess.from_dict(config["preprocess"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise WeightsError(f"{path}: its configuration is incomplete or damaged ({error!r})") from error
         if stored != model.preprocess:
             raise WeightsError(
                 f"{path} was trained for another input than {cls.slug} feeds (stored {stored}, code {model.preprocess})"
             )
         _load_strictly(model, state, path)
+        model.weights_sha256 = sha256(path)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
@@ -150,7 +163,10 @@ def _read_config(path: Path, meta: dict[str, Any]) -> dict[str, Any]:
     beside = path.with_name(CONFIG_FILE)
     if not beside.exists():
         raise WeightsError(f"{path} does not say its configuration, and there is no {CONFIG_FILE} beside it")
-    config: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
+    try:
+        config: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{beside} cannot be read ({error})") from error
     return config
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import importlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -100,7 +101,7 @@ class Recipe:
             raise MissingDependencyError("training needs PyYAML: pip install 'facewright[train]'") from error
         try:
             data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UsageError(f"cannot read recipe {path}: {error}") from error
         if not isinstance(data, dict):
             raise UsageError(f"recipe {path} is not a table of entries")
@@ -112,6 +113,12 @@ class Recipe:
         except TypeError as error:
             raise UsageError(f"recipe {path} is incomplete: {error}") from error
 
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise UsageError(f"precision {self.precision!r} is not possible; choose fp32 or bf16")
+        if min(self.steps, self.batch, self.validate_every, self.checkpoint_every) < 1:
+            raise UsageError("steps, batch, validate_every and checkpoint_every of a recipe must be at least 1")
+
 
 def build_config(cls: type[System], config: Mapping[str, Any]) -> Any:
     """The configuration a recipe's `config` entry describes."""
@@ -119,14 +126,27 @@ def build_config(cls: type[System], config: Mapping[str, Any]) -> Any:
 
     overrides = dict(config)
     preset = overrides.pop("preset", None)
-    base = getattr(cls.Config, preset)() if preset else cls.Config()
+    base = cls.preset(preset) if preset else cls.Config()
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
-    return dataclasses.replace(base, **values)
+    try:
+        return dataclasses.replace(base, **values)
+    except TypeError as error:
+        raise UsageError(f"the recipe's config does not fit {cls.slug}: {error}") from error
 
 
-def _load_entry(entry: str) -> Any:
-    module, _, name = entry.partition(":")
-    return getattr(importlib.import_module(module), name)
+def build_entry(part: Mapping[str, Any], *arguments: Any, **options: Any) -> Any:
+    """Call the `entry` ("module:Class") of a recipe's part with its `options`; UsageError when that cannot be done."""
+    module, _, name = str(part.get("entry", "")).partition(":")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"the recipe's entry {part.get('entry')!r} is not a 'module:Class' ({error})") from error
+    chosen = {**part.get("options", {}), **options}
+    try:
+        inspect.signature(cls).bind(*arguments, **chosen)
+    except TypeError as error:
+        raise UsageError(f"the recipe's options do not fit {name}: {error}") from error
+    return cls(*arguments, **chosen)
 
 
 class Ema:
@@ -169,7 +189,7 @@ class _From(Sampler[int]):
 
 
 class Trainer:
-    """Runs a recipe in a folder: `checkpoint.pt` (last state), `metrics.csv`, `samples/`, `model/` (the EMA weights)."""
+    """Runs a recipe in a folder: `checkpoint.pt` (last state), `metrics.csv`, `samples/`, `model/` (EMA weights)."""
 
     def __init__(self, recipe: Recipe, folder: str | Path) -> None:
         try:
@@ -185,9 +205,8 @@ class Trainer:
         cls = system_class(recipe.system)
         model = cls.from_pretrained(recipe.start_from).train() if recipe.start_from else None
         model = model or cls(build_config(cls, recipe.config))
-        model.to(memory_format=torch.channels_last)
-        entry = _load_entry(recipe.training["entry"])
-        self.training: Training = entry(model, **recipe.training.get("options", {}))
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.training: Training = build_entry(recipe.training, model)
         self.bare = self.training.modules()
         for name, module in self.bare.items():
             module.to(self.accelerator.device)
@@ -201,11 +220,8 @@ class Trainer:
 
     def dataset(self, split: str) -> Dataset[Batch]:
         """The recipe's data set for a split."""
-        data = self.recipe.data
-        options = dict(data.get("options", {}))
-        if split == "val":
-            options |= self.recipe.validation
-        dataset: Dataset[Batch] = _load_entry(data["entry"])(split=split, seed=self.recipe.seed, **options)
+        replaced = self.recipe.validation if split == "val" else {}
+        dataset: Dataset[Batch] = build_entry(self.recipe.data, split=split, seed=self.recipe.seed, **replaced)
         return dataset
 
     def run(self, *, resume: bool = True, steps: int | None = None, log_every: int = 20) -> Path:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .card import get_card
 from .store import load_file, save_file, sha256
 
 RESEARCH_ONLY = "research use only: trained on photos collected for research"
@@ -57,7 +55,7 @@ def pack(
 def record_metrics(slug: str, name: str, metrics: dict[str, float]) -> None:
     """Store measured numbers with a checkpoint in its card."""
     card_path = Path(__file__).parent / "cards" / f"{slug}.json"
-    card = asdict(get_card(slug))
+    card = json.loads(card_path.read_text(encoding="utf-8"))
     for checkpoint in card["checkpoints"]:
         if checkpoint["name"] == name:
             checkpoint["metrics"] = {**checkpoint["metrics"], **metrics}

@@ -7,12 +7,17 @@ network with the checkpoint's weights in it.
 from __future__ import annotations
 
 import importlib
-import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import OutputError, UsageError, WeightsError
 from .card import cards, get_card
 from .store import load_published
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from .card import Card
 
 
 def import_checkpoint(slug: str, checkpoint: str | Path, output: str | Path, *, overwrite: bool = False) -> Path:
@@ -22,22 +27,27 @@ def import_checkpoint(slug: str, checkpoint: str | Path, output: str | Path, *, 
     UnsafeWeightsError when it holds code, OutputError when the folder exists.
     """
     card = get_card(slug)
-    module = importlib.import_module(card.entry.partition(":")[0])
-    convert = getattr(module, "import_published", None)
+    convert = getattr(_module(card), "import_published", None)
     if convert is None:
-        able = [c.slug for c in cards().values() if c.published]
+        able = [c.slug for c in cards().values() if hasattr(_module(c), "import_published")]
         raise UsageError(f"{slug} has no published checkpoints to import; these have: {', '.join(able) or 'none'}")
     target = Path(output)
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} exists; choose another folder or add --overwrite")
+    _check_folder(target, overwrite=overwrite)
     state = load_published(checkpoint)
     try:
         model = convert(state)
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise WeightsError(f"{checkpoint} is no checkpoint of {slug}: {str(error).splitlines()[0]}") from error
-    temporary = target.with_name(f".{target.name}.tmp")
-    model.save_pretrained(temporary)
-    if target.exists():
-        shutil.rmtree(target)
-    temporary.replace(target)
-    return target
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{checkpoint} is no checkpoint of {slug}: {error!r}") from error
+    folder: Path = model.save_pretrained(target)
+    return folder
+
+
+def _module(card: Card) -> ModuleType:
+    return importlib.import_module(card.entry.partition(":")[0])
+
+
+def _check_folder(target: Path, *, overwrite: bool) -> None:
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target} is a file; give a folder")
+    if target.exists() and any(target.iterdir()) and not overwrite:
+        raise OutputError(f"{target} exists; choose another folder or add --overwrite")

@@ -15,7 +15,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import FacewrightError, LicenceError, UnsafeWeightsError, WeightsError
+from ..errors import LicenceError, UnsafeWeightsError, WeightsError
+from ..io.atomic import atomic_output
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +86,12 @@ def fetch(checkpoint: Checkpoint, *, local_files_only: bool = False) -> Path:
     else:
         bundled = cache_dir() / "bundle" / checkpoint.sha256
         path = bundled if bundled.exists() else _download(checkpoint, local_files_only)
-    verify(path, checkpoint.sha256)
+    try:
+        verify(path, checkpoint.sha256)
+    except WeightsError:
+        if not checkpoint.file:
+            path.resolve().unlink()  # the next attempt fetches it anew
+        raise
     return path
 
 
@@ -119,11 +125,15 @@ def _download(checkpoint: Checkpoint, local_files_only: bool) -> Path:
                 local_files_only=local_files_only,
             )
         )
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         raise WeightsError(
-            f"cannot fetch {where}: {reason}; without a network, install a bundle made by 'facewright bundle'"
+            f"cannot fetch {where}: {_first_line(error)}; "
+            "without a network, install a bundle made by 'facewright bundle'"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _foreign(source: str, local_files_only: bool) -> Path:
@@ -132,7 +142,8 @@ def _foreign(source: str, local_files_only: bool) -> Path:
         path = path / "model.safetensors"
     if path.is_file():
         return path
-    looks_like_repo = source.count("/") == 1 and not path.suffix and not source.startswith((".", "/", "~"))
+    is_file_name = path.suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+    looks_like_repo = source.count("/") == 1 and not is_file_name and not source.startswith((".", "/", "~"))
     if not looks_like_repo:
         raise WeightsError(f"no weights at {source}: not a file, a folder, a known name, or a hub repository")
     from huggingface_hub import snapshot_download
@@ -145,7 +156,7 @@ def _foreign(source: str, local_files_only: bool) -> Path:
             local_files_only=local_files_only,
         )
     except Exception as error:
-        raise WeightsError(f"cannot fetch {source} from the hub: {str(error).splitlines()[0]}") from error
+        raise WeightsError(f"cannot fetch {source} from the hub: {_first_line(error)}") from error
     return Path(folder) / "model.safetensors"
 
 
@@ -156,15 +167,15 @@ def load_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     file = Path(path)
     if not file.is_file():
         raise WeightsError(f"no weights file at {file}")
-    if _is_pickle(file):
-        raise WeightsError(f"{file} is a PyTorch checkpoint; convert it first: facewright import MODEL {file}")
     try:
+        if _is_pickle(file):
+            raise WeightsError(f"{file} is a PyTorch checkpoint; convert it first: facewright import MODEL {file}")
         with safe_open(str(file), framework="pt") as archive:
             state = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118
-            header = archive.metadata() or {}
+            header = json.loads((archive.metadata() or {}).get(META_KEY, "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{file} is not a readable safetensors file ({error}); fetch it again") from error
-    return state, json.loads(header.get(META_KEY, "{}"))
+    return state, header
 
 
 def save_file(
@@ -177,16 +188,16 @@ def save_file(
         key: (value.to(dtype) if dtype is not None and value.is_floating_point() else value).detach().contiguous().cpu()
         for key, value in state.items()
     }
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.write_bytes(save(tensors, {META_KEY: json.dumps(dict(meta), sort_keys=True)}))
-    temporary.replace(target)
-    return target
+    with atomic_output(path, overwrite=True) as temporary:
+        temporary.write_bytes(save(tensors, {META_KEY: json.dumps(dict(meta), sort_keys=True)}))
+    return Path(path)
 
 
 def _is_pickle(path: Path) -> bool:
     with open(path, "rb") as stream:
-        start = stream.read(4)
+        start = stream.read(9)
+    if start[4:] == b"\0\0\0\0{":  # a safetensors length, whose first bytes may be any
+        return False
     return start[:2] == b"PK" or (len(start) > 1 and start[0] == 0x80)
 
 
@@ -206,10 +217,10 @@ def load_published(path: str | Path) -> dict[str, Tensor]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        reason = _first_line(error)
         raise UnsafeWeightsError(f"{file} holds more than tensors and was not opened ({reason})") from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise WeightsError(f"{file} is not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # damaged pickles fail in every way there is
+        raise WeightsError(f"{file} is not a readable checkpoint ({_first_line(error)})") from error
     return _tensors(content, file)
 
 
@@ -228,18 +239,18 @@ def _tensors(content: Any, file: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def make_bundle(checkpoints: list[Checkpoint], target: str | Path) -> Path:
+def make_bundle(checkpoints: list[Checkpoint], target: str | Path, *, overwrite: bool = False) -> Path:
     """Write downloadable checkpoints into one file that `install_bundle` installs on an unconnected machine."""
-    path = Path(target)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+    with (
+        atomic_output(target, overwrite=overwrite) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+    ):
         index = []
         for checkpoint in checkpoints:
             archive.write(fetch(checkpoint), checkpoint.sha256)
             index.append({"name": checkpoint.name, "sha256": checkpoint.sha256})
         archive.writestr(BUNDLE_INDEX, json.dumps(index, indent=2))
-    temporary.replace(path)
-    return path
+    return Path(target)
 
 
 def install_bundle(path: str | Path) -> int:
@@ -251,9 +262,7 @@ def install_bundle(path: str | Path) -> int:
             index = json.loads(archive.read(BUNDLE_INDEX))
             for entry in index:
                 _install_member(archive, str(entry["sha256"]), folder)
-    except (zipfile.BadZipFile, KeyError, OSError, ValueError) as error:
-        if isinstance(error, FacewrightError):
-            raise
+    except (zipfile.BadZipFile, KeyError, OSError, ValueError, TypeError) as error:
         raise WeightsError(f"{path} is not a facewright bundle ({error})") from error
     return len(index)
 
@@ -264,6 +273,5 @@ def _install_member(archive: zipfile.ZipFile, digest: str, folder: Path) -> None
     data = archive.read(digest)
     if hashlib.sha256(data).hexdigest() != digest:
         raise WeightsError(f"bundle entry {digest[:12]}… is damaged")
-    temporary = folder / f".{digest}.tmp"
-    temporary.write_bytes(data)
-    temporary.replace(folder / digest)
+    with atomic_output(folder / digest, overwrite=True) as temporary:
+        temporary.write_bytes(data)

@@ -12,6 +12,7 @@ match the parameter budget of GFPGAN, so that the two can be compared.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
@@ -38,6 +39,8 @@ from ...weights.card import Preprocess
 from ..base import System
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -428,6 +431,22 @@ class FRGP(System):
     def update_mean_latent(self, samples: int = _MEAN_LATENT_SAMPLES) -> None:
         """Set the latent's origin to the mean of the mapping network, after its weights have changed."""
         self.mean_latent.copy_(self.generator.mean_latent(samples))
+
+    @contextmanager
+    def noise_from(self, seed: int | None) -> Iterator[None]:
+        """Draw the generator's noise from `seed` (None: as trained) inside the block; afterwards it is as before."""
+        buffers = list(self.generator.noises.buffers()) if seed is not None else []
+        trained = [buffer.clone() for buffer in buffers]
+        random = torch.Generator().manual_seed(seed or 0)
+        with torch.no_grad():
+            for buffer in buffers:
+                buffer.copy_(torch.randn(buffer.shape, generator=random))
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, before in zip(buffers, trained):
+                    buffer.copy_(before)
 
 
 def convert_prior(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ class FRGPTraining(Training):
         discriminator_width: int = 48,
     ) -> None:
         self.model: FRGP = model
-        self.discriminator = PatchDiscriminator(discriminator_width).to(memory_format=torch.channels_last)
+        self.discriminator = PatchDiscriminator(discriminator_width)
         self.lr, self.style_lr, self.discriminator_lr = lr, style_lr, discriminator_lr
         self.edge_weight, self.estimate_weight, self.free_fidelity = edge_weight, estimate_weight, free_fidelity
         self.gan_from, self.gan_weight, self.feature_weight = gan_from, gan_weight, feature_weight
@@ -69,7 +69,8 @@ class FRGPTraining(Training):
 
     def _groups(self) -> list[dict[str, Any]]:
         """Styles multiply whole feature maps: what makes them learns more slowly, as StyleGAN2's mapping does."""
-        styles, others = [], []
+        styles: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, parameter in self.model.named_parameters():
             (styles if "modulation" in name or name.startswith("to_latent") else others).append(parameter)
         return [{"params": others}, {"params": styles, "lr": self.style_lr * self.lr}]

@@ -1,0 +1,217 @@
+"""Write the generated pages of the documentation: one per system, the attribution table, the command line reference.
+
+    python tools/make_docs.py            # write docs/models/ and docs/reference/cli.md
+    python tools/make_docs.py --check    # say what would change, exit with 1 if anything would
+
+The cards and the command line are the only sources; running it twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer.main
+
+from facewright.cli import app
+from facewright.weights.card import Card, Checkpoint, cards
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+GENERATED = "<!-- Written by tools/make_docs.py; edit the card or the code instead. -->"
+TASKS = {"detect": "Find faces", "restore": "Restore faces"}
+NO_WEIGHTS = "None yet; train them with a recipe, or give your own with `--weights`."
+
+
+def pages() -> dict[Path, str]:
+    """Every generated page: path below `docs/` and its text."""
+    known = list(cards().values())
+    found = {Path("models") / f"{card.slug}.md": model_page(card) for card in known}
+    found[Path("models/index.md")] = index_page(known)
+    found[Path("reference/cli.md")] = cli_page()
+    return found
+
+
+def stale(docs: Path = DOCS) -> list[str]:
+    """Generated pages that are missing, out of date, or left over from a system that is gone."""
+    wanted = pages()
+    wrong = [
+        path.as_posix()
+        for path, text in wanted.items()
+        if not (docs / path).exists() or (docs / path).read_text(encoding="utf-8") != text
+    ]
+    return wrong + [path.as_posix() for path in left_over(docs, wanted)]
+
+
+def left_over(docs: Path, wanted: Iterable[Path]) -> list[Path]:
+    """Pages in the folder of the models that no card asks for."""
+    keep = set(wanted)
+    present = (path.relative_to(docs) for path in sorted((docs / "models").glob("*.md")))
+    return [path for path in present if path not in keep]
+
+
+def write(docs: Path = DOCS) -> None:
+    """Bring all generated pages up to date."""
+    wanted = pages()
+    for path in left_over(docs, wanted):
+        (docs / path).unlink()
+    for path, text in wanted.items():
+        (docs / path).parent.mkdir(parents=True, exist_ok=True)
+        (docs / path).write_text(text, encoding="utf-8")
+
+
+def page(title: str, *blocks: str) -> str:
+    return "\n\n".join([GENERATED, f"# {title}", *(b for b in blocks if b)]) + "\n"
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    names = list(header)
+    lines = [names, ["---"] * len(names), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def bullets(items: Iterable[str]) -> str:
+    return "\n".join(f"- {item}" for item in items)
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+def index_page(known: list[Card]) -> str:
+    """The table of all systems and the attribution of all weights."""
+    blocks = ["Every system facewright knows, made from its card. `facewright models` prints the same list."]
+    for task in dict.fromkeys(card.task for card in known):
+        rows = [
+            (f"[{c.name}]({c.slug}.md)", f"`{c.slug}`", f"[{c.title}]({c.url}) ({c.year})", _weight_names(c))
+            for c in known
+            if c.task == task
+        ]
+        blocks += [f"## {TASKS.get(task, task.capitalize())}", table(("system", "name", "paper", "weights"), rows)]
+    rows = [
+        (f"{c.slug} / {p.name}", p.licence, yes_no(p.commercial), ", ".join(p.training_data))
+        for c in known
+        for p in c.checkpoints
+    ]
+    header = ("weights", "licence", "commercial use", "trained on")
+    blocks += ["## What the weights may be used for", table(header, rows) if rows else NO_WEIGHTS]
+    return page("Models", *blocks)
+
+
+def _weight_names(card: Card) -> str:
+    return ", ".join(f"`{p.name}`" for p in card.checkpoints) or "none"
+
+
+def yes_no(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def model_page(card: Card) -> str:
+    """The card of one system as a page."""
+    paper = f"**Paper.** [{card.title}]({card.url}). {card.authors}, {card.year}."
+    use = f"**Use.** `fw.create({card.slug!r}, pretrained=True)` from Python; `facewright models {card.slug}` prints this."
+    blocks = [card.summary, paper, use, "## How close to the paper", card.faithful]
+    if card.parity:
+        vectors = ", ".join(f"`{name}`" for name in card.parity)
+        blocks.append(f"Checked against reference vectors of published networks: {vectors}.")
+    blocks += ["## Weights", *[weights_block(p) for p in card.checkpoints]]
+    if not card.checkpoints:
+        blocks.append(NO_WEIGHTS)
+    if card.published:
+        blocks += ["## Published weights it can read", bullets(card.published)]
+    blocks += ["## Limits", bullets(card.limits) if card.limits else "None are on record yet."]
+    blocks += ["## Bias", card.bias or "Not measured yet."]
+    proof = f"Numbers and how to make them again: `{card.reproduction}`." if card.reproduction else "None yet."
+    blocks += ["## Reproduction", proof]
+    return page(f"{card.name}: {TASKS.get(card.task, card.task).lower()}", *blocks)
+
+
+def weights_block(point: Checkpoint) -> str:
+    """What is to be known of one set of weights."""
+    rows = [
+        ("licence", point.licence),
+        ("commercial use", yes_no(point.commercial)),
+        ("trained on", ", ".join(point.training_data)),
+        ("parameters", f"{point.parameters / 1e6:.2f} M"),
+        ("size", f"{point.size_bytes / 1e6:.2f} MB"),
+        ("SHA-256", f"`{point.sha256}`"),
+        ("comes", "with the package" if point.file else f"from `{point.repo_id}` on the Hugging Face hub"),
+        ("input", input_contract(point)),
+    ]
+    if point.recipe:
+        rows.append(("recipe", f"`{point.recipe}`"))
+    parts = [f"### `{point.name}`", table(("", ""), rows)]
+    if point.metrics:
+        numbers = ((name, f"{value:g}") for name, value in point.metrics.items())
+        parts += ["Measured on people the weights never saw:", table(("measure", "value"), numbers)]
+    else:
+        parts.append("Not measured yet.")
+    return "\n\n".join(parts)
+
+
+def input_contract(point: Checkpoint) -> str:
+    record = point.preprocess
+    size = f"{record.size} × {record.size} px" if record.size else "any size"
+    crop = f"crop on the `{record.template}` template" if record.template else "whole photo"
+    mean, std = (", ".join(f"{v:g}" for v in values) for values in (record.mean, record.std))
+    return f"{crop}, {size}, {record.colour}, (p / {record.scale:g} − [{mean}]) / [{std}]"
+
+
+# --- command line -----------------------------------------------------------------------------------------------------
+
+
+def cli_page() -> str:
+    """Every command with its arguments and options, as the program itself describes them."""
+    root: Any = typer.main.get_command(app)
+    blocks = [
+        "Exit codes: **0** all done · **1** some files of a folder failed · **2** nothing done, because of an error or "
+        "wrong usage · **130** stopped with Ctrl-C. Errors are one line on standard error."
+    ]
+    for name, command in root.commands.items():
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        usage = " ".join(["facewright", name, *(_argument(a) for a in arguments), "[options]"])
+        blocks += [f"## {name}", command.help or "", f"```text\n{usage}\n```"]
+        rows = [_parameter(p) for p in command.params if not p.hidden]
+        blocks.append(table(("", "what it does", "default"), rows) if rows else "")
+    return page("Command line", *blocks)
+
+
+def _argument(parameter: Any) -> str:
+    name = (parameter.metavar or parameter.name).strip("[]").upper()
+    return name if parameter.required else f"[{name}]"
+
+
+def _parameter(parameter: Any) -> tuple[str, str, str]:
+    if parameter.param_type_name == "argument":
+        return f"`{_argument(parameter)}`", parameter.help or "", ""
+    names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+    return names, parameter.help or "", "required" if parameter.required else _default(parameter)
+
+
+def _default(parameter: Any) -> str:
+    value = parameter.default
+    if value is None or callable(value) or "Sentinel" in type(value).__name__:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return f"`{value}`"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write the generated pages of the documentation.")
+    parser.add_argument("--check", action="store_true", help="change nothing, exit with 1 if anything is out of date")
+    if not parser.parse_args().check:
+        write()
+        return 0
+    wrong = stale()
+    for path in wrong:
+        print(f"docs/{path} is out of date; run: python tools/make_docs.py", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
