@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
+
+from facewright.align import TEMPLATES
+from facewright.face import Face, Pose
+from facewright.weights.card import Preprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from facewright.systems.restore.frgp import DegradationEstimate
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +55,94 @@ def astronaut() -> np.ndarray:
     from skimage import data
 
     return data.astronaut()
+
+
+def face_at(centre: tuple[float, float], eye_distance: float = 40.0, *, angle: float = 0.0, **fields: Any) -> Face:
+    """A face whose five points are FFHQ's template, scaled, turned by `angle` degrees and put at `centre`."""
+    template = TEMPLATES["ffhq"] - TEMPLATES["ffhq"].mean(0)
+    unit = np.hypot(*(template[1] - template[0]))
+    c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    points = template / unit * eye_distance @ np.array([[c, s], [-s, c]]) + centre
+    half = np.array([1.1, 1.4]) * eye_distance
+    box = np.concatenate([np.array(centre) - half, np.array(centre) + half])
+    values = {"score": 0.9, "pose": Pose(0.0, 0.0, angle)} | fields
+    return Face(box=box.astype(np.float32), points5=points.astype(np.float32), **values)
+
+
+class FakeDetector:
+    """Finds the faces it was given, in any photo."""
+
+    slug = "fake-detector"
+
+    def __init__(self, *faces: Face) -> None:
+        self.faces, self.calls = list(faces), 0
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        self.calls += 1
+        return list(self.faces)
+
+
+class FakeRestorer:
+    """Turns every crop towards its negative, less so the higher the fidelity, and counts what it was asked.
+
+    `ssim` is what it says of inputs, `seen` collects (batch size, fidelity, seed) of every call; `identity` returns the
+    input, `fail` is raised instead of restoring.
+    """
+
+    slug = "fake-restorer"
+    weights_sha256 = "ab" * 32
+
+    def __init__(self, size: int = 96, *, ssim: float = 0.5, identity: bool = False) -> None:
+        self.preprocess = Preprocess(size=size, template="ffhq")
+        self.ssim, self.identity = ssim, identity
+        self.seen: list[tuple[int, float, int | None]] = []
+        self.fail: BaseException | None = None
+        self.seed: int | None = None
+
+    def assess(self, crops: np.ndarray) -> list[DegradationEstimate]:
+        from facewright.systems.restore.frgp import DegradationEstimate
+
+        return [DegradationEstimate(1.0, 2.0, 3.0, 90.0, 25.0, self.ssim) for _ in crops]
+
+    def restore(self, crops: np.ndarray, *, fidelity: float = 1.0) -> np.ndarray:
+        self.seen.append((len(crops), fidelity, self.seed))
+        if self.fail is not None:
+            raise self.fail
+        if self.identity:
+            return crops.copy()
+        negative = 255 - crops.astype(np.float32)
+        noise = 0 if self.seed is None else np.random.default_rng(self.seed).normal(0, 8, crops.shape)
+        return np.clip(crops + (1 - 0.5 * fidelity) * (negative - crops) + noise, 0, 255).astype(np.uint8)
+
+    @contextmanager
+    def noise_from(self, seed: int | None) -> Iterator[None]:
+        self.seed = seed
+        try:
+            yield
+        finally:
+            self.seed = None
+
+
+def textured(height: int, width: int, *, dtype: Any = np.uint8, channels: int = 3, seed: int = 0) -> np.ndarray:
+    """A picture with structure at all scales in the middle range of values, (H, W, C)."""
+    rng = np.random.default_rng(seed)
+    picture = rng.normal(0, 1, (height, width, channels))
+    for sigma, gain in ((2, 4), (8, 16), (24, 40)):
+        layer = rng.normal(0, 1, (height, width, channels))
+        picture += gain * cv2.GaussianBlur(layer, (0, 0), sigma).reshape(picture.shape)
+    low, high = picture.min(), picture.max()
+    top = np.iinfo(dtype).max
+    return np.rint((0.15 + 0.7 * (picture - low) / (high - low)) * top).astype(dtype)
+
+
+@pytest.fixture(scope="session")
+def fakes() -> SimpleNamespace:
+    """Fake networks and pictures: `Detector`, `Restorer`, `face_at`, `textured`, and `pipeline(*faces, **restorer)`."""
+    from facewright.pipelines.restore import RestorePipeline
+
+    def pipeline(*faces: Face, **options: Any) -> RestorePipeline:
+        return RestorePipeline(FakeDetector(*faces), FakeRestorer(**options))
+
+    return SimpleNamespace(
+        Detector=FakeDetector, Restorer=FakeRestorer, face_at=face_at, textured=textured, pipeline=pipeline
+    )

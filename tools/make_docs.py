@@ -113,7 +113,7 @@ def yes_no(value: bool) -> str:
 def model_page(card: Card) -> str:
     """The card of one system as a page."""
     paper = f"**Paper.** [{card.title}]({card.url}). {card.authors}, {card.year}."
-    use = f"**Use.** `fw.create({card.slug!r}, pretrained=True)` from Python; `facewright models {card.slug}` prints this."
+    use = f"**Use.** `fw.create({card.slug!r}, pretrained=True)`; `facewright models {card.slug}` prints this card."
     blocks = [card.summary, paper, use, "## How close to the paper", card.faithful]
     if card.parity:
         vectors = ", ".join(f"`{name}`" for name in card.parity)

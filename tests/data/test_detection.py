@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,6 +11,9 @@ import torch
 from facewright.data import detection
 from facewright.data.detection import BOX, COLUMNS, FACE, IGNORED, LABEL, PADDING, POINTS, POSE, LabelledFace, Placement
 from facewright.face import Face, Pose
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SPOTS = np.array([[30.0, 40], [60, 40], [46, 55], [34, 70], [58, 70]])
 
@@ -52,7 +55,8 @@ def test_mirroring_swaps_sides_and_turns_yaw_and_roll() -> None:
     face = spotted_face()
     mirrored = face.mirrored()
     assert spots_in(mirrored.image, mirrored.points) == [130, 100, 160, 220, 190]
-    assert (mirrored.points[0, 0] < mirrored.points[1, 0]) and (mirrored.points[3, 0] < mirrored.points[4, 0])
+    assert mirrored.points[0, 0] < mirrored.points[1, 0]
+    assert mirrored.points[3, 0] < mirrored.points[4, 0]
     assert mirrored.pose.tolist() == [-20, 5, 10]
     twice = mirrored.mirrored()
     np.testing.assert_array_equal(twice.image, face.image)
@@ -70,6 +74,16 @@ def test_only_the_region_and_mask_are_drawn() -> None:
     assert (canvas[10:50, 10:30] == 200).all()
     assert (canvas[:, 30:] == 7).all()
     assert (canvas[:10] == 7).all()
+
+
+def test_faces_that_get_hidden_are_ignored() -> None:
+    face = spotted_face()
+    rows = [np.zeros(COLUMNS, np.float32) for _ in range(3)]
+    for row, box in zip(rows, ([10, 10, 60, 60], [90, 90, 120, 120], [150, 150, 190, 190])):
+        row[BOX], row[LABEL] = box, FACE
+    canvas = np.zeros((200, 200, 3), np.uint8)
+    detection.draw_over(canvas, face, Placement((100.0, 100.0), 1.0, 0.0), np.ones((100, 90), np.float32), rows)
+    assert [row[LABEL] for row in rows] == [FACE, IGNORED, FACE]
 
 
 def test_visible_share() -> None:
@@ -91,6 +105,16 @@ def test_photograph_reports_lost_resolution_and_stays_in_range() -> None:
             )
     assert max(shares) == 1.0
     assert min(shares) < 0.7
+
+
+def test_five_points_of_sixty_eight() -> None:
+    landmarks = np.zeros((68, 2))
+    landmarks[36:42] = [[0, 0], [1, -1], [2, -1], [3, 0], [2, 1], [1, 1]]
+    landmarks[42:48] = landmarks[36:42] + 10
+    landmarks[30], landmarks[48], landmarks[54] = (7, 8), (3, 12), (11, 12)
+    offset = detection.LANDMARK_OFFSET * 10 * np.sqrt(2)
+    expected = np.array([[1.5, 0], [11.5, 10], [7, 8], [3, 12], [11, 12]]) - offset
+    np.testing.assert_allclose(detection.five_points(landmarks), expected)
 
 
 def found(box: list[float], shift: float = 0.0, pose: tuple[float, float, float] = (0, 0, 0)) -> Face:

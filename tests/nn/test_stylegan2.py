@@ -188,6 +188,21 @@ def test_minibatch_stddev_by_hand_and_without_batch():
     assert s2.minibatch_stddev(torch.randn(6, 2, 4, 4)).shape == (6, 3, 4, 4)
 
 
+def test_feature_norm_bounds_what_strong_conditions_would_blow_up():
+    torch.manual_seed(0)
+    w = torch.randn(2, 8)
+    strong = [torch.full((2, c, r, r), 50.0) for r, c in ((8, 10), (16, 8)) for _ in range(2)]
+    free, bounded = (small(injection="sft_full", feature_norm=on)(w, strong).detach() for on in (False, True))
+    calm = small(injection="sft_full", feature_norm=True)(w).detach()
+    assert bounded.std() < 3 * calm.std()
+    assert free.std() > 20 * calm.std()
+
+
+def test_pixel_norm_gives_unit_root_mean_square():
+    x = torch.randn(2, 5, 3, 3) * 7
+    torch.testing.assert_close(s2.pixel_norm(x).square().mean(1), torch.ones(2, 3, 3))
+
+
 def test_mean_latent_is_the_mean_of_mapped_noise():
     net = small()
     z = torch.randn(500, 8, generator=torch.Generator().manual_seed(3))

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..align import scale_source
+from ..align import crop_by_matrix, scale_source
+from ..systems.detect import refiner
 from .faces import FaceCollection, Split, data_root, is_validation, open_faces
 
 if TYPE_CHECKING:
@@ -36,12 +37,13 @@ BOX, POINTS, POSE, LABEL = slice(0, 4), slice(4, 14), slice(14, 17), 17
 COLUMNS = 18
 FACE, BOX_ONLY, IGNORED, PADDING = 1.0, -1.0, 0.0, -2.0
 
+LANDMARK_OFFSET = 0.045
 MIRRORED_POINTS = [1, 0, 2, 4, 3]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledFace:
-    """A photo and its one face: `box` (x0, y0, x1, y1), `points` (5, 2), `pose` (yaw, pitch, roll) as in `face.Pose`."""
+    """A photo and its face: `box` (x0, y0, x1, y1), `points` (5, 2), `pose` (yaw, pitch, roll) as in `face.Pose`."""
 
     image: Image
     box: Floats
@@ -100,7 +102,7 @@ def placed_row(face: LabelledFace, placement: Placement) -> NDArray[np.float32]:
     row = np.empty(COLUMNS, np.float32)
     row[BOX] = np.concatenate([placement.centre - half, placement.centre + half])
     row[POINTS] = (face.points @ matrix[:, :2].T + matrix[:, 2]).ravel()
-    row[POSE] = face.pose + (0, 0, placement.angle)
+    row[POSE] = face.pose + np.array([0, 0, placement.angle])
     row[LABEL] = FACE
     return row
 
@@ -109,7 +111,7 @@ class FaceSource:
     """Single faces of the labelled collections, by number."""
 
     def __init__(self, split: Split, root: str | Path | None = None) -> None:
-        self.collections = [open_faces(name, split, root) for name in ("lfw", "utkface")]  # type: ignore[arg-type]
+        self.collections = [open_faces(name, split, root) for name in ("lfw", "utkface")]
         self.rows = [c.rows[c.labels["faces_in_image"][c.rows] == 1] for c in self.collections]
 
     def lfw(self, rng: Generator) -> LabelledFace:
@@ -127,13 +129,28 @@ class FaceSource:
 
 
 def labelled_face(collection: FaceCollection, row: int) -> LabelledFace:
-    """A row of a collection; its pitch (down) and roll (counter-clockwise) change sign to `face.Pose`'s."""
+    """A row of a collection; its pitch (down) and roll (counter-clockwise) change sign to `face.Pose`'s.
+
+    The five points come from the 68 (iBUG order): eye centres, nose tip, mouth corners. The collections' own five
+    points are off by up to a tenth of the eye distance.
+    """
     labels = collection.labels
     x, y, width, height = np.asarray(labels["box_xywh"][row], np.float64)
     yaw, pitch, roll = np.asarray(labels["pose_yaw_pitch_roll_deg"][row], np.float64)
-    points = np.asarray(labels["keypoints5"][row], np.float64)
+    points = five_points(np.asarray(labels["landmarks68"][row], np.float64))
     pose = np.array([yaw, -pitch, -roll])
     return LabelledFace(collection.read(row), np.array([x, y, x + width, y + height]), points, pose)
+
+
+def five_points(landmarks68: Floats) -> Floats:
+    """Eye centres, nose tip and mouth corners (5, 2) of 68 landmarks in iBUG order, without the labels' common offset.
+
+    The collections' landmarks sit `LANDMARK_OFFSET` eye distances too far right and too low: a network trained on
+    pictures and mirror images alike misses them by just that much, always to the left, and eyes show it in both axes.
+    """
+    eyes = landmarks68[36:42].mean(0), landmarks68[42:48].mean(0)
+    points = np.stack([*eyes, landmarks68[30], landmarks68[48], landmarks68[54]])
+    return np.asarray(points - LANDMARK_OFFSET * np.hypot(*(eyes[1] - eyes[0])), np.float64)
 
 
 def load_backgrounds(split: Split, root: str | Path | None = None) -> list[Image]:
@@ -145,8 +162,8 @@ def load_backgrounds(split: Split, root: str | Path | None = None) -> list[Image
                 continue
             stream = tar.extractfile(member)
             assert stream is not None
-            bgr = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_COLOR)
-            pictures.append(np.ascontiguousarray(bgr[..., ::-1], np.uint8))
+            bgr = np.asarray(cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_COLOR), np.uint8)
+            pictures.append(np.ascontiguousarray(bgr[..., ::-1]))
     return pictures
 
 
@@ -207,7 +224,7 @@ class Scenes(Dataset[dict[str, Tensor]]):
             self._add_decoy(canvas, rows, rng)
         for row in rows:
             if rng.random() < 0.15:
-                self._occlude(canvas, row, rng)
+                self.occlude(canvas, row, rng)
         canvas, sharpness = photograph(canvas, rng)
         return canvas, self._judged(rows, sharpness)
 
@@ -219,7 +236,7 @@ class Scenes(Dataset[dict[str, Tensor]]):
             size = box_size(row[BOX].astype(np.float64))
             if visible < 0.05:
                 continue
-            if visible < 0.65 or size * sharpness < 0.95 * self.smallest or size > 1.1 * self.largest:
+            if visible < 0.7 or size * sharpness < 0.95 * self.smallest or size > 1.1 * self.largest:
                 row[LABEL] = IGNORED
             kept.append(row)
         return np.stack(kept) if kept else np.zeros((0, COLUMNS), np.float32)
@@ -234,10 +251,10 @@ class Scenes(Dataset[dict[str, Tensor]]):
             low, high = rng.uniform(0, 255, (2, 3))
             ramp = np.linspace(0, 1, self.size)[:, None, None] * np.ones((1, self.size, 1))
             plain = low + (high - low) * (ramp if rng.random() < 0.5 else ramp.transpose(1, 0, 2))
-            return plain.astype(np.uint8)
-        return self._patch(rng, self.size, self.size)
+            return np.asarray(plain, np.uint8)
+        return self.patch(rng, self.size, self.size)
 
-    def _patch(self, rng: Generator, height: int, width: int) -> Image:
+    def patch(self, rng: Generator, height: int, width: int) -> Image:
         """A faceless patch of the asked size."""
         picture = self._below_face(rng) if rng.random() < 0.3 else None
         if picture is None:
@@ -282,7 +299,7 @@ class Scenes(Dataset[dict[str, Tensor]]):
         draw(canvas, face.image, placement.matrix(box_centre(face.box)), None, cell)
         row = placed_row(face, placement)
         visible = visible_share(row[BOX], cell)
-        if visible < 0.65:
+        if visible < 0.7:
             row[LABEL] = IGNORED
         return row if visible > 0.05 else None
 
@@ -297,7 +314,7 @@ class Scenes(Dataset[dict[str, Tensor]]):
                 continue
             face = self.source.any(rng)
             placement = Placement((float(centre[0]), float(centre[1])), target / face.size, draw_angle(rng))
-            draw(canvas, face.image, placement.matrix(box_centre(face.box)), head_mask(face, rng))
+            draw_over(canvas, face, placement, head_mask(face, rng), rows + added)
             added.append(placed_row(face, placement))
         return added
 
@@ -308,13 +325,13 @@ class Scenes(Dataset[dict[str, Tensor]]):
         if any(_near(row[BOX], centre, 0.75 * target) for row in rows):
             return
         side = 160
-        patch = self._patch(rng, side, side)
+        patch = self.patch(rng, side, side)
         box = np.array([side * 0.25, side * 0.2, side * 0.75, side * 0.85])
         decoy = LabelledFace(patch, box, np.zeros((5, 2)), np.zeros(3))
         placement = Placement((float(centre[0]), float(centre[1])), target / decoy.size, draw_angle(rng))
-        draw(canvas, patch, placement.matrix(box_centre(box)), head_mask(decoy, rng))
+        draw_over(canvas, decoy, placement, head_mask(decoy, rng), rows)
 
-    def _occlude(self, canvas: Image, row: NDArray[np.float32], rng: Generator) -> None:
+    def occlude(self, canvas: Image, row: NDArray[np.float32], rng: Generator) -> None:
         """Cover one side of a face: a hand, a scarf, a hat, the edge of something."""
         x0, y0, x1, y1 = row[BOX]
         depth = rng.uniform(0.1, 0.33)
@@ -330,7 +347,106 @@ class Scenes(Dataset[dict[str, Tensor]]):
         left, top = max(0, int(x0)), max(0, int(y0))
         right, bottom = min(self.size, int(x1)), min(self.size, int(y1))
         if right - left > 1 and bottom - top > 1:
-            canvas[top:bottom, left:right] = self._patch(rng, bottom - top, right - left)
+            canvas[top:bottom, left:right] = self.patch(rng, bottom - top, right - left)
+
+
+class Crops(Dataset[dict[str, Tensor]]):
+    """Upright face crops as a detector's coarse points would cut them, and crops of something else.
+
+    Item i, a function of (seed, split, i) alone, holds `image` (3, 64, 64) uint8 RGB, `face` (0 or 1), `points` (5, 2)
+    as offsets from the template in template eye distances, `angles` (3) in 30°; see `systems.detect.refiner`.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        root: str | Path | None = None,
+        *,
+        seed: int = 0,
+        negatives: float = 0.45,
+        length: int = 10_000_000,
+    ) -> None:
+        self.scenes = Scenes(split, root, seed=seed)
+        self.split, self.seed, self.negatives, self.length = split, seed, negatives, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.seed, 2 + int(self.split == "val"), index))
+        is_face = rng.random() >= self.negatives
+        face = self.scenes.source.any(rng)
+        matrix = refiner.crop_matrix(_coarse(face.points, rng, wrong=not is_face))
+        if is_face or rng.random() < 0.4:
+            crop = self._cut(face, matrix, rng)
+        else:
+            crop = self._window(rng) if rng.random() < 0.8 else _ball(rng)
+        crop, _ = photograph(crop, rng)
+        points = (face.points @ matrix[:, :2].T + matrix[:, 2] - refiner.TEMPLATE) / refiner.EYE_DISTANCE
+        angles = (face.pose + np.array([0, 0, refiner.rotation(matrix)])) / refiner.ANGLE_UNIT
+        return {
+            "image": torch.from_numpy(crop).permute(2, 0, 1).contiguous(),
+            "face": torch.tensor(float(is_face)),
+            "points": torch.from_numpy(points.astype(np.float32)),
+            "angles": torch.from_numpy(angles.astype(np.float32)),
+        }
+
+    def _window(self, rng: Generator) -> Image:
+        """Any part of a faceless picture, from a few pixels to all of it."""
+        backgrounds = self.scenes.backgrounds
+        picture = backgrounds[rng.integers(len(backgrounds))]
+        side = float(np.exp(rng.uniform(np.log(12), np.log(min(picture.shape[:2])))))
+        centre = rng.uniform((0, 0), picture.shape[1::-1])
+        turn = np.radians(rng.normal(0, 12))
+        linear = refiner.SIZE / side * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        matrix = np.column_stack([linear, np.full(2, refiner.SIZE / 2) - linear @ centre])
+        return crop_by_matrix(picture, matrix, refiner.SIZE, "arcface").image.copy()
+
+    def _cut(self, face: LabelledFace, matrix: Floats, rng: Generator) -> Image:
+        """The crop with something else beyond the photo's border, coarser for faces that were small, partly hidden."""
+        whole = crop_by_matrix(face.image, matrix, refiner.SIZE, "arcface")
+        crop = whole.image.copy()
+        if rng.random() < 0.7:
+            crop[~whole.valid] = self.scenes.patch(rng, refiner.SIZE, refiner.SIZE)[~whole.valid]
+        if rng.random() < 0.2:
+            row = np.zeros(COLUMNS, np.float32)
+            row[BOX] = (6, 2, 58, 62)
+            self.scenes.occlude(crop, row, rng)
+        if rng.random() < 0.5:
+            side = int(np.exp(rng.uniform(np.log(14), np.log(refiner.SIZE))))
+            small = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
+            crop = np.asarray(cv2.resize(small, (refiner.SIZE, refiner.SIZE), interpolation=cv2.INTER_LINEAR), np.uint8)
+        return crop
+
+
+def _ball(rng: Generator) -> Image:
+    """A round shaded thing without features: what a detector takes for a face most readily."""
+    size = refiner.SIZE
+    y, x = np.mgrid[0:size, 0:size] / size - 0.5
+    turn = rng.uniform(0, np.pi)
+    u, v = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    distance = np.hypot(u / rng.uniform(0.25, 0.6), v / rng.uniform(0.25, 0.6))
+    alpha = np.clip((1 - distance) / rng.uniform(0.05, 0.8), 0, 1)[..., None]
+    shade = np.clip(1 + rng.uniform(-1.2, 1.2) * x + rng.uniform(-1.2, 1.2) * y, 0.1, 2)[..., None]
+    colour, around = rng.uniform(40, 255, 3), rng.uniform(0, 255, 3) * rng.uniform(0, 1)
+    return np.asarray(np.clip(alpha * shade * colour + (1 - alpha) * around, 0, 255), np.uint8)
+
+
+def _coarse(points: Floats, rng: Generator, *, wrong: bool) -> Floats:
+    """Points as a detector gives them; `wrong` ones, shifted or scaled so far that the crop shows no whole face."""
+    eye_distance = max(1.0, float(np.hypot(*(points[1] - points[0]))), 0.6 * float(np.hypot(*(points[3] - points[0]))))
+    spread = 0.04 if rng.random() < 0.5 else 0.12
+    centre = points.mean(0)
+    turn, scale = np.radians(rng.normal(0, 60 * spread)), np.exp(rng.normal(0, spread))
+    shift = rng.normal(0, 0.8 * spread * eye_distance, 2)
+    if wrong and rng.random() < 0.5:
+        scale *= rng.choice([rng.uniform(0.25, 0.5), rng.uniform(2.2, 4.0)])
+    elif wrong:
+        direction = rng.uniform(0, 2 * np.pi)
+        shift = rng.uniform(1.2, 2.5) * eye_distance * np.array([np.cos(direction), np.sin(direction)])
+    linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    noise = rng.normal(0, spread * eye_distance, (5, 2))
+    return np.asarray((points - centre) @ linear.T + centre + shift + noise, np.float64)
 
 
 def visible_share(box: NDArray[np.floating], frame: tuple[float, float, float, float]) -> float:
@@ -364,7 +480,25 @@ def head_mask(face: LabelledFace, rng: Generator) -> NDArray[np.float32]:
     y = np.abs(np.arange(height) - centre[1])[:, None] / half[1]
     distance = np.maximum(x, y) if style < 0.3 else np.sqrt(x * x + y * y)
     feather = rng.uniform(0.02, 0.3)
-    return np.clip((1 - distance) / feather + 0.5, 0, 1).astype(np.float32)
+    return np.asarray(np.clip((1 - distance) / feather + 0.5, 0, 1), np.float32)
+
+
+def draw_over(
+    canvas: Image,
+    face: LabelledFace,
+    placement: Placement,
+    mask: NDArray[np.float32],
+    rows: list[NDArray[np.float32]],
+) -> None:
+    """`draw` a face in place; label rows of faces it hides by a fifth or more become ignored."""
+    matrix = placement.matrix(box_centre(face.box))
+    draw(canvas, face.image, matrix, mask)
+    hidden = np.asarray(cv2.warpAffine(mask, matrix, canvas.shape[1::-1], flags=cv2.INTER_NEAREST))
+    for row in rows:
+        x0, y0, x1, y1 = np.maximum(row[BOX], 0).astype(int)
+        part = hidden[y0:y1, x0:x1]
+        if part.size and part.mean() > 0.2:
+            row[LABEL] = IGNORED
 
 
 def draw(
@@ -420,10 +554,8 @@ def photograph(image: Image, rng: Generator) -> tuple[Image, float]:
     Returns the picture and the share of its resolution that is left (faces below the smallest size by that measure
     cannot be asked for).
     """
-    x = image.astype(np.float32) / 255
     sharpness = 1.0
-    x = _light(x, rng)
-    x = _colour(x, rng)
+    x = _colour(_light(image.astype(np.float32) / np.float32(255), rng), rng)
     if rng.random() < 0.15:
         factor = rng.uniform(1.2, 2.5)
         small = cv2.resize(x, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
@@ -449,12 +581,12 @@ def _light(x: NDArray[np.float32], rng: Generator) -> NDArray[np.float32]:
     if style < 0.2:
         return x
     if style < 0.3:
-        return x ** np.float32(rng.uniform(1, 2)) * np.float32(rng.uniform(0.15, 0.6))
+        return x ** np.float32(rng.uniform(1, 1.5)) * np.float32(rng.uniform(0.3, 0.7))
     if style < 0.4:
         low, high = rng.uniform(0.05, 0.35), rng.uniform(0.55, 1.0)
         return low + x * np.float32(high - low)
     gain, shift, gamma = rng.uniform(0.6, 1.5), rng.uniform(-0.15, 0.15), np.exp(rng.uniform(-0.4, 0.4))
-    return np.clip((x - 0.5) * gain + 0.5 + shift, 0, 1).astype(np.float32) ** np.float32(gamma)
+    return np.asarray(np.clip((x - 0.5) * gain + 0.5 + shift, 0, 1) ** gamma, np.float32)
 
 
 def _colour(x: NDArray[np.float32], rng: Generator) -> NDArray[np.float32]:

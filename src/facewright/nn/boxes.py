@@ -5,10 +5,13 @@ Boxes are (x0, y0, x1, y1); anchors are (centre x, centre y, width, height); all
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CENTRE_VARIANCE = 0.1
 SIZE_VARIANCE = 0.2

@@ -19,8 +19,7 @@ def modulated_deform_conv3x3(x: Tensor, offset: Tensor, mask: Tensor, weight: Te
     grid = _sampling_grid(offset, height, width)
     taps = F.grid_sample(x, grid.to(x.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
     taps = taps.view(n, channels, TAPS, height, width) * mask.unsqueeze(1)
-    out = F.conv2d(taps.flatten(1, 2), weight.flatten(1)[..., None, None], bias)
-    return out
+    return F.conv2d(taps.flatten(1, 2), weight.flatten(1)[..., None, None], bias)
 
 
 def _sampling_grid(offset: Tensor, height: int, width: int) -> Tensor:
@@ -28,7 +27,7 @@ def _sampling_grid(offset: Tensor, height: int, width: int) -> Tensor:
     steps = torch.arange(-1, 2, device=offset.device, dtype=offset.dtype)
     rows = torch.arange(height, device=offset.device, dtype=offset.dtype)
     columns = torch.arange(width, device=offset.device, dtype=offset.dtype)
-    dy, dx = offset.unflatten(1, (TAPS, 2)).unbind(2)
+    dy, dx = offset[:, 0::2], offset[:, 1::2]
     y = dy + steps.repeat_interleave(3).view(1, TAPS, 1, 1) + rows.view(1, 1, height, 1)
     x = dx + steps.repeat(3).view(1, TAPS, 1, 1) + columns.view(1, 1, 1, width)
     grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)

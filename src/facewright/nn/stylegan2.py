@@ -58,6 +58,11 @@ def leaky(x: Tensor) -> Tensor:
     return F.leaky_relu(x, SLOPE)
 
 
+def pixel_norm(x: Tensor) -> Tensor:
+    """Scale every position (every row of a matrix) to root mean square 1 over the channels (dimension 1)."""
+    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + _EPS)
+
+
 class EqualLinear(nn.Module):
     """Linear layer whose weight is scaled by `lr_mul`/√fan_in at run time (folded when not `equalised`)."""
 
@@ -91,7 +96,7 @@ class Mapping(nn.Module):
                 nn.init.normal_(layer.weight, std=GAIN / math.sqrt(dim))  # type: ignore[arg-type]
 
     def forward(self, z: Tensor) -> Tensor:
-        x = z * torch.rsqrt(z.square().mean(1, keepdim=True) + _EPS)
+        x = pixel_norm(z)
         for layer in self.layers:
             x = leaky(layer(x)) * self.gain
         return x
@@ -268,6 +273,8 @@ class Generator(nn.Module):
     how `conditions` enter. `sft_*`: [scale8, shift8, scale16, …], applied between the two styled convolutions of a
     scale; the list may end early. `noise_*`: one feature per scale from 4 px on, (N, C, r, r) with the generator's
     width, in the noise slot of both convolutions. noise: `fixed` buffers (seeded, part of the weights) or `random`.
+    feature_norm: pixel norm after every styled convolution, which no published prior has; it bounds the features when
+    the generator is trained from scratch together with its conditions, whose scales otherwise multiply over the levels.
     """
 
     def __init__(
@@ -284,6 +291,7 @@ class Generator(nn.Module):
         injection: Injection = "none",
         out_channels: int = 3,
         noise: Noise = "fixed",
+        feature_norm: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -299,6 +307,7 @@ class Generator(nn.Module):
         self.num_latents = num_latents(size)
         self.injection: Injection = injection
         self.noise: Noise = noise
+        self.feature_norm = feature_norm
 
         concat = injection == "noise_concat"
         seen = 2 if concat else 1
@@ -347,7 +356,7 @@ class Generator(nn.Module):
         elif self.noise == "random":
             noise = torch.randn(x.shape[0], *noise.shape[1:], device=x.device)
         out: Tensor = self.convs[index](x, style, noise)
-        return out
+        return pixel_norm(out) if self.feature_norm else out
 
     def _inject(self, x: Tensor, level: int, conditions: Sequence[Tensor]) -> Tensor:
         transform = _SFT.get(self.injection)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..face import Face
+    from ..systems.base import Detector
     from .restore import RestorePipeline
 
 FRAMES_PER_CALL = 4
@@ -62,14 +63,14 @@ def restore_video(
     """Restore the faces of a film into `target`; raises VideoError, OutputError or UsageError.
 
     Faces cannot be chosen by index, box or point in a film, because they come and go; `max_faces` works.
-    `provenance` records what was done in the film's comment tag.
+    `provenance` records what was done in the film's comment tag. Frames are not watermarked.
     """
     options = options or RestoreOptions()
     if options.faces is not None or options.skip or options.boxes or options.points:
         raise UsageError("faces of a film cannot be chosen by number, box or point; use --max-faces")
     stage = VideoRestorer(
         pipeline.restorer,
-        pipeline.detector,
+        pipeline.detector if options.force else _Confident(pipeline.detector, options.min_score),
         VideoOptions(
             upscale=options.upscale,
             strength=options.strength,
@@ -91,7 +92,6 @@ def restore_video(
             parameters=json.dumps(asdict(options), sort_keys=True),
             batch=FRAMES_PER_CALL,
             metadata={"comment": _provenance(pipeline, options)} if provenance else None,
-        metadata={"comment": _provenance(pipeline, options)} if provenance else None,
             progress=progress,
         )
     return FilmReport(report, stage.report(), pipeline.models)
@@ -100,8 +100,22 @@ def restore_video(
 def _provenance(pipeline: RestorePipeline, options: RestoreOptions) -> str:
     from .. import __version__
 
-    parameters = {"upscale": options.upscale, "fidelity": options.fidelity, "strength": options.strength}
-    return Provenance(version=__version__, models=pipeline.models, parameters=parameters).to_json()
+    return Provenance(
+        version=__version__,
+        models=pipeline.models,
+        checkpoint=pipeline.checkpoint,
+        parameters={k: getattr(options, k) for k in ("upscale", "fidelity", "strength", "seed")},
+    ).to_json()
+
+
+class _Confident:
+    """A detector without its doubtful finds."""
+
+    def __init__(self, detector: Detector, min_score: float) -> None:
+        self.detector, self.min_score = detector, min_score
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+        return [face for face in self.detector.detect(image) if face.score >= self.min_score]
 
 
 def _judge(pipeline: RestorePipeline) -> Callable[[NDArray[np.uint8], Face], str | None]:

@@ -232,6 +232,11 @@ class RestorePipeline:
         """Slugs of the networks in use."""
         return tuple(str(getattr(m, "slug", type(m).__name__)) for m in (self.detector, self.restorer))
 
+    @property
+    def checkpoint(self) -> str | None:
+        """SHA-256 of the restorer's weights file; None for fresh weights."""
+        return self.restorer.weights_sha256
+
     def __call__(self, photo: Photo, options: RestoreOptions | None = None) -> RestoreResult:
         """Restore one photo."""
         options = options or RestoreOptions()
@@ -247,8 +252,7 @@ class RestorePipeline:
             base = photo if options.upscale == 1 else _enlarged(photo, options.upscale)
             shape = (base.height, base.width)
             results = [_with_patch(r, shape, options.upscale) for r in results]
-            checkpoint = getattr(self.restorer, "weights_sha256", None)
-            result = RestoreResult(photo, base, tuple(results), options, clock.seconds, self.models, checkpoint)
+            result = RestoreResult(photo, base, tuple(results), options, clock.seconds, self.models, self.checkpoint)
             _ = result.image
         return result
 

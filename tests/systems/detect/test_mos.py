@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from facewright.data.detection import BOX, COLUMNS, FACE, IGNORED, LABEL, PADDING, POINTS, POSE
 from facewright.errors import UsageError
-from facewright.nn.boxes import decode_boxes, decode_points, make_anchors
-from facewright.systems.detect import mos
-from facewright.systems.detect.mos import MOS, Candidates, MOSConfig, MOSTraining, Predictions
+from facewright.nn.boxes import decode_boxes, decode_points, encode_boxes, encode_points, make_anchors
+from facewright.systems.detect import mos, mos_training
+from facewright.systems.detect.mos import MOS, Candidates, MOSConfig, Predictions
+from facewright.systems.detect.mos_training import MOSTraining
 
 SMALL = MOSConfig("shufflenetv2", width=0.25, fpn=16, deformable=False, pose_hidden=8, bin_centre=True)
 FRONTAL = np.array([[30, 40], [70, 40], [50, 60], [35, 80], [65, 80]], np.float32)
@@ -244,7 +243,7 @@ def test_matching_forces_a_face_no_anchor_fits_and_spares_ignored_ones() -> None
     anchors = make_anchors(64, 64, mos.STRIDES, mos.ANCHOR_SIZES)
     rows = torch.stack([label_row((17, 16, 27, 29)), label_row((40, 40, 56, 56), label=IGNORED), torch.zeros(COLUMNS)])
     rows[2, LABEL] = PADDING
-    targets = mos.match_anchors(anchors, rows[None])
+    targets = mos_training.match_anchors(anchors, rows[None])
     assert targets.positive.any()
     assert (targets.face[targets.positive] == 0).all()
     spared = ~targets.positive & ~targets.negative
@@ -258,10 +257,10 @@ def test_perfect_predictions_cost_almost_nothing_and_gradients_reach_every_task(
     anchors = make_anchors(64, 64, mos.STRIDES, mos.ANCHOR_SIZES)
     row = label_row((16, 12, 46, 50), pose=(10.5, -4.5, 19.5))
     faces = row[None, None]
-    targets = mos.match_anchors(anchors, faces)
+    targets = mos_training.match_anchors(anchors, faces)
     logits = torch.where(targets.positive[..., None], torch.tensor([-20.0, 20.0]), torch.tensor([20.0, -20.0]))
-    boxes = mos.encode_boxes(row[BOX].expand(len(anchors), 4), anchors)[None]
-    points = mos.encode_points(row[POINTS].view(5, 2).expand(len(anchors), 5, 2), anchors)[None]
+    boxes = encode_boxes(row[BOX].expand(len(anchors), 4), anchors)[None]
+    points = encode_points(row[POINTS].view(5, 2).expand(len(anchors), 5, 2), anchors)[None]
     angles = torch.full((1, len(anchors), 3, mos.BINS), -30.0)
     for axis, angle in enumerate((-10.5, -4.5, 19.5)):  # the network speaks Hopenet's signs
         angles[..., axis, int((angle + 99) // 3)] = 30.0
@@ -280,10 +279,10 @@ def test_codes_round_trip_through_losses_and_inference() -> None:
     anchors = make_anchors(96, 96, mos.STRIDES, mos.ANCHOR_SIZES)
     row = label_row((20, 30, 60, 84))
     assert torch.allclose(
-        decode_boxes(mos.encode_boxes(row[BOX].expand(len(anchors), 4), anchors), anchors), row[BOX], atol=1e-3
+        decode_boxes(encode_boxes(row[BOX].expand(len(anchors), 4), anchors), anchors), row[BOX], atol=1e-3
     )
     points = row[POINTS].view(5, 2).expand(len(anchors), 5, 2)
-    assert torch.allclose(decode_points(mos.encode_points(points, anchors), anchors), points, atol=1e-3)
+    assert torch.allclose(decode_points(encode_points(points, anchors), anchors), points, atol=1e-3)
 
 
 def test_empty_picture_still_teaches_the_class() -> None:
@@ -306,7 +305,7 @@ def test_stitched_labels_land_on_their_pixels() -> None:
     for i in range(4):
         images[i, :, 20:40, 10:30] = 60 * (i + 1)
         faces[i, 0] = label_row((9.5, 19.5, 29.5, 39.5))
-    stitched, labels = mos.stitch(images, faces)
+    stitched, labels = mos_training.stitch(images, faces)
     for quarter in range(4):
         x0, y0, x1, y1 = labels[1, quarter, BOX] + 0.5
         patch = stitched[1, 0, int(y0) : int(y1), int(x0) : int(x1)]
@@ -315,7 +314,7 @@ def test_stitched_labels_land_on_their_pixels() -> None:
 
 
 def test_uncertainty_weights_learn_the_scale_of_each_loss() -> None:
-    balance = mos.TaskBalance(learned=True)
+    balance = mos_training.TaskBalance(learned=True)
     optimiser = torch.optim.SGD(balance.parameters(), lr=0.2)
     for _ in range(400):
         optimiser.zero_grad()
@@ -324,7 +323,7 @@ def test_uncertainty_weights_learn_the_scale_of_each_loss() -> None:
     weights = balance.weights()
     assert weights["class"] == pytest.approx(1.0, rel=0.02)  # 1 / (2 L)
     assert weights["box"] == pytest.approx(1 / 8, rel=0.02)  # 1 / L, for a halved loss
-    assert mos.TaskBalance(learned=False)({"class": torch.tensor(0.5), "box": torch.tensor(8.0)}) == 16.5
+    assert mos_training.TaskBalance(learned=False)({"class": torch.tensor(0.5), "box": torch.tensor(8.0)}) == 16.5
 
 
 def test_feedback_stitches_the_step_after_small_faces_were_missing() -> None:
@@ -370,7 +369,7 @@ def test_a_short_training_finds_its_face() -> None:
             module.reset_running_stats()
     training.model.train()
     with torch.no_grad():
-        training.model(mos.to_input(batch["image"]))
+        training.model(mos_training.to_input(batch["image"]))
     training.model.eval()
     found = training.validate(batch)
     assert found["recall"] == 1.0

@@ -103,7 +103,11 @@ def test_full_form_starts_at_the_prior_and_not_at_noise():
     assert (out - prior).abs().mean() < 0.5 * spread
 
 
-@pytest.mark.parametrize("config", [TINY, TINY_PATCHED], ids=["full", "patched"])
+@pytest.mark.parametrize(
+    "config",
+    [TINY, TINY_PATCHED, dataclasses.replace(TINY_PATCHED, feature_norm=True)],
+    ids=["full", "patched", "normalised"],
+)
 def test_gradients_reach_every_trained_parameter(config):
     model = build(config)
     out, aux = model(image(config), return_aux=True)

@@ -2,16 +2,15 @@
 
 A light backbone feeds a feature pyramid and SSH context modules; per level six task branches (class, box, landmarks,
 yaw, pitch, roll) exchange features in a cross-stitch unit before their heads. Losses were never released; they are
-rebuilt here from the paper and from RetinaFace, Hopenet and Stitcher, which it names.
+rebuilt in `mos_training` from the paper and from RetinaFace, Hopenet and Stitcher, which it names.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
 import cv2
 import numpy as np
@@ -20,28 +19,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ...data.detection import BOX, BOX_ONLY, FACE, IGNORED, LABEL, POINTS, POSE, tally
 from ...errors import UsageError
 from ...face import Face, Pose
-from ...nn.boxes import (
-    area,
-    containment_nms,
-    decode_boxes,
-    decode_points,
-    encode_boxes,
-    encode_points,
-    intersection,
-    iou,
-    make_anchors,
-    nms,
-    to_corners,
-)
+from ...nn.boxes import containment_nms, decode_boxes, decode_points, make_anchors, nms
 from ...nn.deform import ModulatedDeformConv3x3
-from ...training.trainer import Batch, Training, Update
 from ...weights.card import Preprocess
 from ..base import System
+from .refiner import PointRefiner, refine_points
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from numpy.typing import NDArray
 
 STRIDES = (8, 16, 32)
@@ -60,9 +48,7 @@ PYRAMID_STEP = 5.0  # the network knows faces of 10 to 220 px, so levels may lie
 SMALLEST_SIDE = 320  # levels stop once the long side is below this
 COARSE_SMALLEST = 36.0  # px; smaller faces on a coarser level are better seen on the finer one
 TILE, TILE_OVERLAP = 1536, 256
-
-# training
-SPARED_AREA = 8.0  # an anchor up to this much larger than an ignored face it contains is left alone
+REFINEMENTS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +58,7 @@ class MOSConfig:
     `width` scales the backbone, `fpn` is the width of pyramid and branches, `deformable` chooses DCNv2 for the 3×3
     convolutions of pyramid and context modules, `pose_hidden` is the width inside a pose head. The published decoding
     takes the lower edge of each 3° bin as its angle, which biases all angles by −1.5°; `bin_centre` takes the centre.
+    `refine` adds our second look at every face (see `refiner`), which is not in the paper.
     """
 
     backbone: str = "mobilenetv2"
@@ -80,6 +67,7 @@ class MOSConfig:
     deformable: bool = True
     pose_hidden: int = 128
     bin_centre: bool = False
+    refine: bool = False
 
     @classmethod
     def mos_s(cls) -> Self:
@@ -89,7 +77,7 @@ class MOSConfig:
     @classmethod
     def compact(cls) -> Self:
         """What ships: the same topology, narrow and with ordinary convolutions, for real time on two CPU cores."""
-        return cls("shufflenetv2", width=0.75, fpn=48, deformable=False, pose_hidden=24, bin_centre=True)
+        return cls("shufflenetv2", width=0.75, fpn=48, deformable=False, pose_hidden=24, bin_centre=True, refine=True)
 
 
 class Predictions(NamedTuple):
@@ -300,12 +288,12 @@ class Branches(nn.Module):
     def detection(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Class (N, a, 2), box (N, a, 4) and point (N, a, 5, 2) outputs of the level's a anchors."""
         weight, bias = self.mixed()
-        heads = list(self.heads.values())
+        heads = [cast("nn.Linear", head) for head in self.heads.values()]
         with torch.autocast(self.cross.device.type, enabled=False):
             kernel = torch.cat([h.weight @ weight[i] for i, h in enumerate(heads)])
             shift = torch.cat([h.weight @ bias[i] + h.bias for i, h in enumerate(heads)])
         out = F.conv2d(x, kernel[..., None, None], shift).permute(0, 2, 3, 1)
-        logits, boxes, points = out.split([h.out_features for h in heads], dim=-1)
+        logits, boxes, points = torch.split(out, [h.out_features for h in heads], dim=-1)
         n = len(x)
         return logits.reshape(n, -1, 2), boxes.reshape(n, -1, 4), points.reshape(n, -1, 5, 2)
 
@@ -317,7 +305,8 @@ class Branches(nn.Module):
     def angles(self, x: Tensor) -> Tensor:
         """Bin logits (N, a, 3, 66) of the level's anchors."""
         out: Tensor = self.pose(self.pose_features(x))
-        out = out.unflatten(1, (3, ANCHORS, BINS)).permute(0, 4, 5, 2, 1, 3)
+        n, _, height, width = out.shape
+        out = out.view(n, 3, ANCHORS, BINS, height, width).permute(0, 4, 5, 2, 1, 3)
         return out.flatten(1, 3)
 
 
@@ -335,11 +324,15 @@ class MOS(System):
         self.pyramid = Pyramid(self.backbone.channels, c.fpn, c.deformable)
         self.context = nn.ModuleList(SSH(c.fpn, c.deformable) for _ in STRIDES)
         self.branches = nn.ModuleList(Branches(c.fpn, c.pose_hidden) for _ in STRIDES)
+        self.refiner = PointRefiner().requires_grad_(False) if c.refine else None  # trained apart, on crops
 
     @classmethod
     def preprocess_for(cls, config: MOSConfig) -> Preprocess:
         """Whole photos of any size, BGR, 0–255 minus the ImageNet mean."""
         return Preprocess(size=0, template="", colour="BGR", scale=1.0, mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0))
+
+    def _branches(self) -> list[Branches]:
+        return [cast("Branches", branch) for branch in self.branches]
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The three levels (N, fpn, ceil(H / stride), ceil(W / stride)) the branches read."""
@@ -349,9 +342,10 @@ class MOS(System):
     def forward(self, images: Tensor) -> Predictions:
         """(N, 3, H, W) normalised images (see `preprocess`) to raw predictions for every anchor."""
         levels = self.features(images)
-        detections = [branch.detection(x) for branch, x in zip(self.branches, levels)]
+        branches = self._branches()
+        detections = [branch.detection(x) for branch, x in zip(branches, levels)]
         logits, boxes, points = (torch.cat(parts, dim=1) for parts in zip(*detections))
-        angles = torch.cat([branch.angles(x) for branch, x in zip(self.branches, levels)], dim=1)
+        angles = torch.cat([branch.angles(x) for branch, x in zip(branches, levels)], dim=1)
         return Predictions(logits, boxes, points, angles)
 
     def angles_at(self, level: int, features: Tensor, image: Tensor, cell: Tensor, anchor: Tensor) -> Tensor:
@@ -360,21 +354,18 @@ class MOS(System):
         The pose heads hold half of the network's arithmetic and are needed for a handful of anchors: their 3×3
         neighbourhoods are gathered (`image`, `cell` (row · width + column), `anchor`: all (K,)) and only these run.
         """
-        branch = self.branches[level]
-        assert isinstance(branch, Branches)
+        branch = self._branches()[level]
         height, width = features.shape[-2:]
         steps = torch.arange(3, device=cell.device)
         rows = (cell // width)[:, None, None] + steps[:, None]
         columns = (cell % width)[:, None, None] + steps
-        rows, columns = torch.broadcast_tensors(rows, columns)
         patches = F.pad(features, (1, 1, 1, 1))[image[:, None, None], :, rows, columns].permute(0, 3, 1, 2)
         inside = (rows > 0) & (rows <= height) & (columns > 0) & (columns <= width)
+        first = cast("nn.Conv2d", branch.pose[0])
         stitched = branch.pose_features(patches) * inside[:, None]
-        conv, *rest = branch.pose
-        out = F.conv2d(stitched, conv.weight, conv.bias, groups=conv.groups)
-        for layer in rest:
-            out = layer(out)
-        bins = out.flatten(1).unflatten(1, (3, ANCHORS, BINS))[torch.arange(len(cell)), :, anchor]
+        out = F.conv2d(stitched, first.weight, first.bias, groups=first.groups)
+        out = branch.pose[1:](out)
+        bins = out.view(-1, 3, ANCHORS, BINS)[torch.arange(len(cell), device=cell.device), :, anchor]
         return expected_angle(bins, centre=self.config.bin_centre)
 
     @torch.inference_mode()
@@ -398,8 +389,14 @@ class MOS(System):
         threshold: float = 0.5,
         min_size: float = 12,
         max_side: int = 1280,
+        refine: bool = True,
     ) -> list[list[Face]]:
-        """`detect` for several photos; those of equal size (video frames) run together."""
+        """`detect` for several photos; those of equal size (video frames) run together.
+
+        `refine=False` gives what the one-pass network says, also where there is a refiner.
+        """
+        refiner = self.refiner if refine else None
+        first = threshold if refiner is None else threshold**2  # the joint score cannot be above its root
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, image in enumerate(images):
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
@@ -407,9 +404,11 @@ class MOS(System):
             groups.setdefault(image.shape, []).append(index)
         results: list[list[Face]] = [[] for _ in images]
         for indices in groups.values():
-            candidates = self._pyramid_candidates(np.stack([images[i] for i in indices]), threshold, max_side)
+            candidates = self._pyramid_candidates(np.stack([images[i] for i in indices]), first, max_side)
             for position, index in enumerate(indices):
                 results[index] = select_faces(candidates.of_image(position), min_size)
+                if refiner is not None:
+                    results[index] = second_look(refiner, images[index], results[index], threshold)
         return results
 
     def _pyramid_candidates(self, images: NDArray[np.uint8], threshold: float, max_side: int) -> Candidates:
@@ -433,9 +432,8 @@ class MOS(System):
         levels = network.features(self.normalise(images))
         height, width = images.shape[1:3]
         found = [Candidates.none(self.device)]
-        for number, (level, features) in enumerate(zip(network.branches, levels)):
-            assert isinstance(level, Branches)
-            logits, boxes, points = level.detection(features)
+        for number, (branch, features) in enumerate(zip(network._branches(), levels)):
+            logits, boxes, points = branch.detection(features)
             scores = logits.float().softmax(-1)[..., 1]
             image, index = (scores > threshold).nonzero(as_tuple=True)
             if not len(image):
@@ -462,7 +460,8 @@ class MOS(System):
         if not self._fast:
             twin = copy.deepcopy(self)
             fuse_norms(twin)
-            self._fast.append(twin.to(memory_format=torch.channels_last))
+            twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._fast.append(twin)
         return self._fast[0]
 
     def train(self, mode: bool = True) -> Self:
@@ -475,7 +474,7 @@ class MOS(System):
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         self._fast.clear()
-        return super()._apply(*args, **kwargs)
+        return super()._apply(*args, **kwargs)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Candidates(NamedTuple):
@@ -509,7 +508,7 @@ class Candidates(NamedTuple):
         shift = torch.tensor(corner, device=self.boxes.device) + 0.5
         scale = torch.tensor(stretch, device=self.boxes.device)
         points = (self.points + shift) * scale - 0.5
-        boxes = (self.boxes.unflatten(1, (2, 2)) + shift) * scale - 0.5
+        boxes = (self.boxes.view(-1, 2, 2) + shift) * scale - 0.5
         return self._replace(points=points, boxes=boxes.flatten(1))
 
 
@@ -590,6 +589,23 @@ def plausible(boxes: NDArray[np.float32], points: NDArray[np.float32]) -> NDArra
     return np.asarray(near & uncrossed & (nose > -0.15) & (nose < 1.2) & fits, bool)
 
 
+def second_look(refiner: PointRefiner, image: NDArray[np.uint8], faces: list[Face], threshold: float) -> list[Face]:
+    """Faces with corrected points and pose; those whose joint score falls below the threshold are dropped.
+
+    The joint score is the geometric mean of detector and refiner. The second correction starts from the first, so its
+    crop is better placed.
+    """
+    for _ in range(REFINEMENTS):
+        looks = refine_points(refiner, image, [face.points5 for face in faces])
+        faces = [
+            replace(face, points5=points, pose=Pose(*(float(a) for a in angles)))
+            for face, (points, angles, _) in zip(faces, looks)
+        ]
+    joint = [float(np.sqrt(face.score * look[2])) for face, look in zip(faces, looks)] if faces else []
+    kept = [replace(face, score=score) for face, score in zip(faces, joint) if score >= threshold]
+    return sorted(kept, key=lambda face: -face.score)
+
+
 def select_faces(candidates: Candidates, min_size: float) -> list[Face]:
     """Candidates of one photo to faces: plausible landmarks, NMS, no face within a face, best score first."""
     chosen = candidates.where(candidates.sizes() >= min_size)
@@ -605,259 +621,8 @@ def select_faces(candidates: Candidates, min_size: float) -> list[Face]:
     return faces
 
 
-# --- training ---------------------------------------------------------------------------------------------------
-
-
-class Targets(NamedTuple):
-    """What every anchor of a batch should say.
-
-    `positive` and `negative` (N, A) bool (ignored anchors are neither); `face` (N, A) index of the matched label row.
-    """
-
-    positive: Tensor
-    negative: Tensor
-    face: Tensor
-
-
-def match_anchors(anchors: Tensor, faces: Tensor, *, positive: float = 0.35, forced: float = 0.2) -> Targets:
-    """Assign label rows `faces` (N, M, 18) (see `data.detection`) to (A, 4) anchors, as RetinaFace does.
-
-    An anchor is positive when its best IoU reaches `positive`; every face whose best IoU reaches `forced` keeps that
-    anchor. Anchors on ignored faces, or somewhat larger and around one, are no negatives.
-    """
-    boxes, label = faces[..., BOX], faces[..., LABEL]
-    corners = to_corners(anchors)
-    overlap = iou(corners, boxes)
-    wanted, ignored = (label == FACE) | (label == BOX_ONLY), label == IGNORED
-    candidate = overlap.masked_fill(~wanted[:, None], -1)
-    best, index = candidate.max(-1)
-    best_anchor_iou, best_anchor = candidate.max(1)
-    image, face = (best_anchor_iou >= forced).nonzero(as_tuple=True)
-    best[image, best_anchor[image, face]] = 2
-    index[image, best_anchor[image, face]] = face
-    box_area, anchor_area = area(boxes)[:, None], anchors[:, 2:].prod(-1)[:, None]
-    swallowed = intersection(corners, boxes) > 0.5 * box_area
-    alike = (box_area < anchor_area) & (anchor_area < SPARED_AREA * box_area)
-    spared = (((overlap > forced) | (swallowed & alike)) & ignored[:, None]).any(-1)
-    is_positive = best >= positive
-    return Targets(is_positive, ~is_positive & ~spared, index)
-
-
-def stitch(images: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-    """2×2 mosaics of half-size images: mosaic i shows images i, i+1, i+2, i+3 (cyclic). (Stitcher, Chen et al. 2020)
-
-    `images` (N, 3, S, S), `faces` (N, M, 18); labels move along, and faces are half as large.
-    """
-    side = images.shape[-1] // 2
-    small = F.interpolate(images.float(), size=(side, side), mode="area").to(images.dtype)
-    canvas = torch.empty_like(images)
-    labels = []
-    for quarter, (row, column) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
-        canvas[..., row * side : (row + 1) * side, column * side : (column + 1) * side] = small.roll(-quarter, 0)
-        moved = faces.roll(-quarter, 0).clone()
-        for part, count in ((BOX, 2), (POINTS, 5)):
-            shift = torch.tensor([column * side, row * side] * count, device=faces.device)
-            moved[..., part] = (moved[..., part] + 0.5) / 2 - 0.5 + shift
-        labels.append(moved)
-    return canvas, torch.cat(labels, dim=1)
-
-
-def to_input(images: Tensor) -> Tensor:
-    """(N, 3, H, W) uint8 RGB tensors to the network's input."""
-    mean = torch.tensor(MOS.preprocess_for(MOSConfig()).mean, device=images.device).view(1, 3, 1, 1)
-    return (images.flip(1).float() - mean).contiguous(memory_format=torch.channels_last)
-
-
-class MOSTraining(Training):
-    """Multi-task losses of MOS.
-
-    Class cross entropy with hard negatives (7 : 1), SmoothL1 on boxes and points, cross entropy over angle bins plus
-    squared error of the expected angle (Hopenet). `uncertainty` weights the four tasks by learned variances (UML);
-    `feedback` makes the next batch 2×2 mosaics when small faces contributed little to the box loss (OFS). `beta` is
-    where SmoothL1 turns from squared to linear. Hard negatives are at least `least_negatives` a picture so that empty
-    pictures teach as well, which RetinaFace's rule does not provide.
-    """
-
-    def __init__(
-        self,
-        model: MOS,
-        *,
-        lr: float = 1e-3,
-        weight_decay: float = 5e-4,
-        uncertainty: bool = True,
-        feedback: bool = True,
-        pose: bool = True,
-        beta: float = 1.0,
-        angle_weight: float = 0.005,
-        negatives: int = 7,
-        least_negatives: int = 32,
-        small: float = 32.0,
-        small_share: float = 0.1,
-    ) -> None:
-        self.model: MOS = model
-        self.balance = TaskBalance(uncertainty)
-        self.lr, self.weight_decay = lr, weight_decay
-        self.feedback, self.pose, self.beta, self.angle_weight = feedback, pose, beta, angle_weight
-        self.negatives, self.least_negatives = negatives, least_negatives
-        self.small, self.small_share = small, small_share
-        self.bin_centre = bool(model.config.bin_centre)
-        self.small_faces_lack = False
-
-    def modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "balance": self.balance}
-
-    def optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        """AdamW for both network and task weights; vectors (norms, biases, cross-stitch) do not decay."""
-        matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        vectors = [p for p in self.model.parameters() if p.ndim <= 1] + list(self.balance.parameters())
-        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        return {"model": torch.optim.AdamW(groups, lr=self.lr)}
-
-    def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
-        images, faces = batch["image"], batch["faces"].float()
-        stitched = self.feedback and self.small_faces_lack
-        if stitched:
-            images, faces = stitch(images, faces)
-        predictions = self.model(to_input(images))
-        with torch.autocast(images.device.type, enabled=False):
-            losses, share = self.losses(predictions, faces, images.shape[-2:])
-            total = self.balance(losses)
-        update("model", total)
-        self.small_faces_lack = share < self.small_share
-        scales = {f"weight/{k}": v for k, v in self.balance.weights().items()}
-        return {"loss": total.detach(), **{k: v.detach() for k, v in losses.items()}, **scales, "stitched": stitched}
-
-    def losses(self, predictions: Predictions, faces: Tensor, size: torch.Size) -> tuple[dict[str, Tensor], float]:
-        """The four task losses, and the share of small faces in the box loss.
-
-        `faces` (N, M, 18) for images of `size` (H, W). Sums over anchors are divided by the number of positives.
-        """
-        anchors = make_anchors(size[0], size[1], STRIDES, ANCHOR_SIZES, device=faces.device)
-        targets = match_anchors(anchors, faces)
-        image, index = targets.positive.nonzero(as_tuple=True)
-        rows, priors = faces[image, targets.face[image, index]], anchors[index]
-        count = max(1, len(image))
-        box_error = F.smooth_l1_loss(
-            predictions.boxes[image, index].float(),
-            encode_boxes(rows[:, BOX], priors),
-            reduction="none",
-            beta=self.beta,
-        ).sum(-1)
-        complete = rows[:, LABEL] == FACE
-        points = encode_points(rows[:, POINTS].unflatten(1, (5, 2)), priors)
-        point_error = F.smooth_l1_loss(
-            predictions.points[image, index].float(), points, reduction="none", beta=self.beta
-        ).sum((1, 2))
-        losses = {
-            "class": self._class_loss(predictions.logits.float(), targets) / count,
-            "box": box_error.sum() / count,
-            "points": point_error[complete].sum() / max(1, int(complete.sum())),
-        }
-        if self.pose:
-            losses["pose"] = self._pose_loss(predictions.angles[image, index].float()[complete], rows[complete, POSE])
-        small = (rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1]) < self.small**2
-        share = float((box_error[small].sum() / box_error.sum().clamp(min=1e-9)).detach())
-        return losses, share
-
-    def _class_loss(self, logits: Tensor, targets: Targets) -> Tensor:
-        loss = F.cross_entropy(logits.transpose(1, 2), targets.positive.long(), reduction="none")
-        hardest = loss.masked_fill(~targets.negative, 0).sort(dim=1, descending=True).values
-        allowed = (self.negatives * targets.positive.sum(1)).clamp(min=self.least_negatives)
-        rank = torch.arange(hardest.shape[1], device=hardest.device)
-        return loss[targets.positive].sum() + hardest[rank < allowed[:, None]].sum()
-
-    def _pose_loss(self, bins: Tensor, pose: Tensor) -> Tensor:
-        """`bins` (K, 3, 66) logits, `pose` (K, 3) in `face.Pose`'s signs; mean over faces, sum over angles."""
-        if not len(bins):
-            return bins.sum()
-        angle = (pose * pose.new_tensor([-1, 1, 1])).clamp(LOWEST_ANGLE, -LOWEST_ANGLE - 0.01)
-        wanted = ((angle - LOWEST_ANGLE) / BIN_DEGREES).long()
-        entropy = F.cross_entropy(bins.flatten(0, 1), wanted.flatten(), reduction="sum")
-        squared = (expected_angle(bins, centre=self.bin_centre) - angle).square().sum()
-        return (entropy + self.angle_weight * squared) / len(bins)
-
-    def validate(self, batch: Batch) -> Mapping[str, float]:
-        """Recall and false alarms at the default threshold, point error (share of the eye distance), pose error."""
-        found = self.model.detect_batch(_pictures(batch["image"]))
-        tallies = [tally(f, rows.cpu().numpy()) for f, rows in zip(found, batch["faces"].float())]
-        large = np.concatenate([t.sizes >= 20 for t in tallies])
-        hit = np.concatenate([t.found for t in tallies])
-        clear = np.concatenate([t.eye_distance >= 24 for t in tallies])
-        point_error = np.concatenate([t.point_error for t in tallies])
-        return {
-            "recall": float(hit[large].mean()) if large.any() else float("nan"),
-            "false_alarms": float(np.mean([t.false_alarms for t in tallies])),
-            "point_error": float(point_error[clear].mean()) if clear.any() else float("nan"),
-            "pose_error": float(np.concatenate([t.pose_error for t in tallies]).mean()) if hit.any() else float("nan"),
-        }
-
-    def sample(self, batch: Batch) -> NDArray[np.uint8]:
-        """The batch's scenes with what the detector finds."""
-        pictures = _pictures(batch["image"])[:12]
-        drawn = [draw_faces(p, f) for p, f in zip(pictures, self.model.detect_batch(pictures))]
-        rows = [np.concatenate(drawn[i : i + 4], axis=1) for i in range(0, len(drawn) - len(drawn) % 4, 4)]
-        return np.concatenate(rows or [np.concatenate(drawn, axis=1)])
-
-
-class TaskBalance(nn.Module):
-    """Sum of task losses weighted by learned uncertainty (Kendall et al. 2018), or by RetinaFace's fixed weights.
-
-    With s_k = log σ_k²: exp(−s_k)·L_k for classification, half of it for regression, plus s_k / 2.
-    """
-
-    FIXED: ClassVar[dict[str, float]] = {"class": 1.0, "box": 2.0, "points": 1.0, "pose": 1.0}
-    REGRESSION = ("box", "points")
-
-    def __init__(self, learned: bool) -> None:
-        super().__init__()
-        self.learned = learned
-        self.log_variance = nn.ParameterDict({k: nn.Parameter(torch.zeros(())) for k in self.FIXED} if learned else {})
-
-    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        if not self.learned:
-            return torch.stack([self.FIXED[k] * loss for k, loss in losses.items()]).sum()
-        terms = []
-        for key, loss in losses.items():
-            s = self.log_variance[key]
-            terms.append((0.5 if key in self.REGRESSION else 1.0) * (-s).exp() * loss + s / 2)
-        return torch.stack(terms).sum()
-
-    def weights(self) -> dict[str, float]:
-        """exp(−s_k) of every task; empty with fixed weights."""
-        return {k: float((-s.detach()).exp()) for k, s in self.log_variance.items()}
-
-
-def _pictures(images: Tensor) -> list[NDArray[np.uint8]]:
-    return list(images.permute(0, 2, 3, 1).cpu().numpy())
-
-
-def draw_faces(image: NDArray[np.uint8], faces: Sequence[Face]) -> NDArray[np.uint8]:
-    """A copy of an RGB picture with boxes, points and scores drawn in."""
-    out = np.ascontiguousarray(image).copy()
-    thickness = max(1, round(max(out.shape) / 600))
-    for face in faces:
-        x0, y0, x1, y1 = (round(float(v)) for v in face.box)
-        cv2.rectangle(out, (x0, y0), (x1, y1), (40, 220, 40), thickness)
-        for x, y in face.points5:
-            cv2.circle(out, (round(float(x)), round(float(y))), thickness, (255, 230, 0), -1)
-        cv2.putText(out, f"{face.score:.2f}", (x0, y0 - 2), cv2.FONT_HERSHEY_SIMPLEX, 0.35 * thickness, (255, 255, 0))
-    return out
-
-
 # --- published checkpoints --------------------------------------------------------------------------------------
 
-_RENAMED = (
-    (r"body\.feature_2\.(.+)", r"backbone.stages.0.\1"),
-    (r"body\.feature_4\.(.+)", r"backbone.stages.1.\1"),
-    (r"body\.feature_6\.(.+)", r"backbone.stages.2.\1"),
-    (r"body\.conv1\.(.+)", r"backbone.stages.0.0.\1"),
-    (r"body\.stage2\.(\d+)\.(.+)", lambda m: f"backbone.stages.0.{int(m[1]) + 1}.{m[2]}"),
-    (r"body\.stage3\.(.+)", r"backbone.stages.1.\1"),
-    (r"body\.stage4\.(.+)", r"backbone.stages.2.\1"),
-    (r"fpn\.output(\d)\.(.+)", lambda m: f"pyramid.lateral.{int(m[1]) - 1}.{m[2]}"),
-    (r"fpn\.merge(\d)\.(.+)", lambda m: f"pyramid.merge.{int(m[1]) - 1}.{_deformable(m[2])}"),
-    (r"ssh(\d)\.(\w+)\.(.+)", lambda m: f"context.{int(m[1]) - 1}.{_SSH_NAMES[m[2]]}.{_deformable(m[3])}"),
-)
 _SSH_NAMES = {
     "conv3X3": "conv3",
     "conv5X5_1": "trunk5",
@@ -865,6 +630,18 @@ _SSH_NAMES = {
     "conv7X7_2": "trunk7",
     "conv7x7_3": "conv7",
 }
+_RENAMED: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
+    (r"body\.feature_2\.(.+)", lambda m: f"backbone.stages.0.{m[1]}"),
+    (r"body\.feature_4\.(.+)", lambda m: f"backbone.stages.1.{m[1]}"),
+    (r"body\.feature_6\.(.+)", lambda m: f"backbone.stages.2.{m[1]}"),
+    (r"body\.conv1\.(.+)", lambda m: f"backbone.stages.0.0.{m[1]}"),
+    (r"body\.stage2\.(\d+)\.(.+)", lambda m: f"backbone.stages.0.{int(m[1]) + 1}.{m[2]}"),
+    (r"body\.stage3\.(.+)", lambda m: f"backbone.stages.1.{m[1]}"),
+    (r"body\.stage4\.(.+)", lambda m: f"backbone.stages.2.{m[1]}"),
+    (r"fpn\.output(\d)\.(.+)", lambda m: f"pyramid.lateral.{int(m[1]) - 1}.{m[2]}"),
+    (r"fpn\.merge(\d)\.(.+)", lambda m: f"pyramid.merge.{int(m[1]) - 1}.{_deformable(m[2])}"),
+    (r"ssh(\d)\.(\w+)\.(.+)", lambda m: f"context.{int(m[1]) - 1}.{_SSH_NAMES[m[2]]}.{_deformable(m[3])}"),
+)
 # The published forward pass stores the box branch under the class name and the reverse, before the cross-stitch.
 _STITCHES = ("BboxHead", "classhead", "LandmarkHead", "PoseHead_y", "PoseHead_p", "PoseHead_r")
 _CROSS_NAMES = ("classhead", "bboxhead", "landmarkhead", "pose_y", "pose_p", "pose_r")
@@ -886,9 +663,9 @@ def convert_published(state: Mapping[str, Any]) -> dict[str, Tensor]:
     published = {k.removeprefix("module."): v for k, v in published.items()}
     converted = {}
     for key, value in published.items():
-        for pattern, replacement in _RENAMED:
+        for pattern, rename in _RENAMED:
             if match := re.fullmatch(pattern, key):
-                converted[match.expand(replacement) if isinstance(replacement, str) else replacement(match)] = value
+                converted[rename(match)] = value
     for level in range(len(STRIDES)):
         converted |= {f"branches.{level}.{k}": v for k, v in _convert_branches(published, level).items()}
     counters = [k.replace("running_mean", "num_batches_tracked") for k in converted if k.endswith("running_mean")]

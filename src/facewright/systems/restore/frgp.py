@@ -32,6 +32,7 @@ from ...nn.stylegan2 import (
     is_clean,
     leaky,
     num_latents,
+    pixel_norm,
     resolutions,
     upsample_bilinear,
 )
@@ -68,6 +69,7 @@ class FRGPConfig:
     injection: how the decoder's features enter the generator.
     head_kernel, decoder_kernel: 3 as in the full size, or 1.
     top_tap: the decoder also sees the encoder at the highest resolution.
+    feature_norm: pixel norm in decoder and generator, for training both from scratch; published priors have none.
     residual: the generator adds to the input instead of painting the whole face.
     pyramid: 1×1 image heads on the decoder, for a pyramid loss.
     quality_head: also estimate the degradation of the input.
@@ -88,6 +90,7 @@ class FRGPConfig:
     head_kernel: int = 3
     decoder_kernel: int = 3
     top_tap: bool = False
+    feature_norm: bool = False
     residual: bool = False
     pyramid: bool = True
     quality_head: bool = False
@@ -176,7 +179,7 @@ class Decoder(nn.Module):
     With `top_tap` the last scale gets its own tap too: needed where one position stands for a patch of pixels.
     """
 
-    def __init__(self, widths: dict[int, int], kernel: int, top_tap: bool) -> None:
+    def __init__(self, widths: dict[int, int], kernel: int, top_tap: bool, feature_norm: bool) -> None:
         super().__init__()
         scales = sorted(widths)
         top = widths[scales[-1]]
@@ -186,6 +189,7 @@ class Decoder(nn.Module):
         for conv in (*self.laterals, *self.convs, *([self.top] if self.top else [])):
             init_conv(conv)
         self.pointwise = kernel == 1
+        self.feature_norm = feature_norm
 
     def forward(self, taps: list[Tensor]) -> list[Tensor]:
         """Encoder taps (S … 4) to features at 8 … S."""
@@ -197,7 +201,7 @@ class Decoder(nn.Module):
             f = upsample_bilinear(conv(f)) if self.pointwise else conv(upsample_bilinear(f))
             if self.top is not None and level == len(self.convs) - 1:
                 f = f + self.top(taps[0])
-            f = leaky(f)
+            f = pixel_norm(leaky(f)) if self.feature_norm else leaky(f)
             features.append(f)
         return features
 
@@ -271,7 +275,7 @@ class FRGP(System):
         e_width = _widths(c.encoder_widths, scales, {r: g // 2 for r, g in g_width.items()})
 
         self.encoder = Encoder(3 * c.patch**2, e_width, {"paths": c.paths, "mix": c.mix, "gate": c.gate})
-        self.decoder = Decoder(e_width, c.decoder_kernel, c.top_tap)
+        self.decoder = Decoder(e_width, c.decoder_kernel, c.top_tap, c.feature_norm)
         latents = num_latents(c.working_size) if c.latent == "w_plus" else 1
         self.to_latent = LatentHead(e_width[4], latents, c.style_dim, c.latent_rank)
         self.condition_heads = self._condition_heads(e_width, g_width)
@@ -288,6 +292,7 @@ class FRGP(System):
             equalised=False,
             injection=c.injection,
             out_channels=3 * c.patch**2,
+            feature_norm=c.feature_norm,
         )
         self.register_buffer("mean_latent", torch.zeros(c.style_dim))
         if c.latent != "z":

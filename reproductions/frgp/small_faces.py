@@ -1,0 +1,85 @@
+"""The whole pipeline on real photos made small: are the faces found, and are they better than plain enlargement?
+
+    python reproductions/frgp/small_faces.py --photos 150 --write docs/results/small-faces.md
+
+Photos of the LFW validation split are reduced until the eyes are 8, 12 or 20 pixels apart, restored with `--upscale 4`,
+and compared with the true photo at that size, inside the face oval, against Lanczos enlargement.
+Needs the labelled face collections (FACEWRIGHT_DATA).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from evaluate import shown
+
+from facewright.align import crop_face, face_mask, template_points
+from facewright.api import load_pipeline
+from facewright.data.faces import open_faces
+from facewright.io.image import read
+from facewright.metrics import psnr, ssim
+from facewright.pipelines.restore import RestoreOptions
+
+SIZE = 192
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Evaluate the pipeline on small faces.")
+    parser.add_argument("--photos", type=int, default=150)
+    parser.add_argument("--write", type=Path)
+    options = parser.parse_args()
+    start = time.perf_counter()
+    pipeline = load_pipeline()
+    collection = open_faces("lfw", "val")
+    chosen = np.random.default_rng(1).choice(collection.rows, options.photos, replace=False)
+    mask = face_mask(template_points("ffhq", SIZE), SIZE) > 0.5
+    rows = []
+    for eyes in (8, 12, 20):
+        found, gains, similar = 0, [], []
+        for row in chosen:
+            photo = collection.read(int(row))
+            points = np.asarray(collection.labels["keypoints5"][row], np.float64)
+            factor = eyes / float(np.hypot(*(points[1] - points[0])))
+            side = round(photo.shape[0] * factor)
+            small = np.asarray(cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+            result = pipeline(read(small), RestoreOptions(upscale=4, watermark=False))
+            scaled = (points + 0.5) * (4 * side / photo.shape[0]) - 0.5
+            if not any(np.hypot(*(np.array(f.face.centre) * 4 - scaled.mean(0))) < 4 * eyes for f in result.faces):
+                continue
+            found += 1
+            truth = np.asarray(cv2.resize(photo, (4 * side, 4 * side), interpolation=cv2.INTER_AREA), np.uint8)
+            views = [crop_face(p, scaled, SIZE).image for p in (truth, result.base.rgb(), result.image.rgb())]
+            plain, ours = (psnr(v, views[0], data_range=255, mask=mask) for v in views[1:])
+            gains.append(ours - plain)
+            before, after = (ssim(v, views[0], data_range=255, mask=mask) for v in views[1:])
+            similar.append(after - before)
+        worse = 100 * float(np.mean(np.array(gains) < -0.1))
+        rows.append(
+            f"| {eyes} px | {100 * found / len(chosen):.0f} % | {shown(np.array(gains), 2)} | "
+            f"{shown(np.array(similar), 3)} | {worse:.0f} % |"
+        )
+        print(rows[-1], flush=True)
+    if options.write:
+        minutes = (time.perf_counter() - start) / 60
+        lines = [
+            "# Small faces, whole pipeline",
+            "",
+            f"Made by `python reproductions/frgp/small_faces.py --photos {options.photos}` in {minutes:.0f} minutes.",
+            "LFW photos of people the weights never saw, reduced until the eyes are this far apart, restored with",
+            "`--upscale 4` and compared with the true photo inside the face oval. Gains are over Lanczos enlargement,",
+            "with 95 % bootstrap intervals; *made worse* is a PSNR loss of more than 0.1 dB.",
+            "",
+            "| between the eyes | faces found | PSNR gain (dB) | SSIM gain | made worse |",
+            "|" + " --- |" * 5,
+            *rows,
+            "",
+        ]
+        options.write.write_text("\n".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Reading the labelled collections, and the split that no person crosses."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from facewright.data.faces import data_root, is_validation, open_faces
+from facewright.errors import FacewrightError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COUNT = 40
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A collection of 40 grey pictures of 20 people; picture i has the grey level 5 i, every tenth has no face."""
+    names = [f"p{i:02d}.jpg" for i in range(COUNT)]
+    with tarfile.open(tmp_path / "lfw.tar", "w") as tar:
+        for i, name in enumerate(names):
+            buffer = io.BytesIO()
+            Image.new("RGB", (16, 12), (5 * i, 5 * i, 5 * i)).save(buffer, "JPEG", quality=95)
+            info = tarfile.TarInfo(f"lfw/{name}")
+            info.size = len(buffer.getvalue())
+            tar.addfile(info, io.BytesIO(buffer.getvalue()))
+    np.savez(
+        tmp_path / "lfw_labels.npz",
+        filename=np.array(names),
+        subject=np.array([f"person {i // 2}" for i in range(COUNT)]),
+        detected=np.arange(COUNT) % 10 != 9,
+    )
+    return tmp_path
+
+
+def test_pictures_are_read_by_row(root: Path) -> None:
+    faces = open_faces("lfw", root=root)
+    assert len(faces) == 36
+    assert 9 not in faces.rows
+    for row in (0, 7, 38):
+        picture = faces.read(row)
+        assert picture.shape == (12, 16, 3)
+        assert np.abs(picture.astype(int) - 5 * row).max() <= 2
+    assert Image.open(io.BytesIO(faces.encoded(3))).size == (16, 12)
+
+
+def test_splits_share_nobody_and_lose_nobody(root: Path) -> None:
+    whole, train, val = (open_faces("lfw", split, root) for split in (None, "train", "val"))
+    people = [{str(s) for s in part.labels["subject"][part.rows]} for part in (train, val)]
+    assert not people[0] & people[1]
+    assert sorted([*train.rows, *val.rows]) == sorted(whole.rows)
+    assert len(val) > 0
+
+
+def test_one_person_in_ten_validates_and_that_never_changes() -> None:
+    chosen = [i for i in range(5000) if is_validation(f"subject {i}")]
+    assert 430 < len(chosen) < 570
+    assert [i for i in range(30) if is_validation(f"person {i}")] == [1, 4, 8, 10, 15, 23]
+
+
+def test_root_is_the_given_one_or_the_environments(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert data_root(root) == root.resolve()
+    monkeypatch.setenv("FACEWRIGHT_DATA", str(root))
+    assert data_root() == root.resolve()
+    with pytest.raises(FacewrightError, match="FACEWRIGHT_DATA"):
+        data_root(root / "elsewhere")
+
+
+def test_absent_collections_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FACEWRIGHT_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FacewrightError, match="set FACEWRIGHT_DATA"):
+        data_root()
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["lfw", "utkface"])
+def test_real_collections(name: str, shared_dir: Path) -> None:
+    val = open_faces(name, "val", shared_dir / "data")  # type: ignore[arg-type]
+    share = len(val) / len(open_faces(name, None, shared_dir / "data"))  # type: ignore[arg-type]
+    assert 0.06 < share < 0.14
+    picture = val.read(int(val.rows[0]))
+    assert picture.shape == ((250, 250, 3) if name == "lfw" else (200, 200, 3))

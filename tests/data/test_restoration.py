@@ -1,0 +1,196 @@
+"""Pairs for restorers: reproducible, registered, honest about what the photo does not show."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.metrics import structural_similarity
+
+from facewright.align import template_points
+from facewright.data.faces import is_validation, open_faces
+from facewright.data.restoration import RestorationPairs, aligned_truth, degradation_target, luma_ssim, open_crops
+from facewright.degrade import Blur, Chain, Degradation, Noise
+from facewright.degrade.record import STEPS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import SimpleNamespace
+
+TRAIN = [s for s in (f"person {i}" for i in range(40)) if not is_validation(s)]
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> Path:
+    """Eight pictures; the first is blurred, the second grey, the third has a black corner, eyes are marked by dots."""
+    folder = tmp_path_factory.mktemp("data")
+    face = fakes.face_at((60, 60), 24, angle=10)
+    labels: dict[str, list[Any]] = {k: [] for k in ("filename", "subject", "keypoints5", "sharpness", "greyscale")}
+    with tarfile.open(folder / "lfw.tar", "w") as tar:
+        for i in range(8):
+            picture = fakes.textured(120, 120, seed=i)
+            if i == 2:
+                picture[:50, :50] = 0
+            for x, y in np.rint(face.points5[:2]).astype(int):
+                picture[y - 1 : y + 2, x - 1 : x + 2] = 255
+            buffer = io.BytesIO()
+            Image.fromarray(picture).save(buffer, "JPEG", quality=97, subsampling=0)
+            info = tarfile.TarInfo(f"lfw/{i}.jpg")
+            info.size = len(buffer.getvalue())
+            tar.addfile(info, io.BytesIO(buffer.getvalue()))
+            row = (f"{i}.jpg", TRAIN[i], face.points5, 10.0 if i == 0 else 500.0, i == 1)
+            for key, value in zip(labels, row):
+                labels[key].append(value)
+    arrays = {k: np.array(v) for k, v in labels.items()}
+    np.savez(folder / "lfw_labels.npz", detected=np.ones(8, bool), **arrays)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FACEWRIGHT_HOME", str(tmp_path))
+    return tmp_path / "data"
+
+
+def pairs(root: Path, **options: Any) -> RestorationPairs:
+    return RestorationPairs(**({"size": SIZE, "collections": {"lfw": 1.0}, "root": root} | options))
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(v, b[k]) for k, v in a.items())
+
+
+def test_only_sharp_colour_pictures_are_truths(root: Path, cache: Path) -> None:
+    crops = open_crops("lfw", "train", SIZE, root)
+    assert list(crops.rows) == [2, 3, 4, 5, 6, 7]
+    written = {p.name: p.stat().st_mtime_ns for p in cache.iterdir()}
+    again = open_crops("lfw", "train", SIZE, root)
+    assert {p.name: p.stat().st_mtime_ns for p in cache.iterdir()} == written
+    for index in range(6):
+        assert all(np.array_equal(a, b) for a, b in zip(crops.crop(index), again.crop(index)))
+        image, mask = aligned_truth(crops.collection, int(crops.rows[index]), SIZE)
+        assert np.array_equal(crops.crop(index)[0], image)
+        assert np.array_equal(crops.crop(index)[1], mask)
+
+
+def test_truth_is_aligned_to_the_template(root: Path) -> None:
+    image, _ = aligned_truth(open_faces("lfw", root=root), 4, 256)
+    for x, y in np.rint(template_points("ffhq", 256)[:2]).astype(int):
+        assert image[y - 2 : y + 3, x - 2 : x + 3].min() > 230
+
+
+def test_mask_leaves_out_what_the_photo_does_not_show(root: Path) -> None:
+    faces = open_faces("lfw", root=root)
+    image, cornered = aligned_truth(faces, 2, SIZE)
+    _, whole = aligned_truth(faces, 4, SIZE)
+    assert cornered.sum() < whole.sum() < SIZE * SIZE
+    assert image[cornered].max(1).min() > 6
+    assert whole[SIZE // 2, SIZE // 2]
+
+
+def test_a_dark_spot_inside_the_photo_is_no_missing_part(root: Path) -> None:
+    from facewright.data.restoration import _real_pixels
+
+    picture = np.full((20, 20, 3), 90, np.uint8)
+    picture[:4, :4] = 0
+    picture[10:14, 10:14] = 0
+    shown = _real_pixels(picture)
+    assert shown[:4, :4].max() == 0
+    assert shown[10:14, 10:14].min() == 255
+
+
+def test_a_pair_is_a_function_of_seed_and_index(root: Path) -> None:
+    a, b, other = pairs(root, seed=1), pairs(root, seed=1), pairs(root, seed=2)
+    first = [a[i] for i in range(6)]
+    assert all(same(first[i], b[i]) for i in reversed(range(6)))
+    assert not any(same(x, y) for x, y in zip(first, first[1:]))
+    assert not any(same(first[i], other[i]) for i in range(6))
+
+
+def test_shapes_and_types(root: Path) -> None:
+    data = pairs(root, length=12)
+    item = data[3]
+    assert len(data) == 12
+    for key in ("lq", "hq"):
+        assert (item[key].shape, item[key].dtype) == ((SIZE, SIZE, 3), torch.uint8)
+    assert (item["mask"].shape, item["mask"].dtype) == ((1, SIZE, SIZE), torch.bool)
+    assert (item["degradation"].shape, item["degradation"].dtype) == ((6,), torch.float32)
+    assert torch.isfinite(item["degradation"]).all()
+
+
+def test_clean_preset_is_the_identity_and_says_so(root: Path) -> None:
+    item = pairs(root, presets={"clean": 1.0}, jitter=0.0, flip=False)[0]
+    assert torch.equal(item["lq"], item["hq"])
+    assert item["degradation"].tolist() == pytest.approx([0, 0, 0, 0, 1, 1], abs=1e-4)
+
+
+def test_presets_are_drawn_by_their_shares(root: Path) -> None:
+    data = pairs(root, presets={"clean": 1.0, "severe": 3.0}, jitter=0.0)
+    clean = np.mean([torch.equal(item["lq"], item["hq"]) for item in (data[i] for i in range(80))])
+    assert 0.1 < clean < 0.42
+
+
+def test_flips_and_jitter_move_picture_and_mask_together(root: Path) -> None:
+    plain = {row: open_crops("lfw", "train", SIZE, root).crop(row) for row in range(6)}
+    flipped = 0
+    for i in range(12):
+        item = pairs(root, presets={"clean": 1.0}, jitter=0.0)[i]
+        image, mask = item["hq"].numpy(), item["mask"][0].numpy()
+        straight = any(np.array_equal(image, a) and np.array_equal(mask, b) for a, b in plain.values())
+        mirrored = any(
+            np.array_equal(image[:, ::-1], a) and np.array_equal(mask[:, ::-1], b) for a, b in plain.values()
+        )
+        assert straight or mirrored
+        flipped += mirrored
+    assert 1 <= flipped <= 11
+    moved = [pairs(root, presets={"clean": 1.0}, jitter=1.0, flip=False)[i] for i in range(4)]
+    assert not any(np.array_equal(m["hq"].numpy(), a) for m in moved for a, _ in plain.values())
+    assert all(m["hq"].numpy()[m["mask"][0].numpy()].max(1).min() > 0 for m in moved)
+
+
+def test_degradation_target_is_in_the_stated_units() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(40, 200, (32, 32, 3)).astype(np.uint8)
+    mask = np.zeros((32, 32), bool)
+    mask[:, 8:] = True
+    degraded = truth.copy()
+    degraded[:, 8:] += 10
+    degraded[:, :8] = 0  # does not count
+    blur = Blur("aniso", 21, 2.0, 8.0, 0.3)
+    chain = Chain(STEPS, blur=blur, factor=4.0, noise=Noise(5.0, 1), jpeg=70)
+    values = degradation_target(Degradation("x", (32, 32), chain), degraded, truth, mask)
+    assert values[:5] == pytest.approx([np.log1p(4.0), 2.0, 0.2, 0.6, 20 * np.log10(25.5) / 50], rel=1e-5)
+    nothing = degradation_target(Degradation("x", (32, 32), Chain(STEPS, factor=0.8)), truth, truth, mask)
+    assert nothing == pytest.approx([0, 0, 0, 0, 1, 1], abs=1e-5)
+
+
+def test_estimate_and_target_speak_of_the_same_units() -> None:
+    from facewright.systems.restore.frgp import decode_estimate
+
+    truth = np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8)
+    degraded = cv2.GaussianBlur(truth, (0, 0), 1)
+    chain = Chain(STEPS, blur=Blur("iso", 21, 3.0, 3.0, 0.0), factor=2.5, noise=Noise(12.0, 1), jpeg=64)
+    target = degradation_target(Degradation("x", (32, 32), chain), degraded, truth, np.ones((32, 32), bool))
+    (estimate,) = decode_estimate(torch.from_numpy(target)[None])
+    assert (estimate.blur_sigma, estimate.downscale) == pytest.approx((3.0, 2.5), rel=1e-5)
+    assert (estimate.noise_sigma, estimate.jpeg_quality) == pytest.approx((12.0, 64.0), rel=1e-5)
+    error = ((degraded.astype(float) - truth) ** 2).mean()
+    assert estimate.psnr == pytest.approx(10 * np.log10(255**2 / error), rel=1e-4)
+
+
+def test_ssim_is_the_known_one(astronaut: np.ndarray) -> None:
+    a = astronaut[100:228, 150:278]
+    b = cv2.GaussianBlur(a, (0, 0), 2)
+    everywhere = np.ones(a.shape[:2], bool)
+    grey = [cv2.cvtColor(v, cv2.COLOR_RGB2GRAY) for v in (a, b)]
+    expected = structural_similarity(*grey, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    assert luma_ssim(a, b, everywhere) == pytest.approx(expected, abs=0.01)
+    assert luma_ssim(a, a, everywhere) == pytest.approx(1, abs=1e-5)
+    assert luma_ssim(a, b, np.zeros_like(everywhere)) == 1.0

@@ -1,0 +1,103 @@
+"""Films through the restore pipeline: the options that apply, what is refused, what is reported."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+import pytest
+
+from facewright.errors import OutputError, UsageError
+from facewright.pipelines.film import restore_video
+from facewright.pipelines.restore import RestoreOptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import SimpleNamespace
+
+FRAMES, HEIGHT, WIDTH = 5, 96, 128
+
+
+@pytest.fixture
+def source(tmp_path: Path, fakes: SimpleNamespace) -> Path:
+    path = tmp_path / "in.mkv"
+    picture = fakes.textured(HEIGHT, WIDTH)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"crf": "6", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for _ in range(FRAMES):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode(None))
+    return path
+
+
+def frames(path: Path) -> np.ndarray:
+    with av.open(str(path)) as film:
+        return np.stack([f.to_ndarray(format="rgb24") for f in film.decode(video=0)]).astype(int)
+
+
+def restored(source: Path, pipeline: Any, **options: Any) -> np.ndarray:
+    target = source.with_name("out.mkv")
+    restore_video(source, target, pipeline, RestoreOptions(**options), overwrite=True)
+    return frames(target)
+
+
+def test_face_changes_and_background_does_not(source: Path, fakes: SimpleNamespace) -> None:
+    before = frames(source)
+    after = restored(source, fakes.pipeline(fakes.face_at((64, 48), 22)))
+    assert after.shape == before.shape
+    change = np.abs(after - before).mean((0, 3))
+    assert change[40:56, 56:72].mean() > 10
+    assert change[:, :8].mean() < 2  # the encoder's own noise
+
+
+def test_dials_reach_the_film(source: Path, fakes: SimpleNamespace) -> None:
+    face = fakes.face_at((64, 48), 22, score=0.7)
+    pipeline = fakes.pipeline(face)
+    plain = restored(source, pipeline)
+    for options in ({"strength": 0.3}, {"fidelity": 0.2}, {"min_score": 0.8}):
+        assert np.abs(restored(source, pipeline, **options) - plain)[:, 40:56, 56:72].mean() > 4, options
+    assert restored(source, pipeline, upscale=2).shape == (FRAMES, 2 * HEIGHT, 2 * WIDTH, 3)
+    pipeline.restorer.seen.clear()
+    restored(source, pipeline, seed=9)
+    assert {seed for _, _, seed in pipeline.restorer.seen} == {9}
+    assert pipeline.restorer.seed is None
+
+
+def test_good_faces_are_left_alone_unless_forced(source: Path, fakes: SimpleNamespace) -> None:
+    pipeline = fakes.pipeline(fakes.face_at((64, 48), 22), ssim=0.97)
+    report = restore_video(source, source.with_name("a.mkv"), pipeline)
+    assert (report.people[0].restored, report.people[0].skipped) == (0, {"already good, quality 97": FRAMES})
+    assert pipeline.restorer.seen == []
+    forced = restore_video(source, source.with_name("b.mkv"), pipeline, RestoreOptions(force=True))
+    assert forced.people[0].restored == FRAMES
+
+
+def test_report_is_json_and_counts(source: Path, fakes: SimpleNamespace) -> None:
+    seen: list[int] = []
+    pipeline = fakes.pipeline(fakes.face_at((64, 48), 22))
+    report = restore_video(
+        source, source.with_name("out.mkv"), pipeline, progress=lambda done, total: seen.append(done)
+    )
+    data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert data["summary"] == f"{FRAMES} frames, 1 of 1 faces restored"
+    assert data["people"][0]["frames"] == FRAMES
+    assert data["models"] == ["fake-detector", "fake-restorer"]
+    assert seen[-1] == FRAMES
+
+
+@pytest.mark.parametrize("options", [{"faces": (0,)}, {"skip": (0,)}, {"points": ((1, 1),)}])
+def test_faces_cannot_be_picked_in_a_film(source: Path, options: dict[str, Any], fakes: SimpleNamespace) -> None:
+    with pytest.raises(UsageError, match="max-faces"):
+        restore_video(source, source.with_name("out.mkv"), fakes.pipeline(), RestoreOptions(**options))
+    assert not source.with_name("out.mkv").exists()
+
+
+def test_existing_output_is_kept(source: Path, fakes: SimpleNamespace) -> None:
+    target = source.with_name("out.mkv")
+    target.write_bytes(b"mine")
+    with pytest.raises(OutputError):
+        restore_video(source, target, fakes.pipeline())
+    assert target.read_bytes() == b"mine"

@@ -1,0 +1,194 @@
+"""What must hold for every registered system; new ones are tested here without a line of test code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from facewright.systems.base import Detector, Embedder, Restorer, System, system_class
+from facewright.weights.card import Card, cards
+
+ROOT = Path(__file__).parents[1]
+SLUGS = list(cards())
+TASKS = {"detect": Detector, "restore": Restorer, "recognise": Embedder}
+
+EXTRA_OUTPUTS: dict[str, dict[str, Any]] = {"frgp": {"return_aux": True}}
+"""Arguments with which a system also returns what only its losses see."""
+
+UNTRAINED: dict[str, tuple[str, ...]] = {}
+"""Parameters that get no gradient at the start, with the reason as a comment."""
+
+
+@pytest.fixture(params=SLUGS)
+def slug(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def card(slug: str) -> Card:
+    return cards()[slug]
+
+
+_built: dict[str, System] = {}
+
+
+@pytest.fixture
+def model(slug: str) -> System:
+    """The shipped size with fresh weights, built once, in training mode."""
+    if slug not in _built:
+        torch.manual_seed(0)
+        cls = system_class(slug)
+        _built[slug] = cls(cls.preset("compact"))
+    return _built[slug].train()
+
+
+def batch(model: System, count: int = 2) -> Tensor:
+    """Random pictures through the input contract; odd sizes where any size goes."""
+    record = model.preprocess
+    shape = (record.size, record.size) if record.size else (97, 131)
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *shape, 3), dtype=np.uint8)
+    return model.normalise(pixels)
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """All floating tensors of a nested output."""
+    if isinstance(value, Tensor):
+        return [value] if value.is_floating_point() else []
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [t for part in value for t in tensors(part)] if isinstance(value, list | tuple) else []
+
+
+def outputs(model: System, x: Tensor) -> list[Tensor]:
+    return tensors(model(x, **EXTRA_OUTPUTS.get(model.slug, {})))
+
+
+def test_card_is_complete(card: Card) -> None:
+    for field in ("name", "task", "title", "authors", "url", "summary", "faithful", "bias"):
+        assert getattr(card, field).strip(), field
+    assert card.limits
+    assert card.url.startswith("https://")
+    assert 1990 < card.year < 2100
+    for checkpoint in card.checkpoints:
+        assert len(checkpoint.sha256) == 64
+        assert checkpoint.size_bytes > 0
+        assert checkpoint.licence
+        assert checkpoint.training_data
+        assert bool(checkpoint.file) != bool(checkpoint.repo_id)
+
+
+def test_class_is_the_cards(slug: str) -> None:
+    cls = system_class(slug)
+    assert cls.slug == slug
+    assert cls.card() is cards()[slug]
+
+
+def test_task_protocol_is_kept(card: Card, model: System) -> None:
+    assert isinstance(model, TASKS[card.task])
+
+
+def test_full_size_can_be_built(slug: str, model: System) -> None:
+    with torch.device("meta"):
+        full = system_class(slug)()
+    assert sum(p.numel() for p in full.parameters()) > sum(p.numel() for p in model.parameters())
+
+
+def test_configuration_survives_json(model: System) -> None:
+    import json
+
+    described = json.loads(json.dumps(model.describe()))
+    with torch.device("meta"):
+        assert type(model).from_config(described["config"]).config == model.config
+
+
+def test_every_parameter_gets_a_gradient(model: System) -> None:
+    model.zero_grad()
+    loss = torch.stack([(t - 0.3).square().mean() for t in outputs(model, batch(model))]).sum()
+    assert torch.isfinite(loss)
+    loss.backward()
+    allowed = UNTRAINED.get(model.slug, ())
+    silent = [
+        name
+        for name, p in model.named_parameters()
+        if p.requires_grad and name not in allowed and (p.grad is None or not p.grad.any())
+    ]
+    model.zero_grad()
+    assert silent == []
+
+
+def test_bfloat16_stays_finite_and_near(model: System) -> None:
+    model.eval()
+    x = batch(model, 1)
+    with torch.inference_mode():
+        exact = outputs(model, x)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = outputs(model, x)
+    for a, b in zip(exact, rough):
+        assert torch.isfinite(b).all()
+        assert (a - b.float()).abs().mean() < 0.1 * (a.abs().mean() + 1)
+
+
+def test_batch_equals_single_pictures(model: System) -> None:
+    model.eval()
+    x = batch(model, 2)
+    with torch.inference_mode():
+        together, alone = outputs(model, x), outputs(model, x[1:])
+    for a, b in zip(together, alone):
+        if len(a) == 2:
+            assert (a[1:] - b).abs().max() < 1e-4 * max(1.0, float(b.abs().max()))
+
+
+def test_saved_and_loaded_network_is_the_same(model: System, tmp_path: Path) -> None:
+    loaded = type(model).from_pretrained(model.save_pretrained(tmp_path / "m"))
+    assert loaded.config == model.config
+    state = loaded.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+def test_embedded_weights_load(card: Card) -> None:
+    if not card.checkpoints:
+        pytest.skip("no trained weights in this checkout")
+    for checkpoint in card.checkpoints:
+        model = system_class(card.slug).from_pretrained(checkpoint.name)
+        assert model.weights_sha256 == checkpoint.sha256
+        assert sum(v.numel() for v in model.state_dict().values()) == checkpoint.parameters
+        assert model.preprocess == checkpoint.preprocess
+        assert all(torch.isfinite(v).all() for v in model.state_dict().values() if v.is_floating_point())
+
+
+# --- proof
+
+
+def test_there_is_a_test_file(card: Card) -> None:
+    assert (ROOT / "tests" / "systems" / card.task / f"test_{card.slug}.py").is_file()
+
+
+def test_parity_with_published_code_or_a_reason(card: Card) -> None:
+    assert card.parity or "not public" in card.faithful
+
+
+@pytest.mark.shared
+def test_parity_vectors_exist(card: Card, shared_dir: Path) -> None:
+    for name in card.parity:
+        assert (shared_dir / "parity" / f"{name.removesuffix('.npz')}.npz").is_file(), name
+
+
+def test_reproduction_or_a_reason(card: Card) -> None:
+    if not (ROOT / "reproductions").is_dir():
+        pytest.skip("reproductions are not part of this installation")
+    if card.reproduction:
+        assert any((ROOT / card.reproduction).iterdir())
+    else:
+        assert "not public" in card.faithful
+
+
+def test_recipe_of_every_checkpoint_is_there(card: Card) -> None:
+    if not (ROOT / "recipes").is_dir():
+        pytest.skip("recipes are not part of this installation")
+    for checkpoint in card.checkpoints:
+        assert (ROOT / checkpoint.recipe).is_file()
