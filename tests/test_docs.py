@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -206,10 +207,11 @@ def test_members_of_the_reference_exist(page):
 
 
 def resolves(name: str) -> bool:
-    if importlib.util.find_spec(name.rpartition(".")[0]) is None:
+    parent, _, member = name.rpartition(".")
+    try:
+        return hasattr(importlib.import_module(parent), member) or bool(importlib.util.find_spec(name))
+    except ModuleNotFoundError:
         return False
-    module, _, member = name.rpartition(".")
-    return hasattr(importlib.import_module(module), member) or importlib.util.find_spec(name) is not None
 
 
 # --- examples ---------------------------------------------------------------------------------------------------------
@@ -239,6 +241,11 @@ def run_as_module(source: str, name: str, monkeypatch: pytest.MonkeyPatch) -> Mo
     return module
 
 
+def named(entry: str) -> Any:
+    module, _, name = entry.partition(":")
+    return getattr(sys.modules[module], name)
+
+
 def training_batch(size: int, count: int = 2) -> dict:
     import torch
 
@@ -254,13 +261,15 @@ def test_the_worked_example_of_a_new_system_works(monkeypatch, tmp_path):
     from facewright.training.trainer import Recipe, build_config
 
     page = ROOT / "CONTRIBUTING.md"
-    module = run_as_module(fences(page, "python")[0], "facewright.systems.restore.plain", monkeypatch)
+    network, training_module = fences(page, "python")
+    run_as_module(network, "facewright.systems.restore.plain", monkeypatch)
+    run_as_module(training_module, "facewright.systems.restore.plain_training", monkeypatch)
     card = card_module.Card.from_dict(json.loads(fences(page, "json")[0]))
     monkeypatch.setattr(card_module, "cards", lambda: {card.slug: card})
     (tmp_path / "recipe.yaml").write_text(fences(page, "yaml")[0], encoding="utf-8")
     recipe = Recipe.load(tmp_path / "recipe.yaml")
 
-    cls = getattr(sys.modules[card.entry.partition(":")[0]], card.entry.partition(":")[2])
+    cls = named(card.entry)
     assert cls.card() == card
     model = cls(build_config(cls, {**recipe.config, "size": 32}))
     assert isinstance(model, Restorer)
@@ -271,7 +280,7 @@ def test_the_worked_example_of_a_new_system_works(monkeypatch, tmp_path):
     model.save_pretrained(tmp_path / "saved")
     np.testing.assert_array_equal(cls.from_pretrained(tmp_path / "saved").restore(crops), restored)
 
-    training = getattr(module, recipe.training["entry"].partition(":")[2])(model, **recipe.training["options"])
+    training = named(recipe.training["entry"])(model, **recipe.training["options"])
     optimiser = training.optimisers()["model"]
 
     def update(name: str, loss: torch.Tensor) -> None:

@@ -150,12 +150,33 @@ def test_collate_pads_with_rows_nobody_reads() -> None:
     assert batch["faces"][..., LABEL].tolist() == [[PADDING, PADDING], [1, 1], [1, PADDING]]
 
 
+@pytest.fixture(scope="module")
+def scenes(shared_dir: Path) -> detection.Scenes:
+    return detection.Scenes("val", shared_dir / "data", seed=3, size=192)
+
+
+@pytest.fixture(scope="module")
+def crops(shared_dir: Path) -> detection.Crops:
+    return detection.Crops("val", shared_dir / "data", seed=3)
+
+
+@pytest.mark.shared
+class TestCrops:
+    def test_a_crop_is_a_function_of_its_index(self, crops: detection.Crops) -> None:
+        assert all(torch.equal(a, b) for a, b in zip(crops[4].values(), crops[4].values()))
+        assert not torch.equal(crops[4]["image"], crops[5]["image"])
+
+    def test_faces_are_upright_and_near_the_template(self, crops: detection.Crops) -> None:
+        items = [item for item in (crops[i] for i in range(60)) if item["face"] == 1]
+        assert 15 < len(items) < 45
+        points = torch.stack([item["points"] for item in items])
+        assert points.abs().mean() < 0.25
+        assert points.mean((0, 1)).abs().max() < 0.1
+        assert torch.stack([item["angles"] for item in items])[:, 2].abs().mean() < 0.5
+
+
 @pytest.mark.shared
 class TestScenes:
-    @pytest.fixture(scope="class")
-    def scenes(self, shared_dir: Path) -> detection.Scenes:
-        return detection.Scenes("val", shared_dir / "data", seed=3, size=192)
-
     def test_a_scene_is_a_function_of_its_index(self, scenes: detection.Scenes) -> None:
         first, again, other = scenes[5], scenes[5], scenes[6]
         assert torch.equal(first["image"], again["image"])

@@ -355,6 +355,8 @@ class Crops(Dataset[dict[str, Tensor]]):
 
     Item i, a function of (seed, split, i) alone, holds `image` (3, 64, 64) uint8 RGB, `face` (0 or 1), `points` (5, 2)
     as offsets from the template in template eye distances, `angles` (3) in 30°; see `systems.detect.refiner`.
+    `negatives` is the share of crops without a whole face; `mined` names a file with earlier mistakes of a detector,
+    `crops` (N, 64, 64, 3), which then are a part of them.
     """
 
     def __init__(
@@ -363,11 +365,13 @@ class Crops(Dataset[dict[str, Tensor]]):
         root: str | Path | None = None,
         *,
         seed: int = 0,
-        negatives: float = 0.45,
+        negatives: float = 0.5,
+        mined: str | Path | None = None,
         length: int = 10_000_000,
     ) -> None:
         self.scenes = Scenes(split, root, seed=seed)
         self.split, self.seed, self.negatives, self.length = split, seed, negatives, length
+        self.mined = None if mined is None else np.load(mined)["crops"]
 
     def __len__(self) -> int:
         return self.length
@@ -377,10 +381,10 @@ class Crops(Dataset[dict[str, Tensor]]):
         is_face = rng.random() >= self.negatives
         face = self.scenes.source.any(rng)
         matrix = refiner.crop_matrix(_coarse(face.points, rng, wrong=not is_face))
-        if is_face or rng.random() < 0.4:
+        if is_face or rng.random() < 0.25:
             crop = self._cut(face, matrix, rng)
         else:
-            crop = self._window(rng) if rng.random() < 0.8 else _ball(rng)
+            crop = self._nothing(face, rng)
         crop, _ = photograph(crop, rng)
         points = (face.points @ matrix[:, :2].T + matrix[:, 2] - refiner.TEMPLATE) / refiner.EYE_DISTANCE
         angles = (face.pose + np.array([0, 0, refiner.rotation(matrix)])) / refiner.ANGLE_UNIT
@@ -391,11 +395,24 @@ class Crops(Dataset[dict[str, Tensor]]):
             "angles": torch.from_numpy(angles.astype(np.float32)),
         }
 
-    def _window(self, rng: Generator) -> Image:
-        """Any part of a faceless picture, from a few pixels to all of it."""
+    def _nothing(self, face: LabelledFace, rng: Generator) -> Image:
+        """A crop without a face: an earlier mistake, a piece of a picture, or a ball."""
+        if self.mined is not None and rng.random() < 0.4:
+            crop = self.mined[rng.integers(len(self.mined))]
+            return np.ascontiguousarray(crop[:, ::-1] if rng.random() < 0.5 else crop, np.uint8)
+        return self._window(face, rng) if rng.random() < 0.85 else _ball(rng)
+
+    def _window(self, face: LabelledFace, rng: Generator) -> Image:
+        """Part of a faceless picture, from a few pixels to all of it; or a piece of a photo too small to hold its face.
+
+        Pieces of faces, hair, clothes and lettering, enlarged, are what a detector mistakes for faces in large photos.
+        """
         backgrounds = self.scenes.backgrounds
-        picture = backgrounds[rng.integers(len(backgrounds))]
-        side = float(np.exp(rng.uniform(np.log(12), np.log(min(picture.shape[:2])))))
+        picture, smallest = backgrounds[rng.integers(len(backgrounds))], 12.0
+        largest = float(min(picture.shape[:2]))
+        if rng.random() < 0.6:
+            picture, smallest, largest = face.image, 8.0, 0.5 * face.size
+        side = float(np.exp(rng.uniform(np.log(smallest), np.log(largest))))
         centre = rng.uniform((0, 0), picture.shape[1::-1])
         turn = np.radians(rng.normal(0, 12))
         linear = refiner.SIZE / side * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])

@@ -58,7 +58,7 @@ class RestoreOptions:
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     points: tuple[tuple[float, float], ...] = ()
     max_faces: int | None = None
-    min_score: float = 0.5
+    min_score: float = 0.8
     force: bool = False
     watermark: bool = True
     seed: int | None = None

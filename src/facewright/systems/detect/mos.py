@@ -429,7 +429,7 @@ class MOS(System):
     def _candidates(self, images: NDArray[np.uint8], threshold: float) -> Candidates:
         """Decoded anchors above the threshold, in pixels of the (N, H, W, 3) images."""
         network = self._fused()
-        levels = network.features(self.normalise(images))
+        levels = network.features(self.normalise(images).to(self.dtype))
         height, width = images.shape[1:3]
         found = [Candidates.none(self.device)]
         for number, (branch, features) in enumerate(zip(network._branches(), levels)):
