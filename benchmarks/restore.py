@@ -65,7 +65,7 @@ def network_form(model: FRGP, faces: int) -> list[str]:
             return plain(image)
 
     fast, slow = best(lambda: model.restore(crops)), best(eager)
-    agreement = psnr(model.restore(crops), plain.restore(crops), data_range=255)
+    agreement = psnr(np.vstack(model.restore(crops)), np.vstack(plain.restore(crops)), data_range=255)
     return [
         f"| plain float32, NCHW, eager | {1000 * slow / faces:.1f} | 1.0 | – |",
         f"| as shipped | {1000 * fast / faces:.1f} | {slow / fast:.1f} | {agreement:.1f} dB |",

@@ -140,7 +140,7 @@ def test_enlarged_photo_gives_the_same_crop(factor: int, fakes: SimpleNamespace)
     b = crop_by_matrix(large, scale_source(matrix, factor), 64).image.astype(int)
     shifted = crop_by_matrix(large, matrix @ np.array([[1 / factor, 0, 0], [0, 1 / factor, 0], [0, 0, 1]]), 64)
     assert np.abs(a - b).mean() < 0.5
-    assert np.abs(a - shifted.image.astype(int)).mean() > 2 * np.abs(a - b).mean()
+    assert np.abs(a - shifted.image.astype(int)).mean() > 1.5 * np.abs(a - b).mean()
 
 
 # --- crops
@@ -158,7 +158,7 @@ def test_enlarging_crop_is_plain_warp(scale: float, degrees: float, fakes: Simpl
     assert np.mean(got != expected) < 0.01
 
 
-@pytest.mark.parametrize("shrink", [1.5, 2.5, 6.0, 11.0])
+@pytest.mark.parametrize("shrink", [1.7, 2.5, 6.0, 10.3])
 def test_shrinking_crop_does_not_alias(shrink: float, fakes: SimpleNamespace) -> None:
     """Stripes too fine for the crop become grey; sampling alone would turn them into coarse false stripes."""
     side = round(80 * shrink)
@@ -167,6 +167,7 @@ def test_shrinking_crop_does_not_alias(shrink: float, fakes: SimpleNamespace) ->
     image = stripes.round().astype(np.uint8)
     matrix = similarity(1 / shrink, 0, (-8, -8))
     plain = cv2.warpAffine(image, matrix, (64, 64), flags=cv2.INTER_LINEAR)
+    assert plain.std() > 20
     assert crop_by_matrix(image, matrix, 64).image.std() < 0.4 * plain.std()
 
 

@@ -108,12 +108,19 @@ def test_pretrained_from_nowhere_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_degrade_says_what_it_drew(fakes: SimpleNamespace) -> None:
     photo = fakes.textured(64, 64)
-    pixels, record = fw.degrade(photo, "vqfr", seed=4)
-    again, same = fw.degrade(photo, "vqfr", seed=4)
-    other, _ = fw.degrade(photo, "vqfr", seed=5)
+    pixels, record = fw.degrade_photo(photo, "vqfr", seed=4)
+    again, same = fw.degrade_photo(photo, "vqfr", seed=4)
+    other, _ = fw.degrade_photo(photo, "vqfr", seed=5)
     assert np.array_equal(pixels, again)
     assert record == same
     assert not np.array_equal(pixels, other)
+
+
+def test_no_public_name_is_hidden_by_a_module_of_that_name() -> None:
+    """Importing `facewright.x` puts the module into the name `x` of the package."""
+    import pkgutil
+
+    assert not {m.name for m in pkgutil.iter_modules(fw.__path__)} & set(fw.__all__)
 
 
 def test_version_is_the_packages() -> None:

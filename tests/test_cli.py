@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from facewright import cli
 from facewright.io.image import read
 from facewright.io.provenance import read_provenance
+from facewright.pipelines.restore import RestoreOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,6 +127,11 @@ def test_every_option_arrives(run: Any, pipeline: Any, photo: Path, out: Path, t
     assert pipeline.restorer.seen == [(1, 0.25, 5)]
     assert read(out).pixels.shape == (120, 280, 3)
     assert read(tmp_path / "c.png").width > 2 * 280
+
+
+def test_defaults_are_those_of_the_pipeline(run: Any, pipeline: Any, photo: Path, out: Path, tmp_path: Path) -> None:
+    assert run("restore", photo, "-o", out, "--report", tmp_path / "r.json")[0] == 0
+    assert json.loads((tmp_path / "r.json").read_text())["options"] == json.loads(json.dumps(asdict(RestoreOptions())))
 
 
 def test_switches_of_saving(run: Any, pipeline: Any, photo: Path, tmp_path: Path) -> None:
@@ -281,7 +288,7 @@ def test_folder_mistakes(fail: Any, pipeline: Any, album: Path, photo: Path, tmp
     [
         (("--bogus",), "--bogus"),
         (("--upscale", "3"), "choose 1, 2 or 4"),
-        (("--upscale", "two"), "two"),
+        (("--upscale", "two"), "'--upscale'"),
         (("--fidelity", "1.5"), "fidelity 1.5 is outside"),
         (("--strength", "-1"), "strength -1.0 is outside"),
         (("--faces", "first"), "--faces 'first'"),
@@ -290,8 +297,8 @@ def test_folder_mistakes(fail: Any, pipeline: Any, album: Path, photo: Path, tmp
         (("--box", "1,2,3"), "--box takes 4 numbers"),
         (("--point", "a,b"), "--point takes 2 numbers"),
         (("--max-faces", "0"), "max_faces 0"),
-        (("--quality", "101"), "101"),
-        (("--page", "-1"), "-1"),
+        (("--quality", "101"), "'--quality'"),
+        (("--page", "-1"), "'--page'"),
         (("--seed", "-3"), "seed -3"),
         (("--max-megapixels", "0.001"), "in.png"),
     ],
@@ -395,8 +402,6 @@ def test_recipes_that_cannot_be(recipe: str | None, said: str, fail: Any, tmp_pa
     path = tmp_path / "recipe.yaml"
     if recipe is not None:
         path.write_text(recipe)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "samples").mkdir()
     assert said in fail("train", path, "-o", tmp_path / "run")
 
 

@@ -6,6 +6,7 @@ python tools/make_pictures.py
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 from facewright.align import crop_face
 from facewright.api import load_pipeline
 from facewright.degrade import PRESETS, degrade
-from facewright.face import Face
 from facewright.io.image import read, save_rgb
 from facewright.pipelines.demo import aged_photo, astronaut, collage, small_photo
 from facewright.pipelines.restore import RestoreOptions, RestorePipeline
 from facewright.pipelines.sheets import draw_faces, grid
+
+if TYPE_CHECKING:
+    from facewright.face import Face
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 Image = NDArray[np.uint8]

@@ -1,13 +1,13 @@
 """facewright: give the people in a photo or film their faces back, still themselves.
 
-    import facewright as fw
+import facewright as fw
 
-    result = fw.restore("grandmother_1952.jpg")
-    result.save("grandmother.png")
-    result.compare().save("before_after.png")
+result = fw.restore("grandmother_1952.jpg")
+result.save("grandmother.png")
+result.compare().save("before_after.png")
 """
 
-from .api import create, degrade, detect, load_pipeline, models, read, restore
+from .api import create, degrade_photo, detect, load_pipeline, models, read, restore
 from .errors import FacewrightError
 from .face import Face, FaceCrop, Pose
 
@@ -20,7 +20,7 @@ __all__ = [
     "Pose",
     "__version__",
     "create",
-    "degrade",
+    "degrade_photo",
     "detect",
     "load_pipeline",
     "models",

@@ -147,11 +147,11 @@ def _is_video(path: str | Path) -> bool:
     return Path(path).is_file() and is_video(path)
 
 
-def degrade(
+def degrade_photo(
     source: Any, preset: str = "gfpgan", *, seed: int = 0, **options: Any
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """Age or damage a photo reproducibly; returns (H, W, 3) uint8 RGB and every parameter that was drawn."""
-    from .degrade import degrade_photo
+    from .degrade import degrade_photo as degrade_pixels
 
-    pixels, record = degrade_photo(read(source).rgb(), preset, seed, **options)
+    pixels, record = degrade_pixels(read(source).rgb(), preset, seed, **options)
     return pixels, record.to_dict()

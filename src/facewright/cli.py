@@ -14,6 +14,8 @@ import typer
 
 from .errors import FacewrightError, OutputError, UsageError
 
+STOPPED = 130
+
 app = typer.Typer(
     name="facewright",
     help="Give the people in a photo or film their faces back, still themselves.",
@@ -24,6 +26,7 @@ app = typer.Typer(
 )
 
 Source = Annotated[Path, typer.Argument(help="Photo, film or folder.", show_default=False)]
+Picture = Annotated[Path, typer.Argument(help="Photo.", show_default=False)]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Where the result goes.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 
@@ -66,7 +69,7 @@ def restore(
     box: Annotated[list[str] | None, typer.Option(help="Only faces inside x0,y0,x1,y1; repeatable.")] = None,
     point: Annotated[list[str] | None, typer.Option(help="Only the face at x,y; repeatable.")] = None,
     max_faces: Annotated[int | None, typer.Option(help="At most so many, the largest first.")] = None,
-    min_score: Annotated[float, typer.Option(help="Least score of a detection that is restored.")] = 0.5,
+    min_score: Annotated[float, typer.Option(help="Least score of a detection that is restored.")] = 0.7,
     force: Annotated[bool, typer.Option("--force", help="Also faces that would be left alone.")] = False,
     model: Annotated[str, typer.Option(help="Restorer; see 'facewright models'.")] = "frgp",
     weights: Annotated[str | None, typer.Option(help="Weights: file, folder, or name.")] = None,
@@ -215,7 +218,8 @@ def _restore_folder(
 
     jobs = plan(source, output)
     with bar(source.name) as advance:
-        done = 0
+        done = sum(resume and job.target.exists() for job in jobs)
+        advance(done, len(jobs))
 
         def on_done(_: Any) -> None:
             nonlocal done
@@ -252,7 +256,7 @@ def demo(
 
 @app.command("detect")
 def detect_faces(
-    source: Source,
+    source: Picture,
     draw: Annotated[Path | None, typer.Option(help="Write the photo with the faces drawn on it.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     overwrite: Overwrite = False,
@@ -278,7 +282,7 @@ def detect_faces(
 
 @app.command("degrade")
 def degrade_file(
-    source: Source,
+    source: Picture,
     output: Output,
     preset: Annotated[str, typer.Option(help="Preset, e.g. gfpgan, severe, old-photo.")] = "gfpgan",
     seed: Annotated[int, typer.Option(help="Same seed, same picture.")] = 0,
@@ -288,10 +292,10 @@ def degrade_file(
     overwrite: Overwrite = False,
 ) -> None:
     """Damage a photo the way restorers are trained and tested, reproducibly."""
-    from .api import degrade
+    from .api import degrade_photo
     from .io.image import save_rgb
 
-    pixels, record = degrade(source, preset, seed=seed, face_size=face_size, keep_small=keep_small)
+    pixels, record = degrade_photo(source, preset, seed=seed, face_size=face_size, keep_small=keep_small)
     save_rgb(pixels, output, overwrite=overwrite)
     if report is not None:
         _write_json(report, record, overwrite=overwrite)
@@ -393,11 +397,13 @@ def main() -> None:
     """Entry point: errors raised on purpose become one line and an exit code."""
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        if code == STOPPED:  # how typer reports Ctrl-C
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except FacewrightError as error:
         _fail(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        _fail("stopped; nothing half-written is left, run again with --resume to go on", 130)
+        _fail("stopped; nothing half-written is left, run again with --resume to go on", STOPPED)
     except MemoryError:
         _fail("not enough memory; use a smaller picture or lower --upscale", 2)
     except Exception as error:

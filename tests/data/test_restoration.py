@@ -39,7 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> Pa
             if i == 2:
                 picture[:50, :50] = 0
             for x, y in np.rint(face.points5[:2]).astype(int):
-                picture[y - 1 : y + 2, x - 1 : x + 2] = 255
+                picture[y - 2 : y + 3, x - 2 : x + 3] = 255
             buffer = io.BytesIO()
             Image.fromarray(picture).save(buffer, "JPEG", quality=97, subsampling=0)
             info = tarfile.TarInfo(f"lfw/{i}.jpg")

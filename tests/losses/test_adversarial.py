@@ -27,7 +27,7 @@ def test_r1_of_a_linear_discriminator_is_its_squared_norm():
     w = torch.randn(12, requires_grad=True)
     images = torch.randn(5, 3, 2, 2, requires_grad=True)
     penalty = adv.r1_penalty(images.flatten(1) @ w, images)
-    assert float(penalty) == pytest.approx(float(w.square().sum()), rel=1e-5)
+    assert penalty.item() == pytest.approx(w.square().sum().item(), rel=1e-5)
     penalty.backward()
     torch.testing.assert_close(w.grad, 2 * w.detach())
 
@@ -41,9 +41,9 @@ def test_path_length_of_a_linear_generator():
     module = adv.PathLength(decay=1.0)
     penalty = module(images, latents, noise)
     assert float(module.mean) == pytest.approx(3.0, rel=1e-5)
-    assert float(penalty) == pytest.approx(0.0, abs=1e-8)
+    assert penalty.item() == pytest.approx(0.0, abs=1e-8)
     slow = adv.PathLength(decay=0.5)
-    assert float(slow(images, latents, noise)) == pytest.approx((3.0 - 1.5) ** 2, rel=1e-5)
+    assert slow(images, latents, noise).item() == pytest.approx((3.0 - 1.5) ** 2, rel=1e-5)
     assert float(slow.mean) == pytest.approx(1.5, rel=1e-5)
 
 

@@ -75,7 +75,7 @@ def test_feature_matching_averages_layers_and_keeps_the_real_side_constant():
     fake = [torch.zeros(1, 2, 4, 4, requires_grad=True), torch.zeros(1, 4, 2, 2, requires_grad=True)]
     real = [torch.ones(1, 2, 4, 4, requires_grad=True), torch.full((1, 4, 2, 2), 3.0, requires_grad=True)]
     value = rec.feature_matching(fake, real)
-    assert float(value) == pytest.approx(2.0)
+    assert value.item() == pytest.approx(2.0)
     value.backward()
     assert real[0].grad is None
     assert fake[0].grad is not None

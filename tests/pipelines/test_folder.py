@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from facewright.errors import OutputError, UsageError
+from facewright.io.atomic import TEMPORARY_PREFIX
 from facewright.io.image import read
 from facewright.pipelines.folder import Job, SaveOptions, plan, run
 from facewright.pipelines.restore import RestoreOptions
@@ -242,14 +243,19 @@ def test_killed_run_leaves_only_whole_files_and_resume_does_the_rest(album: Path
     script = SLOW_RUN.format(tests=str(Path(__file__).parents[1]), album=str(album))
     process = subprocess.Popen([sys.executable, "-c", script])
     deadline = time.monotonic() + 200
-    while not (out.exists() and files(out)) and time.monotonic() < deadline:
+
+    def finished() -> list[str]:
+        return [n for n in files(out) if not Path(n).name.startswith(TEMPORARY_PREFIX)] if out.exists() else []
+
+    while not finished() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    done = [n for n in files(out) if not Path(n).name.startswith(".facewright-")]
+    done = finished()
     assert 0 < len(done) < 5
+    (out / f"{TEMPORARY_PREFIX}1234.png").write_bytes(b"as if it had died while writing")
     for name in done:
         read(out / name)
     summary = restore(album, pipeline, resume=True)
     assert summary.already_done == len(done)
-    assert [n for n in files(out) if not Path(n).name.startswith(".facewright-")] == NAMES
+    assert files(out) == NAMES

@@ -195,7 +195,7 @@ def test_faces_left_alone_say_why_unless_forced(
 
 def test_min_score_is_a_dial(photo: Photo, fakes: SimpleNamespace) -> None:
     pipeline = fakes.pipeline(fakes.face_at((150, 100), score=0.6))
-    assert pipeline(photo).restored_count == 1
+    assert pipeline(photo, RestoreOptions(min_score=0.5)).restored_count == 1
     assert pipeline(photo, RestoreOptions(min_score=0.7)).restored_count == 0
 
 

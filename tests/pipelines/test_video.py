@@ -109,7 +109,7 @@ def walking(i: int) -> tuple[float, float]:
 def flicker(frames: list[NDArray[np.uint8]], path: Callable[[int], tuple[float, float]]) -> float:
     points = [face_at(*path(i)).points5 for i in range(len(frames))]
     pairs = zip(frames, frames[1:], points, points[1:], strict=False)
-    return float(np.mean([warped_difference(a, b, p, q, size=64) for a, b, p, q in pairs]))
+    return float(np.mean([warped_difference(a, b, p, q, size=96) for a, b, p, q in pairs]))
 
 
 def test_only_the_face_changes_and_by_what_the_restorer_says() -> None:
@@ -176,7 +176,7 @@ def test_flicker_of_an_unstable_restorer_stays_below_the_input() -> None:
     rng = np.random.default_rng(1)
     raw = VideoRestorer(Fake(unstable), BlobDetector(0.4), VideoOptions(steadiness=0))(frames)
     assert steady <= before
-    assert steady < 0.75 * flicker(raw, walking)
+    assert steady < 0.8 * flicker(raw, walking)
 
 
 def test_memory_averages_detail_but_yields_where_the_input_changes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -309,7 +310,8 @@ def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
     trainer = Trainer(recipe(warmup=0, clip=0.25, training=RECIPE["training"] | {"options": options}), tmp_path)
     before = [p.detach().clone() for p in trainer.bare["model"].parameters()]
     trainer.train_step({"x": torch.ones(3, 1, 8, 8) * torch.arange(1.0, 4)[:, None, None, None]})
-    moved = math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(before, trainer.bare["model"].parameters())))
+    after = [p.detach() for p in trainer.bare["model"].parameters()]
+    moved = math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(before, after)))
     assert trainer.norms["model"] > 1
     assert moved == pytest.approx(0.25, rel=1e-3)
 
@@ -346,6 +348,11 @@ def test_metrics_and_sample_sheets_are_written(tmp_path: Path) -> None:
     sheet = cv2.imread(str(tmp_path / "samples" / "0000004.png"))
     assert sheet.shape == (4, 6, 3)
     assert tuple(sheet[0, 0]) == (50, 100, 200)
+
+
+def test_recipe_lies_beside_the_checkpoints(tmp_path: Path) -> None:
+    Trainer(recipe(ema=0.9), tmp_path)
+    assert json.loads((tmp_path / "recipe.json").read_text()) == asdict(recipe(ema=0.9))
 
 
 def test_validation_has_its_own_data_and_options(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pickle
 import socket
 import struct
 import threading
+import time
 import zipfile
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -450,6 +451,7 @@ def test_unknown_repository_is_one_line(hub: Hub, values: dict[str, str]) -> Non
 
 
 def test_without_a_network_the_bundle_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between attempts
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

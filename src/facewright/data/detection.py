@@ -355,8 +355,7 @@ class Crops(Dataset[dict[str, Tensor]]):
 
     Item i, a function of (seed, split, i) alone, holds `image` (3, 64, 64) uint8 RGB, `face` (0 or 1), `points` (5, 2)
     as offsets from the template in template eye distances, `angles` (3) in 30°; see `systems.detect.refiner`.
-    `negatives` is the share of crops without a whole face; `mined` names a file with earlier mistakes of a detector,
-    `crops` (N, 64, 64, 3), which then are a part of them.
+    `negatives` is the share of crops without a whole face.
     """
 
     def __init__(
@@ -366,12 +365,10 @@ class Crops(Dataset[dict[str, Tensor]]):
         *,
         seed: int = 0,
         negatives: float = 0.5,
-        mined: str | Path | None = None,
         length: int = 10_000_000,
     ) -> None:
         self.scenes = Scenes(split, root, seed=seed)
         self.split, self.seed, self.negatives, self.length = split, seed, negatives, length
-        self.mined = None if mined is None else np.load(mined)["crops"]
 
     def __len__(self) -> int:
         return self.length
@@ -384,7 +381,7 @@ class Crops(Dataset[dict[str, Tensor]]):
         if is_face or rng.random() < 0.25:
             crop = self._cut(face, matrix, rng)
         else:
-            crop = self._nothing(face, rng)
+            crop = self._window(face, rng) if rng.random() < 0.85 else _ball(rng)
         crop, _ = photograph(crop, rng)
         points = (face.points @ matrix[:, :2].T + matrix[:, 2] - refiner.TEMPLATE) / refiner.EYE_DISTANCE
         angles = (face.pose + np.array([0, 0, refiner.rotation(matrix)])) / refiner.ANGLE_UNIT
@@ -394,13 +391,6 @@ class Crops(Dataset[dict[str, Tensor]]):
             "points": torch.from_numpy(points.astype(np.float32)),
             "angles": torch.from_numpy(angles.astype(np.float32)),
         }
-
-    def _nothing(self, face: LabelledFace, rng: Generator) -> Image:
-        """A crop without a face: an earlier mistake, a piece of a picture, or a ball."""
-        if self.mined is not None and rng.random() < 0.4:
-            crop = self.mined[rng.integers(len(self.mined))]
-            return np.ascontiguousarray(crop[:, ::-1] if rng.random() < 0.5 else crop, np.uint8)
-        return self._window(face, rng) if rng.random() < 0.85 else _ball(rng)
 
     def _window(self, face: LabelledFace, rng: Generator) -> Image:
         """Part of a faceless picture, from a few pixels to all of it; or a piece of a photo too small to hold its face.

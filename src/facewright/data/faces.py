@@ -80,7 +80,7 @@ def open_faces(
     folder = data_root(root)
     with np.load(folder / f"{name}_labels.npz", allow_pickle=False) as file:
         labels = {key: file[key] for key in file.files}
-    usable = np.asarray(labels["detected"], bool)
+    usable = np.array(labels["detected"], bool)
     if split is not None:
         validation = np.array([is_validation(str(s)) for s in labels["subject"]])
         usable &= validation if split == "val" else ~validation

@@ -114,7 +114,7 @@ def check_size(size: tuple[int, int], label: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageTooLargeError(
             f"{label} has {width} x {height} = {width * height / 1e6:.1f} million pixels, more than the limit of "
-            f"{max_pixels / 1e6:g} million; raise max_pixels (--max-pixels) if the file can be trusted"
+            f"{max_pixels / 1e6:g} million; raise max_pixels (--max-megapixels) if the file can be trusted"
         )
 
 

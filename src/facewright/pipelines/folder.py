@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FacewrightError, OutputError, UsageError
+from ..io.atomic import TEMPORARY_PREFIX
 from ..io.image import MAX_PIXELS, Photo, read
 
 if TYPE_CHECKING:
@@ -130,7 +131,12 @@ def run(
     resume: bool = False,
     on_done: Callable[[Outcome], None] | None = None,
 ) -> Summary:
-    """Restore all jobs in order. With `resume` jobs whose output exists are passed over."""
+    """Restore all jobs in order.
+
+    With `resume` jobs whose output exists are passed over, and what a killed run left unfinished is removed first.
+    """
+    if resume:
+        _remove_unfinished(jobs)
     summary = Summary()
     todo = [j for j in jobs if not (resume and j.target.exists())]
     summary.already_done = len(jobs) - len(todo)
@@ -156,6 +162,13 @@ def run(
             if writing is not None:
                 note(writing.result())
     return summary
+
+
+def _remove_unfinished(jobs: Sequence[Job]) -> None:
+    for folder in {job.target.parent for job in jobs}:
+        for left in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            if left.is_file():
+                left.unlink(missing_ok=True)
 
 
 def _process(

@@ -34,7 +34,7 @@ Upscale = Literal[1, 2, 4]
 
 MIN_EYE_DISTANCE = 5.0
 MAX_YAW = 75.0
-GOOD_SSIM = 0.93
+GOOD_SSIM = 0.91
 INVENTED_PSNR = 19.0
 BATCH = 8
 
@@ -58,7 +58,7 @@ class RestoreOptions:
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     points: tuple[tuple[float, float], ...] = ()
     max_faces: int | None = None
-    min_score: float = 0.8
+    min_score: float = 0.7
     force: bool = False
     watermark: bool = True
     seed: int | None = None

@@ -10,9 +10,10 @@ from __future__ import annotations
 import abc
 import importlib
 import inspect
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,7 +199,6 @@ class Trainer:
             raise MissingDependencyError("training needs accelerate: pip install 'facewright[train]'") from error
         self.recipe = recipe
         self.folder = Path(folder)
-        (self.folder / "samples").mkdir(parents=True, exist_ok=True)
         precision = "no" if recipe.precision == "fp32" else recipe.precision
         self.accelerator = Accelerator(mixed_precision=precision)
         torch.manual_seed(recipe.seed)
@@ -207,6 +207,8 @@ class Trainer:
         model = model or cls(build_config(cls, recipe.config))
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.training: Training = build_entry(recipe.training, model)
+        (self.folder / "samples").mkdir(parents=True, exist_ok=True)
+        (self.folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
         self.bare = self.training.modules()
         for name, module in self.bare.items():
             module.to(self.accelerator.device)

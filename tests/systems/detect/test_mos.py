@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -379,14 +380,33 @@ def test_a_short_training_finds_its_face() -> None:
     assert training.sample(batch).shape == (64, 128, 3)
 
 
-@pytest.mark.shared
-def test_shipped_weights_on_the_astronaut(astronaut: np.ndarray) -> None:
-    pytest.importorskip("safetensors")
+def shipped() -> MOS:
     if not MOS.card().checkpoints:
-        pytest.skip("no shipped weights yet")
-    model = MOS.from_pretrained()
-    faces = model.detect(astronaut)
+        pytest.skip("no shipped weights in this checkout")
+    return MOS.from_pretrained()
+
+
+@pytest.mark.parametrize("factor", [0.25, 0.5, 1.0])
+def test_shipped_weights_find_the_astronaut(astronaut: np.ndarray, factor: float) -> None:
+    photo = cv2.resize(astronaut, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    faces = shipped().detect(photo)
     assert len(faces) == 1
-    eyes = faces[0].points5[:2]
-    np.testing.assert_allclose(eyes, [[205, 113], [248, 109]], atol=8)
-    assert model.detect(astronaut[:, :, ::-1][300:].copy()) == []
+    eyes = faces[0].scaled(1 / factor).points5[:2]
+    np.testing.assert_allclose(eyes, [[206, 100], [249, 103]], atol=5)
+    assert abs(faces[0].pose.roll) < 12
+    assert abs(faces[0].pose.yaw) < 12
+
+
+def test_shipped_weights_follow_a_turned_head(astronaut: np.ndarray) -> None:
+    turn = cv2.getRotationMatrix2D((226, 115), -25, 1.0)  # clockwise
+    face = shipped().detect(cv2.warpAffine(astronaut, turn, (512, 512)))[0]
+    upright = shipped().detect(astronaut)[0]
+    assert face.pose.roll - upright.pose.roll == pytest.approx(25, abs=6)
+    moved = upright.points5 @ turn[:, :2].T + turn[:, 2]
+    assert np.abs(face.points5 - moved).max() < 0.12 * upright.eye_distance
+
+
+def test_shipped_weights_see_nothing_where_nothing_is() -> None:
+    ramp = np.repeat(np.linspace(0, 255, 640, dtype=np.uint8)[None], 480, axis=0)
+    for picture in (np.full((480, 640), 90, np.uint8), ramp):
+        assert shipped().detect(np.repeat(picture[..., None], 3, axis=2)) == []

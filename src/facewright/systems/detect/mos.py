@@ -672,6 +672,15 @@ def convert_published(state: Mapping[str, Any]) -> dict[str, Tensor]:
     return {k: torch.zeros((), dtype=torch.long) for k in counters} | converted
 
 
+def import_published(state: Mapping[str, Any]) -> MOS:
+    """A network holding a published MOS-M or MOS-S checkpoint; which of the two is told by its keys."""
+    converted = convert_published(state)
+    small = any(".stage2." in key for key in state.get("state_dict", state))
+    model = MOS(MOSConfig.mos_s() if small else MOSConfig())
+    model.load_state_dict(converted)
+    return model.eval()
+
+
 def _convert_branches(published: Mapping[str, Tensor], level: int) -> dict[str, Tensor]:
     stitches = [f"stitch_{name}.{level}.conv1x1" for name in _STITCHES]
     unit = f"cross_stitch.fpn{level + 1}.cross_stitch_unit"
