@@ -517,3 +517,14 @@ def test_every_dial_works_on_a_real_photo(astronaut: np.ndarray) -> None:
         other = fw.restore(small, force=True, **change).image.pixels
         assert not np.array_equal(plain, other), change
     assert np.array_equal(plain, fw.restore(small, force=True).image.pixels)
+
+
+def test_a_photo_without_faces_is_copied_byte_by_byte(tmp_path: Path, fakes: SimpleNamespace) -> None:
+    source = tmp_path / "in.jpg"
+    Image.fromarray(fakes.textured(*SIZE)).save(source, quality=80)
+    result = fakes.pipeline()(read(source))
+    assert result.save(tmp_path / "out.jpg").read_bytes() == source.read_bytes()
+    assert (tmp_path / "out.jpg").stat().st_size > 0
+    assert np.array_equal(read(result.save(tmp_path / "out.png")).pixels, read(source).pixels)
+    smaller = fakes.pipeline()(read(source), RestoreOptions(upscale=2)).save(tmp_path / "large.jpg")
+    assert read(smaller).width == 2 * SIZE[1]

@@ -61,7 +61,7 @@ def collage() -> NDArray[np.uint8]:
             source, matrix, (COLLAGE_TILE, COLLAGE_TILE), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
         )
         face_size = 280 * scale * COLLAGE_TILE / source.shape[0]
-        tiles.append(degrade_photo(np.asarray(tile, np.uint8), preset, seed=10 + index, face_size=face_size)[0])
+        tiles.append(degrade_photo(np.asarray(tile, np.uint8), preset, seed=13 + index, face_size=face_size)[0])
     return np.vstack([np.hstack(tiles[:2]), np.hstack(tiles[2:])])
 
 

@@ -6,6 +6,7 @@ can be changed afterwards without running a network again.
 
 from __future__ import annotations
 
+import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +19,8 @@ import numpy as np
 
 from ..align import FacePatch, crop_face, face_mask, face_patch, transform_points
 from ..errors import UsageError
+from ..io.atomic import atomic_output
+from ..io.encode import format_of
 from ..io.image import Photo, read
 from ..io.provenance import Provenance, embed_watermark, xmp_packet
 from ..systems.base import Detector, Embedder, batches
@@ -203,10 +206,22 @@ class RestoreResult:
         provenance: bool = True,
         keep_gps: bool = True,
     ) -> Path:
-        """Write the restored photo with its metadata; `provenance` records in XMP what was done to which face."""
+        """Write the restored photo with its metadata; `provenance` records in XMP what was done to which face.
+
+        When nothing was changed and the format stays, the file is copied byte by byte.
+        """
         changed = self.restored_count > 0 and self.options.strength > 0
+        if not changed and keep_gps and self._same_file_would_do(Path(path)):
+            with atomic_output(path, overwrite=overwrite) as temporary:
+                shutil.copyfile(self.original.source, temporary)
+            return Path(path)
         xmp = xmp_packet(self.provenance(), self.original.xmp) if provenance and changed else None
         return self.image.save(path, overwrite=overwrite, quality=quality, xmp=xmp, keep_gps=keep_gps)
+
+    def _same_file_would_do(self, target: Path) -> bool:
+        original = self.original
+        untouched = self.options.upscale == 1 and not original.notes
+        return untouched and Path(original.source).is_file() and format_of(target) == original.format
 
     def compare(self) -> Photo:
         """A labelled before/after sheet: the whole photo, then every restored face."""
