@@ -194,13 +194,15 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, folder: str | Path) -> None:
         try:
-            from accelerate import Accelerator
+            from accelerate import Accelerator, DistributedDataParallelKwargs
         except ImportError as error:
             raise MissingDependencyError("training needs accelerate: pip install 'facewright[train]'") from error
         self.recipe = recipe
         self.folder = Path(folder)
         precision = "no" if recipe.precision == "fp32" else recipe.precision
-        self.accelerator = Accelerator(mixed_precision=precision)
+        # not every step uses every part (a head, a discriminator before its time)
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self.accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[unused])
         torch.manual_seed(recipe.seed)
         cls = system_class(recipe.system)
         model = cls.from_pretrained(recipe.start_from).train() if recipe.start_from else None
@@ -210,10 +212,11 @@ class Trainer:
         (self.folder / "samples").mkdir(parents=True, exist_ok=True)
         (self.folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
         self.bare = self.training.modules()
+        self.wrapped: dict[str, nn.Module] = {}
         for name, module in self.bare.items():
             module.to(self.accelerator.device)
             if self.accelerator.num_processes > 1:
-                setattr(self.training, name, self.accelerator.prepare(module))
+                self.wrapped[name] = self.accelerator.prepare(module)
         self.optimisers = self.training.optimisers()
         self.base_lr = {n: [g["lr"] for g in o.param_groups] for n, o in self.optimisers.items()}
         self.ema = Ema(self.bare["model"], recipe.ema)
@@ -242,7 +245,10 @@ class Trainer:
                     display.log(self.step, {f"val/{k}": v for k, v in self.validate().items()})
                 if self.step % self.recipe.checkpoint_every == 0 or self.step == last:
                     self.save()
-        return self.export()
+        if self.accelerator.is_main_process:
+            self.export()
+        self.accelerator.wait_for_everyone()
+        return self.folder / "model"
 
     def train_step(self, batch: Batch) -> Mapping[str, float | Tensor]:
         """One step of the recipe on a batch; seeds torch from the step so that a resumed run draws the same noise."""
@@ -250,10 +256,21 @@ class Trainer:
         for module in self.bare.values():
             module.train()
         moved = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
-        with self.accelerator.autocast():
+        with self._in_parallel(), self.accelerator.autocast():
             logs = self.training.step(moved, self._update, self.step / self.recipe.steps)
         self.step += 1
         return logs
+
+    @contextmanager
+    def _in_parallel(self) -> Iterator[None]:
+        """The training's modules wrapped for several processes inside the block, bare outside (validation, saving)."""
+        for name, module in self.wrapped.items():
+            setattr(self.training, name, module)
+        try:
+            yield
+        finally:
+            for name in self.wrapped:
+                setattr(self.training, name, self.bare[name])
 
     def _update(self, name: str, loss: Tensor) -> None:
         optimiser = self.optimisers[name]
