@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 GUIDES = [ROOT / "README.md", *sorted((DOCS / "guides").glob("*.md"))]
-COMMANDS = list(typer.main.get_command(app).commands)
+COMMANDS = typer.main.get_command(app).commands
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -57,9 +57,11 @@ def options() -> dict[str, set[str]]:
     runner = CliRunner()
     found = {}
     for command in COMMANDS:
-        result = runner.invoke(app, [command, "--help"], env={"COLUMNS": "200"})
-        assert result.exit_code == 0, result.output
-        found[command] = set(OPTION.findall(result.output))
+        found[command] = set()
+        for part in ([command], *([command, child] for child in getattr(COMMANDS[command], "commands", {}))):
+            result = runner.invoke(app, [*part, "--help"], env={"COLUMNS": "200"})
+            assert result.exit_code == 0, result.output
+            found[command] |= set(OPTION.findall(result.output))
     return found
 
 

@@ -19,12 +19,17 @@ from facewright.cli import app
 from facewright.weights.card import Card, Checkpoint, cards
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 GENERATED = "<!-- Written by tools/make_docs.py; edit the card or the code instead. -->"
-TASKS = {"detect": "Find faces", "restore": "Restore faces"}
+TASKS = {
+    "detect": "Find faces",
+    "restore": "Restore faces",
+    "recognise": "Recognise people",
+    "quality": "Rate pictures of faces",
+}
 NO_WEIGHTS = "None yet; train them with a recipe, or give your own with `--weights`."
 
 
@@ -171,13 +176,22 @@ def cli_page() -> str:
         "Exit codes: **0** all done · **1** some files of a folder failed · **2** nothing done, because of an error or "
         "wrong usage · **130** stopped with Ctrl-C. Errors are one line on standard error."
     ]
-    for name, command in root.commands.items():
+    for name, command in leaf_commands(root.commands):
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         usage = " ".join(["facewright", name, *(_argument(a) for a in arguments), "[options]"])
         blocks += [f"## {name}", command.help or "", f"```text\n{usage}\n```"]
         rows = [_parameter(p) for p in command.params if not p.hidden]
         blocks.append(table(("", "what it does", "default"), rows) if rows else "")
     return page("Command line", *blocks)
+
+
+def leaf_commands(commands: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command with its full name, those of groups included."""
+    for name, command in commands.items():
+        if children := getattr(command, "commands", None):
+            yield from leaf_commands(children, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
 
 
 def _argument(parameter: Any) -> str:

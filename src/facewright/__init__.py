@@ -7,7 +7,7 @@ result.save("grandmother.png")
 result.compare().save("before_after.png")
 """
 
-from .api import create, degrade_photo, detect, load_pipeline, models, read, restore
+from .api import create, degrade_photo, detect, embed, load_pipeline, models, quality, read, restore, verify
 from .errors import FacewrightError
 from .face import Face, FaceCrop, Pose
 
@@ -22,8 +22,11 @@ __all__ = [
     "create",
     "degrade_photo",
     "detect",
+    "embed",
     "load_pipeline",
     "models",
+    "quality",
     "read",
     "restore",
+    "verify",
 ]

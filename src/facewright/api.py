@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
     from .face import Face
     from .io.image import Photo
+    from .metrics.calibration import ScoreCalibration
     from .pipelines.film import FilmReport
+    from .pipelines.identity import FaceEmbedding, IdentityPipeline, Verification
     from .pipelines.restore import RestorePipeline, RestoreResult
-    from .systems.base import Detector, System
+    from .systems.base import Detector, QualityEstimator, System
+    from .systems.quality.reasons import FaceQuality
 
 
 def read(source: Any, *, page: int = 0, max_pixels: int = 200_000_000) -> Photo:
@@ -80,7 +83,44 @@ def load_pipeline(
     restorer.precision = dtype
     if where.type == "cpu":
         restorer.to(memory_format=torch.channels_last)
-    return RestorePipeline(load_detector(device), restorer)
+    identity = load_identity(device=device)
+    return RestorePipeline(load_detector(device), restorer, identity.recogniser, identity.calibration)
+
+
+@lru_cache(maxsize=4)
+def load_identity(model: str = "sface", weights: str | None = None, device: str = "auto") -> IdentityPipeline:
+    """The recogniser with its calibration, the detector and the quality estimator on a device, loaded once."""
+    from .pipelines.identity import IdentityPipeline
+
+    recogniser: Any = _of_task(model, "recognise", weights).to(_device(device))
+    calibration = _calibration(model, recogniser.weights_sha256)
+    return IdentityPipeline(load_detector(device), recogniser, calibration, load_quality(device=device))
+
+
+@lru_cache(maxsize=2)
+def load_quality(model: str = "vitfiqa", weights: str | None = None, device: str = "auto") -> QualityEstimator:
+    """The quality estimator on a device, loaded once."""
+    estimator: Any = _of_task(model, "quality", weights).to(_device(device))
+    return estimator  # type: ignore[no-any-return]
+
+
+def _of_task(model: str, task: str, weights: str | None) -> System:
+    if get_card(model).task != task:
+        raise UsageError(f"{model} is not for that; choose one of {', '.join(c.slug for c in models(task))}")
+    return create(model, pretrained=weights or True)
+
+
+def _calibration(model: str, sha256: str | None) -> ScoreCalibration | None:
+    """The calibration that came with embedded weights; None for others."""
+    from .metrics.calibration import ScoreCalibration
+    from .weights.store import embedded_path
+
+    for checkpoint in get_card(model).checkpoints:
+        if checkpoint.file and checkpoint.sha256 == sha256:
+            path = embedded_path(checkpoint).with_suffix(".calibration.json")
+            if path.exists():
+                return ScoreCalibration.from_json(path.read_text(encoding="utf-8"), source=str(path))
+    return None
 
 
 def _device(name: str) -> Any:
@@ -104,6 +144,40 @@ def detect(source: Any) -> list[Face]:
     from .pipelines.restore import reading_order
 
     return reading_order(load_detector().detect(read(source).rgb()))
+
+
+def embed(
+    source: Any, *, model: str = "sface", weights: str | None = None, device: str = "auto"
+) -> list[FaceEmbedding]:
+    """Identity embeddings of the faces of a photo, in reading order."""
+    return load_identity(model, weights, device).embed(read(source))
+
+
+def verify(
+    first: Any,
+    second: Any,
+    *,
+    far: float = 1e-3,
+    largest: bool = False,
+    model: str = "sface",
+    weights: str | None = None,
+    device: str = "auto",
+) -> Verification:
+    """Whether two photos show the same person: `same`, `different` or `cannot tell`, and why.
+
+    `far` is the accepted share of different people taken for one: 0.01, 0.001 or 0.0001. A photo with several faces
+    is refused (UsageError) unless `largest` chooses.
+    """
+    return load_identity(model, weights, device).verify(read(first), read(second), far=far, largest=largest)
+
+
+def quality(source: Any, *, device: str = "auto") -> list[tuple[Face, FaceQuality]]:
+    """How useful the picture of each face is, 0–100, and what is wrong with it; in reading order."""
+    from .pipelines.restore import reading_order
+
+    rgb = read(source).rgb()
+    faces = reading_order(load_detector(device).detect(rgb))
+    return list(zip(faces, load_quality(device=device).rate(rgb, faces)))
 
 
 def restore(

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from .errors import FacewrightError, OutputError, UsageError
+from .gallery.cli import app as gallery_app
 
 STOPPED = 130
 
@@ -24,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(gallery_app)
 
 Source = Annotated[Path, typer.Argument(help="Photo, film or folder.", show_default=False)]
 Picture = Annotated[Path, typer.Argument(help="Photo.", show_default=False)]
@@ -278,6 +281,113 @@ def detect_faces(
         x0, y0, x1, y1 = (round(float(v)) for v in face.box)
         pose = "" if face.pose is None else f", yaw {face.pose.yaw:.0f}, pitch {face.pose.pitch:.0f}"
         typer.echo(f"  {index}: box {x0},{y0},{x1},{y1}, score {face.score:.2f}{pose}")
+
+
+@app.command("embed")
+def embed_faces(
+    source: Annotated[Path, typer.Argument(help="Photo or folder.", show_default=False)],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the embeddings as JSON.")] = None,
+    model: Annotated[str, typer.Option(help="Recogniser; see 'facewright models'.")] = "sface",
+    weights: Annotated[str | None, typer.Option(help="Weights: file, folder, or name.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Identity embeddings of the faces of a photo or of all photos in a folder."""
+    from .api import load_identity
+
+    pipeline = load_identity(model, weights, device)
+    _per_photo(source, lambda photo: [f.to_dict() for f in pipeline.embed(photo)], output, as_json, overwrite)
+
+
+@app.command("quality")
+def rate_faces(
+    source: Annotated[Path, typer.Argument(help="Photo or folder.", show_default=False)],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the qualities as JSON.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """How useful the picture of each face is, from 0 to 100, and what is wrong with it."""
+    from .api import quality
+    from .pipelines.identity import quality_dict
+
+    def rate(photo: Any) -> list[dict[str, Any]]:
+        rated = quality(photo, device=device)
+        return [face.to_dict() | {"quality": quality_dict(found)} for face, found in rated]
+
+    _per_photo(source, rate, output, as_json, overwrite)
+
+
+@app.command("verify")
+def verify_photos(
+    first: Picture,
+    second: Picture,
+    far: Annotated[float, typer.Option(help="Accepted share of wrong matches: 0.01, 0.001 or 0.0001.")] = 1e-3,
+    largest: Annotated[bool, typer.Option("--largest", help="Of several faces, take the largest.")] = False,
+    model: Annotated[str, typer.Option(help="Recogniser; see 'facewright models'.")] = "sface",
+    weights: Annotated[str | None, typer.Option(help="Weights: file, folder, or name.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Whether two photos show the same person: same, different or cannot tell, and why."""
+    from .api import verify
+
+    result = verify(first, second, far=far, largest=largest, model=model, weights=weights, device=device)
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
+        return
+    typer.echo(f"{result.decision}: {result.reason}")
+    typer.echo(f"probability of one person {result.probability:.1%}, if both were equally likely before")
+
+
+def _per_photo(source: Path, analyse: Any, output: Path | None, as_json: bool, overwrite: bool) -> None:
+    """Run an analysis on a photo or on all photos of a folder; one bad photo does not stop the rest."""
+    from .api import read
+    from .pipelines.folder import photos_in
+    from .progress import bar
+
+    if not source.is_dir():
+        results = [{"source": str(source), "faces": analyse(read(source))}]
+    else:
+        results = []
+        photos = photos_in(source)
+        with bar(source.name) as advance:
+            for number, path in enumerate(photos, start=1):
+                results.append(_attempt(path, analyse))
+                advance(number, len(photos))
+    if output is not None:
+        _write_json(output, results, overwrite=overwrite)
+    if as_json:
+        typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
+    elif output is None:
+        _print_faces(results)
+    failed = [r for r in results if "error" in r]
+    for result in failed:
+        typer.echo(f"failed: {result['error']}", err=True)
+    if failed:
+        raise typer.Exit(2 if len(failed) == len(results) else 1)
+
+
+def _attempt(path: Path, analyse: Any) -> dict[str, Any]:
+    from .api import read
+
+    try:
+        return {"source": str(path), "faces": analyse(read(path))}
+    except FacewrightError as error:
+        return {"source": str(path), "faces": [], "error": str(error)}
+
+
+def _print_faces(results: list[dict[str, Any]]) -> None:
+    for result in results:
+        faces = result["faces"]
+        typer.echo(f"{result['source']}: {len(faces)} face{'s' * (len(faces) != 1)}")
+        for index, face in enumerate(faces):
+            box = ",".join(str(round(v)) for v in face["box"])
+            found = face["quality"]
+            rated = "" if found is None else f", quality {found['quality']:.0f}"
+            reasons = "" if not found or not found["reasons"] else f" ({', '.join(found['reasons'])})"
+            typer.echo(f"  {index}: box {box}{rated}{reasons}")
 
 
 @app.command("degrade")

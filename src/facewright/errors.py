@@ -45,5 +45,9 @@ class LicenceError(WeightsError):
     """Weights whose licence forbids the asked-for use."""
 
 
+class GalleryError(FacewrightError):
+    """A gallery is missing, damaged, busy, locked with another key, or made by another recogniser."""
+
+
 class MissingDependencyError(FacewrightError):
     """An optional dependency is needed; the message names the extra to install."""

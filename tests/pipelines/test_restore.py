@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -16,10 +15,13 @@ from facewright.errors import UsageError
 from facewright.face import Pose
 from facewright.io.image import Photo, read
 from facewright.io.provenance import detect_face_watermark, read_provenance
+from facewright.metrics.calibration import AffineLlr, ScoreCalibration
 from facewright.pipelines.restore import RestoreOptions, RestorePipeline, RestoreResult, reading_order
+from facewright.weights.card import Preprocess
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import SimpleNamespace
 
     from facewright.face import Face
 
@@ -406,15 +408,35 @@ def test_invented_faces_carry_a_warning(photo: Photo, two: Any, fakes: SimpleNam
     assert fakes.pipeline(*two)(photo).faces[0].warnings == ()
 
 
-def test_identity_similarity_comes_from_the_embedder(photo: Photo, two: Any, fakes: SimpleNamespace) -> None:
-    def embed(crops: np.ndarray) -> np.ndarray:
+class PixelRecogniser:
+    """Takes the pixels themselves for the identity."""
+
+    preprocess = Preprocess(size=112, template="arcface")
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
         flat = crops.reshape(len(crops), -1).astype(np.float32) - 127.5
         return flat / np.linalg.norm(flat, axis=1, keepdims=True)
 
-    same = RestorePipeline(fakes.Detector(*two), fakes.Restorer(identity=True), SimpleNamespace(embed=embed))
-    assert [f.identity for f in same(photo).faces] == pytest.approx([1.0, 1.0], abs=1e-5)
-    negative = RestorePipeline(fakes.Detector(*two), fakes.Restorer(), SimpleNamespace(embed=embed))
+
+def test_identity_similarity_comes_from_the_recogniser(photo: Photo, two: Any, fakes: SimpleNamespace) -> None:
+    same = RestorePipeline(fakes.Detector(*two), fakes.Restorer(identity=True), PixelRecogniser())
+    plain = RestoreOptions(watermark=False)
+    assert [f.identity for f in same(photo, plain).faces] == pytest.approx([1.0, 1.0], abs=1e-5)
+    assert all(f.same_person is None for f in same(photo).faces)
+    negative = RestorePipeline(fakes.Detector(*two), fakes.Restorer(), PixelRecogniser())
     assert all(f.identity is not None and f.identity < 0.999 for f in negative(photo).faces)
+
+
+def test_doubtful_identity_is_warned_of(photo: Photo, two: Any, fakes: SimpleNamespace) -> None:
+    def result(offset: float) -> Any:
+        calibration = ScoreCalibration("pixels", "00", "nobody", 1, 1, AffineLlr(0.0, offset), ())
+        pipeline = RestorePipeline(fakes.Detector(*two), fakes.Restorer(), PixelRecogniser(), calibration)
+        return pipeline(photo).faces[0]
+
+    assert result(2.0).same_person == pytest.approx(1 / (1 + np.exp(-2)))
+    assert result(2.0).warnings == ()
+    assert "person" in result(-2.0).warnings[0]
+    assert result(-2.0).to_dict()["same_person"] == pytest.approx(1 / (1 + np.exp(2)), abs=1e-4)
 
 
 def test_change_map_is_zero_outside_the_faces(photo: Photo, two: Any, fakes: SimpleNamespace) -> None:

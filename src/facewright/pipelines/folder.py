@@ -98,6 +98,14 @@ class SaveOptions:
     page: int = 0
 
 
+def photos_in(folder: Path) -> list[Path]:
+    """All photos of a folder and its subfolders, in order; UsageError when there is none."""
+    found = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in PHOTO_SUFFIXES)
+    if not found:
+        raise UsageError(f"{folder} holds no photo")
+    return found
+
+
 def plan(source: Path, target: Path) -> list[Job]:
     """Every photo and film below a folder with its place below the target folder, names and formats kept.
 

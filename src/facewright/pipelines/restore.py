@@ -23,7 +23,7 @@ from ..io.atomic import atomic_output
 from ..io.encode import format_of
 from ..io.image import Photo, read
 from ..io.provenance import Provenance, embed_watermark, xmp_packet
-from ..systems.base import Detector, Embedder, batches
+from ..systems.base import Detector, batches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..face import Face, FaceCrop
+    from ..metrics.calibration import ScoreCalibration
+    from ..systems.recognise.recogniser import Recogniser
     from ..systems.restore.frgp import FRGP, DegradationEstimate
 
 Upscale = Literal[1, 2, 4]
@@ -39,6 +41,7 @@ MIN_EYE_DISTANCE = 5.0
 MAX_YAW = 75.0
 GOOD_SSIM = 0.91
 INVENTED_PSNR = 19.0
+DOUBTFUL = 0.5
 BATCH = 8
 
 
@@ -84,8 +87,9 @@ class FaceResult:
     """What happened to one face.
 
     `reason` says in words why it was restored or left alone. `before` and `after` estimate the damage of the crop;
-    `identity` is the similarity of input and output when an embedder was given. `change` is the mean absolute change
-    inside the face in grey levels; `warnings` name what a viewer should know.
+    `identity` is the similarity of input and output to a recogniser, `same_person` the probability of one person that
+    it stands for, both where such a network was given. `change` is the mean absolute change inside the face in grey
+    levels; `warnings` name what a viewer should know.
     """
 
     index: int
@@ -95,6 +99,7 @@ class FaceResult:
     before: DegradationEstimate
     after: DegradationEstimate | None = None
     identity: float | None = None
+    same_person: float | None = None
     change: float = 0.0
     warnings: tuple[str, ...] = ()
     crop: FaceCrop | None = field(default=None, repr=False)
@@ -112,6 +117,7 @@ class FaceResult:
             "quality_after": None if self.after is None else quality(self.after),
             "degradation": {k: round(v, 3) for k, v in asdict(self.before).items()},
             "identity": None if self.identity is None else round(self.identity, 4),
+            "same_person": None if self.same_person is None else round(self.same_person, 4),
             "change": round(self.change, 3),
             "warnings": list(self.warnings),
         }
@@ -237,10 +243,17 @@ def _apply(photo: Photo, base_rgb: NDArray[np.uint8], patch: FacePatch, strength
 
 
 class RestorePipeline:
-    """Detector and restorer, loaded once and used on many photos."""
+    """Detector and restorer, loaded once and used on many photos; with a recogniser it reports identity, too."""
 
-    def __init__(self, detector: Detector, restorer: FRGP, embedder: Embedder | None = None) -> None:
-        self.detector, self.restorer, self.embedder = detector, restorer, embedder
+    def __init__(
+        self,
+        detector: Detector,
+        restorer: FRGP,
+        recogniser: Recogniser | None = None,
+        calibration: ScoreCalibration | None = None,
+    ) -> None:
+        self.detector, self.restorer = detector, restorer
+        self.recogniser, self.calibration = recogniser, calibration
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -293,22 +306,36 @@ class RestorePipeline:
         inputs = np.stack([g.crop.image for g in group if g.crop is not None])
         outputs = self.restorer.restore(inputs, fidelity=options.fidelity)
         after = self.restorer.assess(outputs)
-        identities = self._identities(inputs, outputs)
+        identities = self._identities(group, outputs)
         done = []
         for result, restored, estimate, identity in zip(group, outputs, after, identities):
             shown = restored
             if options.watermark:
                 shown = np.rint(embed_watermark(restored.astype(np.float32))).clip(0, 255).astype(np.uint8)
-            done.append(
-                replace(result, after=estimate, identity=identity, output=shown, warnings=warnings_for(result.before))
-            )
+            probability = self._probability(identity)
+            warnings = warnings_for(result.before, probability)
+            values = {"identity": identity, "same_person": probability, "output": shown, "warnings": warnings}
+            done.append(replace(result, after=estimate, **values))
         return done
 
-    def _identities(self, inputs: NDArray[np.uint8], outputs: NDArray[np.uint8]) -> list[float | None]:
-        if self.embedder is None:
-            return [None] * len(inputs)
-        a, b = self.embedder.embed(inputs), self.embedder.embed(outputs)
-        return [float(v) for v in (a * b).sum(1)]
+    def _identities(self, group: Sequence[FaceResult], outputs: NDArray[np.uint8]) -> list[float | None]:
+        """Cosine of every face's input and output, as the recogniser sees them."""
+        if self.recogniser is None:
+            return [None] * len(group)
+        record = self.recogniser.preprocess
+        before, after = [], []
+        for result, output in zip(group, outputs):
+            assert result.crop is not None
+            points = transform_points(result.crop.matrix, result.face.points5)
+            before.append(crop_face(result.crop.image, points, record.size, record.template).image)
+            after.append(crop_face(output, points, record.size, record.template).image)
+        vectors = self.recogniser.embed(np.stack(before + after))
+        return [float(v) for v in (vectors[: len(before)] * vectors[len(before) :]).sum(1)]
+
+    def _probability(self, identity: float | None) -> float | None:
+        if identity is None or self.calibration is None:
+            return None
+        return float(self.calibration.probability(identity))
 
 
 def _enlarged(photo: Photo, factor: int) -> Photo:
@@ -359,11 +386,14 @@ def verdict(face: Face, estimate: DegradationEstimate, chosen: str, options: Res
     return True, f"quality {quality(estimate):.0f}"
 
 
-def warnings_for(estimate: DegradationEstimate) -> tuple[str, ...]:
+def warnings_for(estimate: DegradationEstimate, same_person: float | None = None) -> tuple[str, ...]:
     """What a viewer should know about a restored face."""
+    found = []
     if estimate.psnr < INVENTED_PSNR:
-        return ("so little of the face was left that parts of it are invented, not recovered",)
-    return ()
+        found.append("so little of the face was left that parts of it are invented, not recovered")
+    if same_person is not None and same_person < DOUBTFUL:
+        found.append("a recogniser no longer takes the restored face for the person of the input")
+    return tuple(found)
 
 
 def choose(faces: Sequence[Face], options: RestoreOptions) -> list[str]:

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,10 +23,10 @@ from ..weights.store import load_file, resolve, save_file, sha256
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from ..face import Face
+    from .quality.reasons import FaceQuality
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -63,16 +64,19 @@ class System(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.parameters()).device
+        return self._any_tensor().device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
+        return self._any_tensor().dtype
+
+    def _any_tensor(self) -> Tensor:
+        return next(iter([*self.parameters(), *self.buffers()]))
 
     def normalise(self, images: NDArray[np.uint8]) -> Tensor:
         """(N, H, W, 3) uint8 RGB to the network's (N, 3, H, W) float input, by its preprocess record."""
         record = self.preprocess
-        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float()
+        x = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2).float()
         if record.colour == "BGR":
             x = x.flip(1)
         mean = torch.tensor(record.mean, device=x.device).view(1, 3, 1, 1)
@@ -221,6 +225,15 @@ class Embedder(Protocol):
     """Maps aligned face crops to identity embeddings of unit length."""
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]: ...
+
+
+@runtime_checkable
+class QualityEstimator(Protocol):
+    """Says how useful the picture of each face is."""
+
+    def rate(self, photo: NDArray[np.uint8], faces: Sequence[Face]) -> list[FaceQuality]:
+        """Quality of the faces found in an (H, W, 3) uint8 RGB photo."""
+        ...
 
 
 def batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:

@@ -23,7 +23,8 @@ class Preprocess:
     """The input contract of a network; it travels with the weights and is checked when they are loaded.
 
     A uint8 pixel p in `colour` order is fed as (p / `scale` - `mean`) / `std`, per channel. `size` is the side of the
-    square crop in pixels, 0 for "any size"; `template` names the alignment in `facewright.align`, "" for whole photos.
+    square crop in pixels, 0 for "any size"; `template` names the alignment in `facewright.align`, "" for whole photos
+    or, with a size, for upright box crops.
     """
 
     size: int

@@ -33,11 +33,16 @@ def import_checkpoint(slug: str, checkpoint: str | Path, output: str | Path, *, 
         raise UsageError(f"{slug} has no published checkpoints to import; these have: {', '.join(able) or 'none'}")
     target = Path(output)
     _check_folder(target, overwrite=overwrite)
-    state = load_published(checkpoint)
+    module = _module(card)
     try:
-        model = convert(state)
+        if Path(checkpoint).suffix.lower() == ".onnx" and hasattr(module, "import_onnx"):
+            model = module.import_onnx(checkpoint)
+        else:
+            model = convert(load_published(checkpoint))
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise WeightsError(f"{checkpoint} is no checkpoint of {slug}: {error!r}") from error
+    if model.slug != slug:
+        raise WeightsError(f"{checkpoint} is a checkpoint of {model.slug}, not of {slug}")
     folder: Path = model.save_pretrained(target)
     return folder
 

@@ -227,7 +227,7 @@ def load_published(path: str | Path) -> dict[str, Tensor]:
 def _tensors(content: Any, file: Path) -> dict[str, Tensor]:
     import torch
 
-    for wrapper in ("params_ema", "params", "g_ema", "state_dict"):
+    for wrapper in ("params_ema", "params", "g_ema", "state_dict", "state_dict_backbone"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
             break

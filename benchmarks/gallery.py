@@ -1,0 +1,106 @@
+"""Speed of the gallery: enrolment, and search exactly and by the index, as a markdown table.
+
+    python benchmarks/gallery.py                            # 10 000 and 100 000 people in a file
+    python benchmarks/gallery.py --people 1000000 --memory  # search alone, nothing written
+
+People are random unit vectors, one picture each, which is the hardest distribution to index. A probe is the vector of
+somebody enrolled, turned until its cosine with the original is that of a hard (0.4) or an ordinary (0.6) true match.
+Recall is the share of probes for which the index names the same person as exact search. Searches are of one probe at
+a time, in milliseconds of processor time, which other programs do not disturb; everything else is time of the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from facewright.gallery import Gallery, RecogniserId, Sample
+from facewright.gallery.index import Templates, turned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+DIMENSION = 128
+BATCH = 1000
+PROBES = 200
+
+
+def random_people(count: int) -> NDArray[np.float32]:
+    values = np.random.default_rng(0).standard_normal((count, DIMENSION), dtype=np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def percentiles(search: Callable[[NDArray[np.float32]], object], probes: NDArray[np.float32]) -> str:
+    """Median and 99th percentile of the time of one search."""
+    times = []
+    for probe in probes:
+        start = time.process_time()
+        search(probe[None])
+        times.append(1e3 * (time.process_time() - start))
+    return f"{np.percentile(times, 50):.2f} / {np.percentile(times, 99):.2f}"
+
+
+def measure_search(vectors: NDArray[np.float32]) -> list[str]:
+    """Exact times, index times, recall of hard and of ordinary matches, seconds to make the sketches."""
+    templates = Templates(DIMENSION, index_from=1)
+    start = time.perf_counter()
+    templates.put(np.arange(len(vectors)), vectors)
+    seconds = time.perf_counter() - start
+    rng = np.random.default_rng(1)
+    probes = turned(vectors[rng.choice(len(vectors), PROBES)], 0.6, rng)
+    exact = percentiles(lambda probe: templates.search_exactly(probe, 5), probes)
+    index = percentiles(lambda probe: templates.search(probe, 5), probes)
+    recalls = [f"{templates.measure_recall(PROBES, cosine=cosine):.3f}" for cosine in (0.4, 0.6)]
+    return [exact, index, *recalls, f"{seconds:.1f}"]
+
+
+def measure_file(vectors: NDArray[np.float32], folder: Path) -> list[str]:
+    """Enrolled per second in batches and one by one, seconds to open and search first, seconds to remove somebody."""
+    recogniser = RecogniserId("benchmark", "0" * 64, DIMENSION)
+    place = folder / f"{len(vectors)}.gallery"
+    with Gallery.create(place, recogniser) as gallery:
+        start = time.perf_counter()
+        for first in range(0, len(vectors), BATCH):
+            part = vectors[first : first + BATCH]
+            gallery.enrol([Sample(f"person {first + i}", vector) for i, vector in enumerate(part)])
+        in_batches = len(vectors) / (time.perf_counter() - start)
+        start = time.perf_counter()
+        for i in range(100):
+            gallery.enrol([Sample(f"single {i}", vectors[i])])
+        one_by_one = 100 / (time.perf_counter() - start)
+    start = time.perf_counter()
+    with Gallery.open(place, recogniser) as gallery:
+        gallery.search(vectors[:1])
+        opening = time.perf_counter() - start
+        start = time.perf_counter()
+        gallery.remove(["single 7"])
+        removal = time.perf_counter() - start
+    place.unlink()
+    return [f"{in_batches:.0f}", f"{one_by_one:.0f}", f"{opening:.1f}", f"{removal:.1f}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--people", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--memory", action="store_true", help="search alone, without a file")
+    options = parser.parse_args()
+    print(
+        "| people | exact p50 / p99 | index p50 / p99 | recall at 0.4 | recall at 0.6 | sketching s "
+        "| enrolled/s in batches | one by one | open and search s | remove s |\n|" + "---:|" * 10
+    )
+    for count in options.people:
+        vectors = random_people(count)
+        with tempfile.TemporaryDirectory() as folder:
+            written = ["", "", "", ""] if options.memory else measure_file(vectors, Path(folder))
+        print("| " + " | ".join([str(count), *measure_search(vectors), *written]) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

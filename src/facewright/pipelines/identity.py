@@ -1,0 +1,196 @@
+"""Who is it: embeddings of the faces of a photo, and whether two photos show the same person.
+
+A comparison ends in `same`, `different` or `cannot tell`. The evidence is the recogniser's cosine as a log-likelihood
+ratio, measured on people it never saw; pictures in which a face is too small or too turned to be evidence are said so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ..align import crop_face
+from ..errors import UsageError
+from .restore import reading_order
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..face import Face
+    from ..io.image import Photo
+    from ..metrics.calibration import ScoreCalibration
+    from ..systems.base import Detector, QualityEstimator
+    from ..systems.quality.reasons import FaceQuality
+    from ..systems.recognise.recogniser import Recogniser
+
+Decision = Literal["same", "different", "cannot tell"]
+
+DEFAULT_FAR = 1e-3
+# Different only when the evidence for it is as strong as one to twenty.
+DIFFERENT_LLR = -3.0
+MIN_EYE_DISTANCE = 8.0
+MAX_YAW = 60.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceEmbedding:
+    """One face of a photo as a recogniser sees it.
+
+    `vector` (D,) has length 1 and is comparable only with vectors of the same `model` and weights (`sha256`).
+    """
+
+    face: Face
+    vector: NDArray[np.float32] = field(repr=False)
+    model: str
+    sha256: str | None = None
+    quality: FaceQuality | None = None
+
+    def similarity(self, other: FaceEmbedding) -> float:
+        """Cosine to another embedding, −1 to 1; raises UsageError when another model or other weights made it."""
+        if (self.model, self.sha256) != (other.model, other.sha256):
+            raise UsageError(f"embeddings of {self.model} and {other.model}, or of different weights, do not compare")
+        return float(self.vector @ other.vector)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, ready for JSON."""
+        return {
+            **self.face.to_dict(),
+            "model": self.model,
+            "weights_sha256": self.sha256,
+            "quality": quality_dict(self.quality),
+            "embedding": [round(float(v), 6) for v in self.vector],
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verification:
+    """The outcome of a comparison of two faces.
+
+    similarity: cosine, −1 to 1. llr: natural log of how much likelier it is for one person than for two. probability:
+    of one person, if both were equally likely before. threshold: similarity from which it is `same`, for the false
+    acceptance rate `far`. reason: why it was decided so, in words.
+    """
+
+    decision: Decision
+    reason: str
+    similarity: float
+    llr: float
+    probability: float
+    threshold: float
+    far: float
+    first: FaceEmbedding
+    second: FaceEmbedding
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and words, ready for JSON; without the embeddings."""
+        numbers = {k: round(getattr(self, k), 6) for k in ("similarity", "llr", "probability", "threshold", "far")}
+        faces = [{k: v for k, v in face.to_dict().items() if k != "embedding"} for face in (self.first, self.second)]
+        return {"decision": self.decision, "reason": self.reason, **numbers, "faces": faces}
+
+
+class IdentityPipeline:
+    """Detector, recogniser, its calibration and optionally a quality estimator, loaded once and used on many photos."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        recogniser: Recogniser,
+        calibration: ScoreCalibration | None = None,
+        quality: QualityEstimator | None = None,
+    ) -> None:
+        self.detector, self.recogniser, self.calibration, self.quality = detector, recogniser, calibration, quality
+        if calibration is not None and recogniser.weights_sha256 is not None:
+            calibration.check(recogniser.weights_sha256)
+
+    def embed(self, photo: Photo) -> list[FaceEmbedding]:
+        """The faces of a photo in reading order."""
+        rgb = photo.rgb()
+        return self._embed_faces(rgb, reading_order(self.detector.detect(rgb)))
+
+    def embed_one(self, photo: Photo, *, largest: bool = False) -> FaceEmbedding:
+        """The face of a photo that shows one person.
+
+        Raises UsageError when there is none, or when there are several and `largest` does not choose among them.
+        """
+        rgb = photo.rgb()
+        return self._embed_faces(rgb, [only_face(self.detector.detect(rgb), photo.source, largest=largest)])[0]
+
+    def _embed_faces(self, rgb: NDArray[np.uint8], faces: list[Face]) -> list[FaceEmbedding]:
+        if not faces:
+            return []
+        record = self.recogniser.preprocess
+        crops = np.stack([crop_face(rgb, f.points5, record.size, record.template).image for f in faces])
+        vectors = self.recogniser.embed(crops)
+        rated = [None] * len(faces) if self.quality is None else self.quality.rate(rgb, faces)
+        slug, sha256 = self.recogniser.slug, self.recogniser.weights_sha256
+        return [FaceEmbedding(f, v, slug, sha256, q) for f, v, q in zip(faces, vectors, rated)]
+
+    def verify(self, first: Photo, second: Photo, *, far: float = DEFAULT_FAR, largest: bool = False) -> Verification:
+        """Whether two photos show the same person; `far` is one of the calibrated false acceptance rates."""
+        return self.compare(*(self.embed_one(photo, largest=largest) for photo in (first, second)), far=far)
+
+    def compare(self, first: FaceEmbedding, second: FaceEmbedding, *, far: float = DEFAULT_FAR) -> Verification:
+        """As `verify`, of two faces already embedded."""
+        if self.calibration is None:
+            raise UsageError(
+                f"the weights of {self.recogniser.slug} have no calibration; compare similarities yourself"
+            )
+        similarity = first.similarity(second)
+        llr = float(self.calibration.llr(similarity))
+        threshold = self.calibration.point(far).threshold
+        decision, reason = decide(similarity, llr, threshold, far, (first, second))
+        probability = float(self.calibration.probability(similarity))
+        return Verification(decision, reason, similarity, llr, probability, threshold, far, first, second)
+
+
+def only_face(faces: list[Face], source: str, *, largest: bool = False) -> Face:
+    """The single face, or with `largest` the largest; UsageError saying what was found otherwise."""
+    name = Path(source).name
+    if not faces:
+        raise UsageError(f"{name}: no face was found; give a photo in which one is clearly visible")
+    if len(faces) > 1 and not largest:
+        raise UsageError(f"{name}: {len(faces)} faces were found where one is expected; crop it or add --largest")
+    return max(faces, key=lambda f: f.eye_distance)
+
+
+def decide(
+    similarity: float, llr: float, threshold: float, far: float, faces: tuple[FaceEmbedding, FaceEmbedding]
+) -> tuple[Decision, str]:
+    """The decision about two faces and its reason in words.
+
+    Faces too small or too turned are no evidence, however alike they look to the network.
+    """
+    for which, face in zip(("first", "second"), faces):
+        if fault := unusable(face):
+            return "cannot tell", f"the {which} face is {fault}"
+    if similarity >= threshold:
+        return "same", f"similarity {similarity:.2f} is at least {threshold:.2f}, the threshold of a FAR of {far:g}"
+    if llr <= DIFFERENT_LLR:
+        return "different", f"similarity {similarity:.2f} is {np.exp(-llr):.0f} times likelier for two people than one"
+    poor = [f"the {w} picture is {_words(f)}" for w, f in zip(("first", "second"), faces) if _words(f)]
+    return "cannot tell", "; ".join([f"similarity {similarity:.2f} speaks for neither clearly", *poor])
+
+
+def unusable(embedding: FaceEmbedding) -> str:
+    """Why a face is no evidence of identity; empty when it is."""
+    face = embedding.face
+    if face.eye_distance < MIN_EYE_DISTANCE:
+        return f"too small, {face.eye_distance:.1f} px between the eyes"
+    if face.pose is not None and abs(face.pose.yaw) > MAX_YAW:
+        return f"turned too far, yaw {face.pose.yaw:.0f} degrees"
+    return ""
+
+
+def _words(embedding: FaceEmbedding) -> str:
+    reasons = embedding.quality.reasons if embedding.quality else ()
+    return ", ".join(str(reason).replace("_", " ") for reason in reasons[:2])
+
+
+def quality_dict(quality: FaceQuality | None) -> dict[str, Any] | None:
+    """A quality as plain numbers (0–100) and words, ready for JSON."""
+    if quality is None:
+        return None
+    return {"quality": round(quality.percentile, 1), "reasons": [str(r) for r in quality.reasons]}

@@ -1,0 +1,83 @@
+"""What all recognisers share: aligned crops in, unit embeddings out, fast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...errors import UsageError
+from ...nn.deploy import deployed, has_bf16
+from ..base import System
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+_BATCH = 32
+
+
+class Recogniser(System):
+    """Base of recognition systems: a `backbone` from normalised crops (N, 3, S, S) to embeddings (N, D).
+
+    forward returns the backbone's raw embedding, whose length some losses and quality measures use. `embed` follows
+    the field's protocol: crop and mirror image, summed before normalisation. `mirror=False` halves the time and costs
+    a little accuracy. `precision`: arithmetic of `embed`; `auto` takes bfloat16 where the processor has it.
+    """
+
+    backbone: nn.Module
+    mirror: bool = True
+    precision: Precision = "auto"
+
+    def forward(self, image: Tensor) -> Tensor:
+        side = self.preprocess.size
+        if image.dim() != 4 or tuple(image.shape[1:]) != (3, side, side):
+            raise UsageError(f"{self.slug} takes crops (N, 3, {side}, {side}), not {tuple(image.shape)}")
+        embedding: Tensor = self.backbone(image)
+        return embedding
+
+    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, S, S, 3) uint8 RGB crops on this network's template to (N, D) embeddings of length 1."""
+        raw = self.embed_raw(crops)
+        lengths = np.linalg.norm(raw, axis=1, keepdims=True)
+        return np.asarray(raw / np.maximum(lengths, 1e-12), np.float32)
+
+    def embed_raw(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """As `embed`, before normalisation: the length says how sure the network is of what it saw."""
+        side = self.preprocess.size
+        if crops.ndim != 4 or crops.shape[1:] != (side, side, 3):
+            raise UsageError(f"{self.slug} takes crops (N, {side}, {side}, 3), not {crops.shape}")
+        network, dtype = self._inference_form()
+        rows = [self._run(network, dtype, crops[i : i + _BATCH]) for i in range(0, len(crops), _BATCH)]
+        return np.concatenate(rows) if rows else np.zeros((0, self.config.dim), np.float32)
+
+    def _run(self, network: nn.Module, dtype: torch.dtype, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            x = self.normalise(crops).to(dtype)
+            if self.mirror:
+                x = torch.cat([x, x.flip(3)]).contiguous(memory_format=torch.channels_last)
+            out = network(x).float()
+            if self.mirror:
+                out = out[: len(crops)] + out[len(crops) :]
+        return np.asarray(out.cpu().numpy(), np.float32)
+
+    def _inference_form(self) -> tuple[nn.Module, torch.dtype]:
+        """The folded low-precision copy of the backbone, made again whenever the weights have changed."""
+        wanted = self.precision == "bf16" or (self.precision == "auto" and has_bf16(self.device))
+        dtype = torch.bfloat16 if wanted else torch.float32
+        state = [*self.backbone.parameters(), *self.backbone.buffers()]
+        key = (dtype, self.device, tuple((id(t), 0 if t.is_inference() else t._version) for t in state))
+        cached: tuple[object, nn.Module] | None = self.__dict__.get("_deployed")
+        if cached is None or cached[0] != key:
+            cached = (key, deployed(self.backbone, dtype))
+            self.__dict__["_deployed"] = cached  # not a submodule: neither saved nor trained
+        return cached[1], dtype
+
+
+def embedding_distance(a: Tensor, b: Tensor) -> Tensor:
+    """1 − cosine between (N, D) embeddings, (N,): the identity loss of restorers and of distillation."""
+    return 1 - F.cosine_similarity(a.float(), b.float(), dim=1)

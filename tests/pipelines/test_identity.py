@@ -1,0 +1,137 @@
+"""Embedding and verifying the faces of photos: choice of the face, decisions, and reasons."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from facewright.errors import UsageError, WeightsError
+from facewright.face import Face, Pose
+from facewright.io.image import read
+from facewright.metrics.calibration import AffineLlr, ScoreCalibration
+from facewright.metrics.verification import OperatingPoint
+from facewright.pipelines.identity import FaceEmbedding, IdentityPipeline, decide, only_face
+from facewright.systems.quality.reasons import FaceQuality, Reason
+from facewright.weights.card import Preprocess
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+CALIBRATION = ScoreCalibration(
+    "mean-colour",
+    "ab" * 32,
+    "made-up pairs",
+    10,
+    10,
+    AffineLlr(20.0, -10.0),
+    tuple(OperatingPoint(far, t, 0.9, far, 10) for far, t in ((1e-2, 0.6), (1e-3, 0.7), (1e-4, 0.8))),
+)
+
+
+class MeanColour:
+    """A recogniser for which people differ by the mean colour of their face."""
+
+    slug = "mean-colour"
+    weights_sha256 = "ab" * 32
+    preprocess = Preprocess(size=112, template="arcface")
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        means = crops.reshape(len(crops), -1, 3).mean(1).astype(np.float32) - 127.5
+        return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+
+def photo_of(colour: tuple[int, int, int]) -> Any:
+    return read(np.full((200, 200, 3), colour, np.uint8))
+
+
+@pytest.fixture
+def one(fakes: SimpleNamespace) -> Face:
+    return fakes.face_at((100, 100))
+
+
+def pipeline(fakes: SimpleNamespace, *faces: Face, **options: Any) -> IdentityPipeline:
+    return IdentityPipeline(fakes.Detector(*faces), MeanColour(), CALIBRATION, **options)
+
+
+def test_embeddings_come_in_reading_order_with_their_model(fakes: SimpleNamespace) -> None:
+    right, left = fakes.face_at((150, 100), 20.0), fakes.face_at((50, 100), 20.0)
+    found = pipeline(fakes, right, left).embed(photo_of((200, 100, 50)))
+    assert [f.face for f in found] == [left, right]
+    assert found[0].similarity(found[1]) == pytest.approx(1, abs=1e-5)
+    assert (found[0].model, found[0].sha256) == ("mean-colour", "ab" * 32)
+    assert len(json.loads(json.dumps(found[0].to_dict()))["embedding"]) == 3
+
+
+def test_no_face_gives_no_embedding(fakes: SimpleNamespace) -> None:
+    assert pipeline(fakes).embed(photo_of((9, 9, 9))) == []
+
+
+def test_same_colour_is_the_same_person_and_another_is_not(fakes: SimpleNamespace, one: Face) -> None:
+    networks = pipeline(fakes, one)
+    red, green = photo_of((220, 40, 40)), photo_of((40, 220, 40))
+    same = networks.verify(red, red)
+    assert (same.decision, same.similarity, same.threshold) == ("same", pytest.approx(1, abs=1e-5), 0.7)
+    assert same.llr == pytest.approx(10, abs=1e-3)
+    other = networks.verify(red, green)
+    assert other.decision == "different"
+    assert other.probability < 0.05
+    assert set(json.loads(json.dumps(same.to_dict()))) >= {"decision", "reason", "llr", "probability", "faces"}
+
+
+def test_number_of_faces_is_checked_and_named(fakes: SimpleNamespace) -> None:
+    small, large = fakes.face_at((50, 100), 20.0), fakes.face_at((140, 100), 40.0)
+    assert only_face([small, large], "b.jpg", largest=True) is large
+    with pytest.raises(UsageError, match=r"b\.jpg: 2 faces .*--largest"):
+        only_face([small, large], "/a/b.jpg")
+    with pytest.raises(UsageError, match="no face"):
+        only_face([], "b.jpg")
+
+
+def embedding(face: Face, quality: FaceQuality | None = None) -> FaceEmbedding:
+    return FaceEmbedding(face, np.array([1.0, 0, 0], np.float32), "m", None, quality)
+
+
+@pytest.mark.parametrize(
+    ("similarity", "llr", "decision"), [(0.7, 4.0, "same"), (0.69, 3.8, "cannot tell"), (0.3, -4.0, "different")]
+)
+def test_decision_follows_threshold_and_evidence(one: Face, similarity: float, llr: float, decision: str) -> None:
+    assert decide(similarity, llr, 0.7, 1e-3, (embedding(one), embedding(one)))[0] == decision
+
+
+def test_doubt_names_what_is_wrong_with_the_pictures(one: Face) -> None:
+    poor = embedding(one, FaceQuality(0.1, 3.0, (Reason.BLUR, Reason.TOO_SMALL, Reason.DARK)))
+    _, reason = decide(0.6, 2.0, 0.7, 1e-3, (embedding(one), poor))
+    assert "second picture is blur, too small" in reason
+    assert "first" not in reason
+
+
+def test_tiny_and_turned_faces_are_no_evidence_however_alike(fakes: SimpleNamespace, one: Face) -> None:
+    tiny = embedding(fakes.face_at((20, 20), 6.0))
+    turned = embedding(fakes.face_at((100, 100), pose=Pose(-80.0, 0.0, 0.0)))
+    for face, word in ((tiny, "too small"), (turned, "turned too far")):
+        decision, reason = decide(0.99, 9.0, 0.7, 1e-3, (embedding(one), face))
+        assert decision == "cannot tell"
+        assert word in reason
+        assert "second" in reason
+
+
+def test_embeddings_of_other_weights_do_not_compare(one: Face) -> None:
+    vector = np.array([1.0, 0, 0], np.float32)
+    with pytest.raises(UsageError, match="do not compare"):
+        FaceEmbedding(one, vector, "m", "a").similarity(FaceEmbedding(one, vector, "m", "b"))
+
+
+def test_calibration_of_other_weights_is_refused(fakes: SimpleNamespace, one: Face) -> None:
+    other = ScoreCalibration("mean-colour", "cd" * 32, "", 1, 1, AffineLlr(1, 0), ())
+    with pytest.raises(WeightsError, match="measure it again"):
+        IdentityPipeline(fakes.Detector(one), MeanColour(), other)
+    with pytest.raises(UsageError, match="no calibration"):
+        IdentityPipeline(fakes.Detector(one), MeanColour()).verify(photo_of((9, 9, 9)), photo_of((9, 9, 9)))
+
+
+def test_unknown_false_acceptance_rate_lists_the_known(fakes: SimpleNamespace, one: Face) -> None:
+    with pytest.raises(UsageError, match=r"0\.001"):
+        pipeline(fakes, one).verify(photo_of((9, 9, 9)), photo_of((9, 9, 9)), far=0.5)
