@@ -310,7 +310,7 @@ def test_wrong_options(arguments: tuple[str, ...], said: str, fail: Any, pipelin
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--model", "nosuch"), "known: frgp"),
+        (("--model", "nosuch"), "known: adaface"),
         (("--model", "mos"), "mos is no restorer"),
         (("--device", "abacus"), "unknown device"),
         (("--device", "meta"), "not supported"),

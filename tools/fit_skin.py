@@ -13,21 +13,20 @@ import argparse
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from facewright.errors import UsageError
-from facewright.render import MorphableData, Projected, load_ict, rasterise, sh_basis
-from facewright.render.rasterise import Topology
-from facewright.render.skin import ASSET, CHART, DARKEST, chart_of, linear_of_srgb
+from facewright.errors import ImageReadError, UsageError
+from facewright.render import MorphableData, Projected, load_ict, sh_basis
+from facewright.render.rasterise import Topology, rasterise
+from facewright.render.skin import ASSET, CHART, DARKEST, chart_cm, chart_of, linear_of_srgb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from numpy.typing import NDArray
 
 IDENTITIES = 30
 COMPONENTS = 20
@@ -35,7 +34,8 @@ MOST_SHARE = 0.02
 STEEPEST = 0.3  # cosine between normal and viewer below which a texel counts as unseen
 OUTLIER = 0.25  # residual in the logarithm at which an observation counts half
 
-Floats = NDArray[np.float32] if TYPE_CHECKING else Any
+Floats = NDArray[np.float32]
+Colours = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def fit_landmarks(points: Floats, mean: Floats, basis: Floats, rounds: int = 6) 
     size = float(np.linalg.norm(points[36] - points[45]))
     for _ in range(rounds):
         shape = mean + np.tensordot(coefficients, basis, 1)
-        affine, rotation, scale = weak_perspective(shape, points, weight)
+        affine, rotation = weak_perspective(shape, points, weight)
         system = (basis @ affine[:, :3].T * weight[:, None]).reshape(len(basis), -1).T
         wanted = ((points - mean @ affine[:, :3].T - affine[:, 3]) * weight[:, None]).ravel()
         noise = 0.02 * size
@@ -105,8 +105,8 @@ def fit_landmarks(points: Floats, mean: Floats, basis: Floats, rounds: int = 6) 
     return Fit(coefficients.astype(np.float32), affine, rotation, float(error))
 
 
-def weak_perspective(shape: Floats, points: Floats, weight: Floats) -> tuple[Floats, Floats, float]:
-    """The best scaled rotation and shift from (68, 3) to (68, 2), as matrix, rotation and scale."""
+def weak_perspective(shape: Floats, points: Floats, weight: Floats) -> tuple[Floats, Floats]:
+    """The best scaled rotation and shift from (68, 3) to (68, 2), as matrix (2, 4), and the rotation (3, 3)."""
     centre, middle = (np.average(v, axis=0, weights=weight) for v in (shape, points))
     free = np.linalg.lstsq((shape - centre) * weight[:, None], (points - middle) * weight[:, None], rcond=None)[0].T
     upright = free * [[1], [-1]]
@@ -115,10 +115,10 @@ def weak_perspective(shape: Floats, points: Floats, weight: Floats) -> tuple[Flo
     matrix = scale * rows * [[1], [-1]]
     shift = middle - matrix @ centre
     rotation = np.vstack([rows, np.cross(rows[0], rows[1])])
-    return np.c_[matrix, shift].astype(np.float32), rotation.astype(np.float32), scale
+    return np.c_[matrix, shift].astype(np.float32), rotation.astype(np.float32)
 
 
-def unwrap(image: NDArray[np.uint8], fit: Fit, surface: Texels) -> tuple[Floats, NDArray[np.bool_]]:
+def unwrap(image: Colours, fit: Fit, surface: Texels) -> tuple[Floats, NDArray[np.bool_]]:
     """Log reflectance (T, 3) of the photo's texels, shading included, and which of them are seen."""
     points = surface.mean + np.tensordot(fit.coefficients, surface.basis, 1)
     xy = points @ fit.affine[:, :3].T + fit.affine[:, 3]
@@ -143,10 +143,8 @@ def without_shading(values: Floats, seen: NDArray[np.bool_], normals: Floats, me
     return np.asarray(values - (shading - np.average(shading, weights=weight + 1e-6))[:, None], np.float32)
 
 
-def robust_components(
-    values: Floats, seen: Floats, count: int, rounds: int = 6
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Mean (D,), components (K, D) of unit-variance scores, scores (N, K), weights (N, D) of values (N, D).
+def robust_components(values: Floats, seen: Floats, count: int, rounds: int = 6) -> tuple[Floats, Floats, Floats]:
+    """Mean (D,), components (K, D) of unit-variance scores and scores (N, K) of values (N, D).
 
     Missing (`seen` 0) and outlying observations are replaced by what mean and components say, round after round.
     """
@@ -158,14 +156,14 @@ def robust_components(
         filled = weight * values + (1 - weight) * model
         mean = filled.mean(0)
         filled -= mean
-        power, directions = np.linalg.eigh(filled @ filled.T)
+        _, directions = np.linalg.eigh(filled @ filled.T)
         scores = directions[:, -count:][:, ::-1] * np.sqrt(len(values))
         basis = scores.T @ filled / len(values)
         model = mean + scores @ basis
-    return mean, basis, scores, weight
+    return mean, basis, scores
 
 
-def photos(data: Path, most: int) -> Iterator[tuple[NDArray[np.uint8], Floats, float]]:
+def photos(data: Path, most: int) -> Iterator[tuple[Colours, Floats, float]]:
     """Sharp frontal photos of grown people, as many of each group the labels name: picture, 68 landmarks, years."""
     labels = np.load(data / "utkface_labels.npz")
     yaw, pitch, roll = labels["pose_yaw_pitch_roll_deg"].T
@@ -184,8 +182,14 @@ def photos(data: Path, most: int) -> Iterator[tuple[NDArray[np.uint8], Floats, f
             file = archive.extractfile(member) if index is not None else None
             if file is None or index is None:
                 continue
-            image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-            yield image, labels["landmarks68"][index].astype(np.float32), float(labels["age_years"][index])
+            image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
+            if image is None:
+                raise ImageReadError(f"{member.name} of {data} is not a picture; copy the archive again")
+            yield (
+                np.asarray(image[..., ::-1], np.uint8),
+                labels["landmarks68"][index].astype(np.float32),
+                float(labels["age_years"][index]),
+            )
 
 
 def main() -> None:
@@ -212,10 +216,21 @@ def main() -> None:
     save(arguments.output, np.stack(values), np.stack(seen), np.array(years), surface, landmarks)
 
 
+def _trusted(surface: Texels) -> NDArray[np.bool_]:
+    """Texels (T,) that turn to the viewer and are the face's own, without hair at its sides, nostrils and lids."""
+    v, u = (np.argwhere(surface.covered) + 0.5).T / [[CHART.height], [CHART.width]]
+    x, y = chart_cm(np.stack([u, v], -1)).T
+    inside = (x / 9.0) ** 2 + ((y - 0.6) / 9.3) ** 2 < 1
+    steady = np.zeros(surface.covered.shape, np.float32)
+    steady[surface.covered] = surface.normals[:, 2] > 0.35
+    eroded = cv2.erode(steady, np.ones((3, 3), np.uint8))[surface.covered] > 0
+    return np.asarray(inside & (eroded | (np.abs(x) > 4.5)))
+
+
 def save(
     path: Path, values: Floats, seen: NDArray[np.bool_], years: Floats, surface: Texels, landmarks: Floats
 ) -> None:
-    often = seen.mean(0) > 0.3
+    often = (seen.mean(0) > 0.3) & _trusted(surface)
     surface.covered[surface.covered] = often
     values, seen, normals = values[:, often], seen[:, often], surface.normals[often]
     tone = np.stack([np.median(v[s], axis=0) for v, s in zip(values, seen)])
@@ -228,7 +243,7 @@ def save(
     observed = np.repeat(seen, 3, axis=1).astype(np.float32)
     kept = np.ones(len(flat), bool)
     while True:
-        centre, basis, scores, _ = robust_components(flat[kept], observed[kept], COMPONENTS)
+        centre, basis, scores = robust_components(flat[kept], observed[kept], COMPONENTS)
         share = (scores**2 / (scores**2).sum(0)).max(1)
         print(f"{kept.sum()} photos, largest share of one photo in a component {share.max():.4f}")
         if share.max() <= MOST_SHARE:
@@ -240,6 +255,7 @@ def save(
     design = np.c_[np.ones(len(age)), age, age**2]
     by_age = np.linalg.lstsq(design, scores, rcond=None)[0]
     deviation, axes = np.linalg.eigh(np.cov(tone[kept].T))
+    axes *= np.sign(axes[0])  # towards more red, which for the first is lighter
     np.savez_compressed(
         path,
         covered=surface.covered,

@@ -84,7 +84,8 @@ def load_pipeline(
     if where.type == "cpu":
         restorer.to(memory_format=torch.channels_last)
     identity = load_identity(device=device)
-    return RestorePipeline(load_detector(device), restorer, identity.recogniser, identity.calibration)
+    assessor: Any = None if hasattr(restorer, "assess") else create("frgp", pretrained=True).to(where)
+    return RestorePipeline(load_detector(device), restorer, identity.recogniser, identity.calibration, assessor)
 
 
 @lru_cache(maxsize=4)

@@ -13,7 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from .errors import FacewrightError, OutputError, UsageError
+from .evaluation.cli import dictionary_app, eval_app
 from .gallery.cli import app as gallery_app
+from .render.cli import render as render_faces
 
 STOPPED = 130
 
@@ -26,7 +28,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.command("render")(render_faces)
 app.add_typer(gallery_app)
+app.add_typer(eval_app)
+app.add_typer(dictionary_app)
 
 Source = Annotated[Path, typer.Argument(help="Photo, film or folder.", show_default=False)]
 Picture = Annotated[Path, typer.Argument(help="Photo.", show_default=False)]

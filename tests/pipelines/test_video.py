@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pytest
+from skimage import data
 
 from facewright.errors import UsageError
 from facewright.face import Face, Pose
@@ -161,6 +163,43 @@ def test_crops_of_several_frames_share_a_call() -> None:
     assert detector.calls == 4
 
 
+def test_batches_come_in_few_sizes() -> None:
+    fake = Fake(redder)
+    restorer = VideoRestorer(fake, BlobDetector(), VideoOptions(crops_per_call=12))
+    restorer(film(27, resting))
+    assert fake.batches == [8, 8, 8, 2, 1]
+
+
+def test_nothing_kept_grows_with_the_film() -> None:
+    frames = film(20, resting, noise=4)
+    restorer = VideoRestorer(Fake(redder), BlobDetector(0.3))
+
+    def play(start: int) -> None:
+        for i in range(0, 20, 4):
+            restorer([replace(f, index=start + f.index, time=(start + f.index) / 25) for f in frames[i : i + 4]])
+
+    play(0)
+    tracemalloc.start()
+    play(20)
+    early, _ = tracemalloc.get_traced_memory()
+    for start in (40, 60, 80):
+        play(start)
+    late, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert late - early < frames[0].pixels.nbytes  # not one picture in 60 frames, let alone one in each
+
+
+def test_free_memory_is_returned_every_few_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    returned: list[int] = []
+    monkeypatch.setattr("facewright.pipelines.video._memory_returner", lambda: lambda: returned.append(seen))
+    restorer = VideoRestorer(Fake(redder), BlobDetector())
+    seen = 0
+    for run in (3, 3, 3, 5, 8, 1):
+        seen += run
+        restorer(film(run, resting))
+    assert returned == [9, 22]
+
+
 def test_flicker_of_an_unstable_restorer_stays_below_the_input() -> None:
     frames = film(30, walking, noise=6)
     rng = np.random.default_rng(1)
@@ -194,6 +233,92 @@ def test_memory_averages_detail_but_yields_where_the_input_changes() -> None:
     lighter = DetailMemory(0.8)
     lighter(crop, crop)
     np.testing.assert_array_equal(lighter(crop + np.uint8(4), crop + np.uint8(4)), crop + np.uint8(4))
+
+
+def psnr(images: list[NDArray[np.uint8]], truth: list[NDArray[np.uint8]]) -> float:
+    squares = [(a.astype(float) - b) ** 2 for a, b in zip(images, truth, strict=True)]
+    return float(10 * np.log10(255**2 / np.mean(squares)))
+
+
+def wobbling_crops(count: int) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]]:
+    """A blurred and a sharp (128, 128, 3) picture that both wobble by about a pixel, as alignment does."""
+    rng = np.random.default_rng(2)
+    texture = cv2.GaussianBlur(rng.integers(0, 256, (128, 128, 3)).astype(np.uint8), (0, 0), 2)
+    sharp = cv2.normalize(texture, None, 20, 235, cv2.NORM_MINMAX)
+    matrices = [np.array([[1, 0, dx], [0, 1, dy]]) for dx, dy in rng.normal(0, 1, (count, 2))]
+    shifted = [
+        cv2.warpAffine(sharp, m, (128, 128), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT) for m in matrices
+    ]
+    return [cv2.GaussianBlur(x, (0, 0), 1.5) for x in shifted], shifted
+
+
+def error(images: list[NDArray[np.uint8]], truth: list[NDArray[np.uint8]]) -> float:
+    inner = (slice(16, 112), slice(16, 112))
+    return float(
+        np.mean([np.abs(a[inner].astype(float) - b[inner]).mean() for a, b in zip(images, truth, strict=True)])
+    )
+
+
+def test_memory_follows_a_wobbling_crop() -> None:
+    crops, sharp = wobbling_crops(20)
+    rng = np.random.default_rng(3)
+    noisy = [np.clip(x + rng.normal(0, 8, x.shape), 0, 255).astype(np.uint8) for x in sharp]
+    memory = DetailMemory(0.85)
+    steady = [memory(c, n) for c, n in zip(crops, noisy, strict=True)]
+    # averaging alone leaves 0.28 of the noise; averaging without following would leave as much blur as there was noise
+    assert error(steady[8:], sharp[8:]) < 0.4 * error(noisy[8:], sharp[8:])
+
+
+def test_without_steadiness_the_restored_crop_passes() -> None:
+    crops, sharp = wobbling_crops(3)
+    memory = DetailMemory(0)
+    for crop, restored in zip(crops, sharp, strict=True):
+        np.testing.assert_array_equal(memory(crop, restored), restored)
+
+
+def test_sharpened_portrait_flickers_no_more_than_the_blurred_one() -> None:
+    rng = np.random.default_rng(4)
+    portrait = cv2.resize(data.astronaut()[:240, 80:400], (160, 120), interpolation=cv2.INTER_AREA)
+    eyes_nose_mouth = np.array([(58.5, 45), (78.5, 45), (67, 55), (60, 65.5), (76, 65.5)])
+    clean, frames, faces = [], [], []
+    for i in range(24):
+        motion = np.array([[1, 0, 12 * np.sin(i / 6)], [0, 1, 5 * np.cos(i / 4)]])
+        moved = cv2.warpAffine(portrait, motion, (160, 120), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        blurred = cv2.GaussianBlur(moved, (0, 0), 1.2) + rng.normal(0, 1.5, moved.shape)
+        points = (eyes_nose_mouth + motion[:, 2]).astype(np.float32)
+        box = np.array([*points.min(0) - 12, *points.max(0) + 12], np.float32)
+        clean.append(moved)
+        frames.append(Frame(i, i / 25, np.clip(blurred, 0, 255).astype(np.uint8)))
+        faces.append(Face(box, 0.9, points))
+
+    class Jittery:
+        def __init__(self) -> None:
+            self.shown = iter(faces)
+
+        def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+            face = next(self.shown)
+            return [replace(face, points5=face.points5 + rng.normal(0, 0.4, (5, 2)).astype(np.float32))]
+
+    def sharpen(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        soft = np.stack([cv2.GaussianBlur(c, (0, 0), 3) for c in crops]).astype(float)
+        return np.clip(soft + 1.4 * (crops - soft), 0, 255).astype(np.uint8)
+
+    def difference(images: list[NDArray[np.uint8]]) -> float:
+        pairs = zip(images, images[1:], faces, faces[1:], strict=False)
+        return float(np.mean([warped_difference(a, b, p.points5, q.points5, size=96) for a, b, p, q in pairs]))
+
+    before = difference([f.pixels for f in frames])
+    for s in (0, 0.7, 0.85):
+        out = VideoRestorer(Fake(sharpen), Jittery(), VideoOptions(steadiness=s))(frames)
+        print(
+            "SHARP",
+            s,
+            before,
+            difference(out),
+            difference(clean),
+            psnr(out, clean),
+            psnr([f.pixels for f in frames], clean),
+        )
 
 
 def test_small_turned_and_surplus_faces_are_left_alone_and_counted() -> None:

@@ -82,7 +82,7 @@ def restore_video(
         ),
         judge=None if options.force else _judge(pipeline),
     )
-    with pipeline.restorer.noise_from(options.seed):
+    with pipeline.noise_from(options.seed):
         report = process_video(
             source,
             target,
@@ -120,7 +120,7 @@ class _Confident:
 
 def _judge(pipeline: RestorePipeline) -> Callable[[NDArray[np.uint8], Face], str | None]:
     def judge(crop: NDArray[np.uint8], face: Face) -> str | None:
-        estimate = pipeline.restorer.assess(crop[None])[0]
+        estimate = pipeline.assess(crop[None])[0]
         return f"already good, quality {quality(estimate):.0f}" if estimate.ssim >= GOOD_SSIM else None
 
     return judge

@@ -31,6 +31,8 @@ Decision = Literal["same", "different", "cannot tell"]
 DEFAULT_FAR = 1e-3
 # Different only when the evidence for it is as strong as one to twenty.
 DIFFERENT_LLR = -3.0
+# Stricter than for restoring: here a false alarm makes a photo of one person a photo of several.
+MIN_SCORE = 0.8
 MIN_EYE_DISTANCE = 8.0
 MAX_YAW = 60.0
 
@@ -108,7 +110,7 @@ class IdentityPipeline:
     def embed(self, photo: Photo) -> list[FaceEmbedding]:
         """The faces of a photo in reading order."""
         rgb = photo.rgb()
-        return self._embed_faces(rgb, reading_order(self.detector.detect(rgb)))
+        return self._embed_faces(rgb, reading_order(self._faces(rgb)))
 
     def embed_one(self, photo: Photo, *, largest: bool = False) -> FaceEmbedding:
         """The face of a photo that shows one person.
@@ -116,7 +118,10 @@ class IdentityPipeline:
         Raises UsageError when there is none, or when there are several and `largest` does not choose among them.
         """
         rgb = photo.rgb()
-        return self._embed_faces(rgb, [only_face(self.detector.detect(rgb), photo.source, largest=largest)])[0]
+        return self._embed_faces(rgb, [only_face(self._faces(rgb), photo.source, largest=largest)])[0]
+
+    def _faces(self, rgb: NDArray[np.uint8]) -> list[Face]:
+        return [face for face in self.detector.detect(rgb) if face.score >= MIN_SCORE]
 
     def _embed_faces(self, rgb: NDArray[np.uint8], faces: list[Face]) -> list[FaceEmbedding]:
         if not faces:

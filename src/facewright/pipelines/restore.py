@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from ..io.provenance import Provenance, embed_watermark, xmp_packet
 from ..systems.base import Detector, batches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -243,7 +243,10 @@ def _apply(photo: Photo, base_rgb: NDArray[np.uint8], patch: FacePatch, strength
 
 
 class RestorePipeline:
-    """Detector and restorer, loaded once and used on many photos; with a recogniser it reports identity, too."""
+    """Detector and restorer, loaded once and used on many photos; with a recogniser it reports identity, too.
+
+    `assessor` estimates the damage for restorers that cannot.
+    """
 
     def __init__(
         self,
@@ -251,8 +254,9 @@ class RestorePipeline:
         restorer: FRGP,
         recogniser: Recogniser | None = None,
         calibration: ScoreCalibration | None = None,
+        assessor: FRGP | None = None,
     ) -> None:
-        self.detector, self.restorer = detector, restorer
+        self.detector, self.restorer, self.assessor = detector, restorer, assessor or restorer
         self.recogniser, self.calibration = recogniser, calibration
 
     @property
@@ -284,19 +288,32 @@ class RestorePipeline:
             _ = result.image
         return result
 
+    def assess(self, crops: NDArray[np.uint8]) -> list[DegradationEstimate]:
+        """The estimated damage of (N, S, S, 3) uint8 RGB crops of any size."""
+        side = self.assessor.preprocess.size
+        if crops.shape[1] != side:
+            crops = np.stack([cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA) for crop in crops])
+        return self.assessor.assess(crops)
+
+    def noise_from(self, seed: int | None) -> AbstractContextManager[None]:
+        """The restorer's noise drawn from `seed` inside the block; nothing for restorers without noise."""
+        draw: Callable[[int | None], AbstractContextManager[None]] | None
+        draw = getattr(self.restorer, "noise_from", None)
+        return nullcontext() if draw is None else draw(seed)
+
     def _restore_faces(
         self, faces: Sequence[Face], crops: Sequence[FaceCrop], options: RestoreOptions
     ) -> list[FaceResult]:
         chosen = choose(faces, options)
         verdicts: list[FaceResult] = []
         for group in batches(list(range(len(faces))), BATCH):
-            estimates = self.restorer.assess(np.stack([crops[i].image for i in group]))
+            estimates = self.assess(np.stack([crops[i].image for i in group]))
             for i, before in zip(group, estimates):
                 wanted, reason = verdict(faces[i], before, chosen[i], options)
                 verdicts.append(FaceResult(i, faces[i], wanted, reason, before, crop=crops[i]))
         verdicts = _largest(verdicts, options.max_faces)
         todo = [v.index for v in verdicts if v.restored]
-        with self.restorer.noise_from(options.seed):
+        with self.noise_from(options.seed):
             for group in batches(todo, BATCH):
                 for i, done in zip(group, self._restore_group([verdicts[i] for i in group], options)):
                     verdicts[i] = done
@@ -305,7 +322,7 @@ class RestorePipeline:
     def _restore_group(self, group: Sequence[FaceResult], options: RestoreOptions) -> list[FaceResult]:
         inputs = np.stack([g.crop.image for g in group if g.crop is not None])
         outputs = self.restorer.restore(inputs, fidelity=options.fidelity)
-        after = self.restorer.assess(outputs)
+        after = self.assess(outputs)
         identities = self._identities(group, outputs)
         done = []
         for result, restored, estimate, identity in zip(group, outputs, after, identities):

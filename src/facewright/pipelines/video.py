@@ -6,6 +6,7 @@ is the same, only the crops of a run share calls of the network.
 
 from __future__ import annotations
 
+import ctypes
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,18 +14,30 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ..align import align_matrix, crop_by_matrix, face_mask, face_patch, paste_patch, transform_points
+from ..align import (
+    align_matrix,
+    crop_by_matrix,
+    face_mask,
+    face_patch,
+    paste_patch,
+    template_points,
+    transform_points,
+)
 from ..errors import UsageError
-from .tracking import FaceTracker, TrackedFace, TrackerOptions
+from ..face import Face
+from .tracking import FaceTracker, TrackedFace, TrackerOptions, face_motion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-    from ..face import Face, FaceCrop
+    from ..face import FaceCrop
     from ..io.video import Frame
     from ..systems.base import Detector, Restorer
+
+_LOOK = 4  # how many times smaller than the crop the picture is in which change of the input is looked for
+_MEMORY_FRAMES = 8  # memory is returned once in so many frames; more often costs speed, less often lets it pile up
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +48,7 @@ class VideoOptions:
     `min_eye_distance` pixels or turned by more than `max_yaw` degrees are left alone, and of many only the `max_faces`
     largest are restored. The detector looks at every `detect_every`-th frame and at every scene's first; in between,
     faces are followed in the picture. `steadiness` in [0, 1) is how much of the restored detail is carried over from
-    the frame before. `crops_per_call` bounds the network's batch.
+    the frame before (0: nothing). `crops_per_call` bounds the network's batch.
     """
 
     upscale: int = 1
@@ -45,7 +58,7 @@ class VideoOptions:
     min_eye_distance: float = 6.0
     max_yaw: float = 70.0
     detect_every: int = 1
-    steadiness: float = 0.7
+    steadiness: float = 0.85
     crops_per_call: int = 16
     tracker: TrackerOptions = field(default_factory=TrackerOptions)
 
@@ -79,27 +92,64 @@ class PersonReport:
 class DetailMemory:
     """Steadies the restored detail of one face over time.
 
-    A restorer answers slightly different inputs with slightly different detail, which flickers. Detail, the restored
-    crop minus the low-passed input crop, is blended recursively with that of the frame before, to which the alignment
-    has registered it. Where the low-passed input itself changed (a blink, a word, a hand), the memory yields to the new
-    detail, so that nothing is smeared. Light and colour of the input pass at once.
+    A restorer answers slightly different inputs with slightly different detail, and the alignment of a face jitters by
+    a fraction of a pixel, which a sharper face shows as flicker. Detail, the restored crop minus the low-passed input
+    crop, is blended recursively with that of the frame before, moved by what the two input crops say about the motion
+    between them. Where the input itself changed (a blink, a word, a hand), seen at a finer scale than that of the
+    low-pass, the memory yields to the new detail, so that nothing is smeared. Light and colour of the input pass at
+    once.
     """
 
     def __init__(self, steadiness: float, tolerance: float = 10.0) -> None:
         self.steadiness, self.tolerance = steadiness, tolerance
-        self._base: NDArray[np.float32] | None = None
-        self._detail: NDArray[np.float32] | None = None
+        self._last: _Remembered | None = None
 
     def __call__(self, crop: NDArray[np.uint8], restored: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(S, S, 3) uint8 input and restored crop to the steadied restored crop."""
-        base = cv2.GaussianBlur(crop, (0, 0), max(1.0, crop.shape[0] / 64)).astype(np.float32)
-        detail = restored.astype(np.float32) - base
-        if self._base is not None and self._detail is not None:
-            change = cv2.blur(np.abs(base - self._base).mean(-1), (5, 5))
+        if self.steadiness == 0:
+            return restored
+        size = (len(crop), len(crop))
+        small = cv2.resize(crop, None, fx=1 / _LOOK, fy=1 / _LOOK, interpolation=cv2.INTER_AREA)
+        look = np.asarray(cv2.GaussianBlur(small.astype(np.float32), (0, 0), 1), np.float32)
+        base = cv2.resize(cv2.GaussianBlur(look, (0, 0), max(0.5, len(look) / 20)), size)
+        detail = np.asarray(restored - base, np.float32)
+        grey = np.asarray(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), np.uint8)
+        if self._last is not None:
+            last = self._last.moved_to(grey)
+            change = np.abs(look - last.look).mean(-1)
             keep = self.steadiness * np.exp(-((change / self.tolerance) ** 2))
-            detail += keep[..., None].astype(np.float32) * (self._detail - detail)
-        self._base, self._detail = base, detail
-        return np.clip(base + detail + 0.5, 0, 255).astype(np.uint8)
+            weight = cv2.cvtColor(cv2.resize(keep, size), cv2.COLOR_GRAY2RGB)
+            detail += cv2.multiply(weight, last.detail - detail)
+        self._last = _Remembered(grey, look, detail)
+        return np.asarray(np.clip(base + detail + 0.5, 0, 255).astype(np.uint8))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Remembered:
+    """The frame before: the input crop in grey (S, S), the same small and smoothed, (S/4, S/4, 3), and its steadied
+    detail, (S, S, 3)."""
+
+    grey: NDArray[np.uint8]
+    look: NDArray[np.float32]
+    detail: NDArray[np.float32]
+
+    def moved_to(self, grey: NDArray[np.uint8]) -> _Remembered:
+        """Registered to the next input crop in grey; as it is when no motion can be told."""
+        size = len(grey)
+        box = np.array([0.2, 0.25, 0.8, 0.9], np.float32) * size  # brows to chin of the template
+        motion = face_motion(self.grey, grey, Face(box, 1.0, template_points("ffhq", size).astype(np.float32)))
+        if motion is None:
+            return self
+        shrunk = motion.copy()
+        shrunk[:, 2] = (motion @ (_LOOK / 2 - 0.5, _LOOK / 2 - 0.5, 1) + 0.5) / _LOOK - 0.5
+        return _Remembered(grey, _warped(self.look, shrunk), _warped(self.detail, motion))
+
+
+def _warped(image: NDArray[np.float32], matrix: NDArray[np.float64]) -> NDArray[np.float32]:
+    size = (image.shape[1], image.shape[0])
+    # linear interpolation, frame after frame, would blur
+    moved = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(moved, np.float32)
 
 
 class _Person:
@@ -131,6 +181,24 @@ class _Person:
         return PersonReport(self.id, self.first, self.last, self.frames, self.restored, dict(self.skipped))
 
 
+def _batch_size(waiting: int, most: int) -> int:
+    """The largest power of two within both: oneDNN keeps compiled kernels for every batch size it has seen."""
+    return 1 << (min(waiting, most).bit_length() - 1)
+
+
+def _memory_returner() -> Callable[[], None]:
+    """A call that hands free pages of the C heap back to the system; it does nothing where glibc is not in use.
+
+    What oneDNN keeps for each new shape lies among the networks' large temporaries, so the heap cannot shrink from its
+    end, and the holes are too scattered to be used again.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return lambda: None
+    return lambda: trim(0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Work:
     person: _Person
@@ -159,6 +227,8 @@ class VideoRestorer:
         self._people: dict[int, _Person] = {}
         self._gone: list[PersonReport] = []
         self._detected: int | None = None
+        self._return_memory = _memory_returner()
+        self._frames_held = 0
 
     def reset(self, index: int) -> None:
         """Forget the faces in the picture; what was counted stays in `report`."""
@@ -175,7 +245,12 @@ class VideoRestorer:
         """Consecutive frames to restored ones, each side `upscale` times as long."""
         plans = [self._plan(frame) for frame in frames]
         restored = iter(self._restore([work.crop.image for plan in plans for work in plan]))
-        return [self._compose(frame.pixels, plan, restored) for frame, plan in zip(frames, plans, strict=True)]
+        pictures = [self._compose(frame.pixels, plan, restored) for frame, plan in zip(frames, plans, strict=True)]
+        self._frames_held += len(frames)
+        if self._frames_held >= _MEMORY_FRAMES:
+            self._return_memory()
+            self._frames_held = 0
+        return pictures
 
     def _plan(self, frame: Frame) -> list[_Work]:
         """Which faces of a frame are to be restored, and how strongly."""
@@ -224,8 +299,9 @@ class VideoRestorer:
 
     def _restore(self, crops: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
         restored: list[NDArray[np.uint8]] = []
-        for start in range(0, len(crops), self.options.crops_per_call):
-            run = np.stack(crops[start : start + self.options.crops_per_call])
+        while len(restored) < len(crops):
+            size = _batch_size(len(crops) - len(restored), self.options.crops_per_call)
+            run = np.stack(crops[len(restored) : len(restored) + size])
             restored.extend(self.restorer.restore(run, fidelity=self.options.fidelity))
         return restored
 

@@ -21,6 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ...errors import UsageError
 from ...face import Face, Pose
+from ...nn.batching import padded
 from ...nn.boxes import containment_nms, decode_boxes, decode_points, make_anchors, nms
 from ...nn.deform import ModulatedDeformConv3x3
 from ...weights.card import Preprocess
@@ -42,6 +43,7 @@ LOWEST_ANGLE = -99.0
 BACKBONES = ("mobilenetv2", "shufflenetv2")
 
 # inference
+_LEAST_ANCHORS = 16
 NMS_IOU = 0.4
 MOST_CANDIDATES = 1000
 PYRAMID_STEP = 5.0  # the network knows faces of 10 to 220 px, so levels may lie this far apart
@@ -354,6 +356,10 @@ class MOS(System):
         The pose heads hold half of the network's arithmetic and are needed for a handful of anchors: their 3×3
         neighbourhoods are gathered (`image`, `cell` (row · width + column), `anchor`: all (K,)) and only these run.
         """
+        if len(cell) == 0:
+            return features.new_zeros((0, 3))
+        count = len(cell)
+        image, cell, anchor = (padded(index, _LEAST_ANCHORS) for index in (image, cell, anchor))
         branch = self._branches()[level]
         height, width = features.shape[-2:]
         steps = torch.arange(3, device=cell.device)
@@ -366,7 +372,7 @@ class MOS(System):
         out = F.conv2d(stitched, first.weight, first.bias, groups=first.groups)
         out = branch.pose[1:](out)
         bins = out.view(-1, 3, ANCHORS, BINS)[torch.arange(len(cell), device=cell.device), :, anchor]
-        return expected_angle(bins, centre=self.config.bin_centre)
+        return expected_angle(bins, centre=self.config.bin_centre)[:count]
 
     @torch.inference_mode()
     def detect(

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...align import crop_by_matrix, fit_similarity, invert, template_points, transform_points
+from ...nn.batching import padded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,7 +87,7 @@ def refine_points(
     if not matrices:
         return []
     parameter = next(network.parameters())
-    crops = torch.from_numpy(np.stack([cut(image, m) for m in matrices])).permute(0, 3, 1, 2)
+    crops = padded(torch.from_numpy(np.stack([cut(image, m) for m in matrices])).permute(0, 3, 1, 2))
     found = network(crop_input(crops.to(parameter.device)).to(parameter.dtype))
     points, angles = (t.cpu().double().numpy() for t in (found.points, found.angles))
     scores = found.logits.sigmoid().cpu().tolist()

@@ -1,0 +1,1 @@
+"""Benchmarks: one protocol for all systems of a task, resumable, with intervals."""
