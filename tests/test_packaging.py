@@ -93,12 +93,14 @@ def contents() -> dict[str, bytes]:
         "facewright/cli.py": b"def main(): ...",
         "facewright/py.typed": b"",
         "facewright/metrics/niqe_pristine.npz": b"PK",
+        "facewright/render/assets/skin.npz": b"PK",
+        "facewright/weights/files/sface-compact.calibration.json": b"{}",
         f"{INFO}/METADATA": metadata.encode(),
         f"{INFO}/entry_points.txt": b"[console_scripts]\nfacewright = facewright.cli:main\n",
         f"{INFO}/licenses/LICENSE": b"Apache",
         f"{INFO}/licenses/NOTICE": b"weights",
     }
-    for slug in ("frgp", "mos"):
+    for slug in ("frgp", "mos", "sface", "vitfiqa"):
         files[f"facewright/weights/cards/{slug}.json"] = json.dumps(card(slug, weights)).encode()
         files[f"facewright/weights/files/{slug}.safetensors"] = weights
     return files

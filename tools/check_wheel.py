@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 PACKAGE = "facewright"
 LARGEST = 100_000_000
-EMBEDDED = ("frgp", "mos")
-"""Systems the demonstration needs: they must come with weights inside the wheel."""
+EMBEDDED = ("frgp", "mos", "sface", "vitfiqa")
+"""Systems the command line needs: they must come with weights inside the wheel."""
 NEEDED = (
     f"{PACKAGE}/py.typed",
     f"{PACKAGE}/cli.py",
     f"{PACKAGE}/metrics/niqe_pristine.npz",
+    f"{PACKAGE}/render/assets/skin.npz",
+    f"{PACKAGE}/weights/files/sface-compact.calibration.json",
 )
 LICENCE_FILES = ("LICENSE", "NOTICE")
 FOREIGN_FRAMEWORKS = ("torchvision", "timm", "basicsr", "facexlib")

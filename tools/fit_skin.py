@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from facewright.errors import ImageReadError, UsageError
 from facewright.render import MorphableData, Projected, load_ict, sh_basis
-from facewright.render.rasterise import Topology, rasterise
+from facewright.render.rasteriser import Topology, rasterise
 from facewright.render.skin import ASSET, CHART, DARKEST, chart_cm, chart_of, linear_of_srgb
 
 if TYPE_CHECKING:

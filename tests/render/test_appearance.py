@@ -20,7 +20,7 @@ from facewright.render import (
     sample_texture,
 )
 from facewright.render.appearance import BEARDS, CELEBAMASK, RATES, Look, beard_share, dress, sample_look
-from facewright.render.rasterise import rasterise
+from facewright.render.rasteriser import rasterise
 
 PLAIN = Look(hair="bald", seed=3)
 

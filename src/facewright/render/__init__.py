@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .action_units import ACTION_UNITS, action_units_of, expression_of
+    from .appearance import Dressed, Look, dress, sample_look
     from .bfm import load_bfm, split_coefficients
     from .camera import Camera, WeakPerspective, place, pose_of_rotation, rotation_from_deep3d, rotation_from_pose
     from .clips import make_clip
@@ -32,29 +33,33 @@ if TYPE_CHECKING:
         shadows,
     )
     from .morphable import MorphableData, MorphableModel, five_points, vertex_normals
-    from .rasterise import Fragments, Projected, Topology, antialias, rasterise, sample_texture
+    from .rasteriser import Fragments, Projected, Topology, antialias, rasterise, sample_texture
     from .scene import Backgrounds, Rendered, Renderer, Scene, SceneSampler
     from .visemes import speak
 
 _HOMES = {
+    "sample_look": "appearance",
+    "dress": "appearance",
+    "Look": "appearance",
+    "Dressed": "appearance",
     "ACTION_UNITS": "action_units",
     "Backgrounds": "scene",
     "Camera": "camera",
     "Flame": "flame",
-    "Fragments": "rasterise",
+    "Fragments": "rasteriser",
     "Gloss": "lighting",
     "Lights": "lighting",
     "MorphableData": "morphable",
     "MorphableModel": "morphable",
-    "Projected": "rasterise",
+    "Projected": "rasteriser",
     "Rendered": "scene",
     "Renderer": "scene",
     "Scene": "scene",
     "SceneSampler": "scene",
-    "Topology": "rasterise",
+    "Topology": "rasteriser",
     "WeakPerspective": "camera",
     "action_units_of": "action_units",
-    "antialias": "rasterise",
+    "antialias": "rasteriser",
     "coarse_face": "coarse",
     "deep3d_shading": "lighting",
     "directional": "lighting",
@@ -67,10 +72,10 @@ _HOMES = {
     "place": "camera",
     "pose_of_rotation": "camera",
     "radiance_from_deep3d": "lighting",
-    "rasterise": "rasterise",
+    "rasterise": "rasteriser",
     "rotation_from_deep3d": "camera",
     "rotation_from_pose": "camera",
-    "sample_texture": "rasterise",
+    "sample_texture": "rasteriser",
     "sh_basis": "lighting",
     "sh_irradiance": "lighting",
     "sh_of_light": "lighting",
@@ -84,10 +89,12 @@ __all__ = [
     "ACTION_UNITS",
     "Backgrounds",
     "Camera",
+    "Dressed",
     "Flame",
     "Fragments",
     "Gloss",
     "Lights",
+    "Look",
     "MorphableData",
     "MorphableModel",
     "Projected",
@@ -102,6 +109,7 @@ __all__ = [
     "coarse_face",
     "deep3d_shading",
     "directional",
+    "dress",
     "expression_of",
     "five_points",
     "load_bfm",
@@ -114,6 +122,7 @@ __all__ = [
     "rasterise",
     "rotation_from_deep3d",
     "rotation_from_pose",
+    "sample_look",
     "sample_texture",
     "sh_basis",
     "sh_irradiance",

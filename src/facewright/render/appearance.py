@@ -19,7 +19,7 @@ from ..errors import UsageError
 from . import accessories
 from .accessories import Layer, below_collar, head_of
 from .hair import STYLES, scalp_share, wear_hair
-from .rasterise import Projected, Topology, rasterise
+from .rasteriser import Projected, Topology, rasterise
 from .skin import (
     CHART,
     chart_cm,

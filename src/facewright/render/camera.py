@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .rasterise import Projected
+from .rasteriser import Projected
 
 DEEP3D_SIZE, DEEP3D_FOCAL, DEEP3D_DISTANCE, DEEP3D_NEAR = 224, 1015.0, 10.0, 5.0
 

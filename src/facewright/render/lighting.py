@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from .camera import WeakPerspective, place
-from .rasterise import Topology, rasterise
+from .rasteriser import Topology, rasterise
 
 BANDS = (0, 1, 1, 1, 2, 2, 2, 2, 2)
 MOST_LIGHTS = 3

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, WeightsError
 from .camera import rotation_from_pose
-from .rasterise import Topology
+from .rasteriser import Topology
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

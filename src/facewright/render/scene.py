@@ -49,7 +49,7 @@ from .appearance import Look, dress, sample_look
 from .camera import Camera, place, rotation_from_pose
 from .lighting import Gloss, Lights, directional, highlight, sh_irradiance, sh_of_light, shadows
 from .morphable import MorphableData, MorphableModel, vertex_normals
-from .rasterise import Fragments, Projected, Topology, antialias, rasterise, sample_texture
+from .rasteriser import Fragments, Projected, Topology, antialias, rasterise, sample_texture
 from .skin import linear_of_srgb
 from .truth import (
     CELEBAMASK_19,

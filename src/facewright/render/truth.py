@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .morphable import MorphableData
-    from .rasterise import Projected
+    from .rasteriser import Projected
 
 CELEBAMASK_19 = CELEBAMASK
 """Classes in the order of the labels of CelebAMask-HQ (Lee et al., MaskGAN, 2020)."""
