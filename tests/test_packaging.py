@@ -94,7 +94,7 @@ def contents() -> dict[str, bytes]:
         "facewright/py.typed": b"",
         "facewright/metrics/niqe_pristine.npz": b"PK",
         "facewright/render/assets/skin.npz": b"PK",
-        "facewright/weights/files/sface-compact.calibration.json": b"{}",
+        "facewright/weights/files/sface.calibration.json": b"{}",
         f"{INFO}/METADATA": metadata.encode(),
         f"{INFO}/entry_points.txt": b"[console_scripts]\nfacewright = facewright.cli:main\n",
         f"{INFO}/licenses/LICENSE": b"Apache",
