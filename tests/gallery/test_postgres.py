@@ -61,7 +61,10 @@ def server() -> Iterator[tuple[str, Path]]:
     data = folder / "data"
 
     def run(program: str, *arguments: str) -> None:
-        done = subprocess.run([programs[0] / program, *arguments], timeout=60, check=False, **as_user)
+        try:
+            done = subprocess.run([programs[0] / program, *arguments], timeout=60, check=False, **as_user)
+        except PermissionError as error:
+            pytest.skip(f"the server's user, {user.pw_name}, may not run {program} ({error})")
         if done.returncode:
             pytest.skip(f"{program} does not run here: {(done.stderr or done.stdout).strip()}")
 
