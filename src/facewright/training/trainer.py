@@ -34,6 +34,11 @@ Batch = dict[str, Tensor]
 Update = Callable[[str, Tensor], None]
 
 
+def signed(images: Tensor) -> Tensor:
+    """(N, S, S, 3) uint8 pictures of a batch to (N, 3, S, S) in [−1, 1], channels last."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 class Training(abc.ABC):
     """The losses and optimiser steps of one system.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...errors import UsageError
 from ...losses.margins import CosFace
-from ...training.trainer import Batch, Training, Update
+from ...training.trainer import Batch, Training, Update, signed
 from ..recognise.recogniser import embedding_distance
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class ViTFIQATraining(Training):
         return {"model": torch.optim.AdamW(parameters, self.lr, weight_decay=self.weight_decay)}
 
     def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
-        embeddings, quality = self.model(_signed(batch["image"]))
+        embeddings, quality = self.model(signed(batch["image"]))
         identity, target = self.head(embeddings, batch["label"])
         fiq = quality_loss(quality.float(), target)
         loss = identity + self.quality_weight * fiq
@@ -123,7 +123,7 @@ class ViTFIQATraining(Training):
 
     def validate(self, batch: Batch) -> Mapping[str, float]:
         """Share of genuine/impostor pairs in the right order: of all pairs, and without the 30 % of least quality."""
-        embeddings, quality = self.model(_signed(batch["image"]))
+        embeddings, quality = self.model(signed(batch["image"]))
         cosines = F.normalize(embeddings.float()) @ F.normalize(embeddings.float()).T
         first, second = torch.triu_indices(len(cosines), len(cosines), offset=1)
         scores, pair_quality = cosines[first, second], torch.minimum(quality[first], quality[second]).float()
@@ -139,8 +139,3 @@ def ranked_right(scores: Tensor, positive: Tensor) -> float:
         return float("nan")
     below = torch.searchsorted(low, high) + torch.searchsorted(low, high, right=True)
     return float(below.double().mean() / (2 * len(low)))
-
-
-def _signed(images: Tensor) -> Tensor:
-    """(N, S, S, 3) uint8 to (N, 3, S, S) in [−1, 1]."""
-    return images.permute(0, 3, 1, 2).float() / 127.5 - 1

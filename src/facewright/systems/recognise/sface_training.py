@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...training.trainer import Batch, Training, Update
+from ...training.trainer import Batch, Training, Update, signed
 from .recogniser import embedding_distance
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class DistillationTraining(Training):
         return {"model": torch.optim.AdamW(groups, self.lr)}
 
     def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
-        embedding = self.model(_signed(batch["image"])).float()
+        embedding = self.model(signed(batch["image"])).float()
         teacher = batch["teacher"]
         distance = embedding_distance(embedding, teacher).mean()
         relation = _relation(embedding, teacher)
@@ -74,7 +74,7 @@ class DistillationTraining(Training):
         return logs
 
     def validate(self, batch: Batch) -> Mapping[str, float]:
-        embedding = self.model(_signed(batch["image"])).float()
+        embedding = self.model(signed(batch["image"])).float()
         return {
             "cosine": float(1 - embedding_distance(embedding, batch["teacher"]).mean()),
             "relation": float(_relation(embedding, batch["teacher"])),
@@ -85,11 +85,6 @@ def _relation(embedding: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference between the cosines of all pairs of the batch as student and teacher see them."""
     student = F.normalize(embedding, dim=1)
     return (student @ student.T - teacher @ teacher.T).square().mean()
-
-
-def _signed(images: Tensor) -> Tensor:
-    """(N, S, S, 3) uint8 to (N, 3, S, S) in [−1, 1], channels last."""
-    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _build_head(head: dict[str, Any], people: int, dim: int) -> nn.Module:

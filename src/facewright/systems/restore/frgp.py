@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import UsageError, WeightsError
+from ...nn.deploy import has_bf16
 from ...nn.mmrb import MMRB, ConvLeaky, Paths, init_conv
 from ...nn.stylegan2 import (
     Generator,
@@ -415,7 +416,7 @@ class FRGP(System):
         return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy(), aux
 
     def _autocast(self) -> torch.autocast:
-        wanted = self.precision == "bf16" or (self.precision == "auto" and _has_bf16(self.device))
+        wanted = self.precision == "bf16" or (self.precision == "auto" and has_bf16(self.device))
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
 
     # The prior
@@ -498,10 +499,3 @@ def _as_factor(fidelity: float | Tensor, image: Tensor) -> Tensor | None:
     if isinstance(fidelity, Tensor):
         return fidelity.to(image).view(-1, 1, 1, 1)
     return None if fidelity == 1 else torch.tensor(float(fidelity), device=image.device, dtype=image.dtype)
-
-
-def _has_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return device.type == "cpu" and supported is not None and bool(supported())

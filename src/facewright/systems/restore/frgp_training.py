@@ -17,7 +17,7 @@ from torch.nn.functional import l1_loss
 from ...losses.adversarial import hinge_discriminator, hinge_generator
 from ...losses.reconstruction import charbonnier, edge_loss, feature_matching, whole_cells
 from ...nn.discriminator import PatchDiscriminator
-from ...training.trainer import Batch, Training, Update
+from ...training.trainer import Batch, Training, Update, signed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +76,7 @@ class FRGPTraining(Training):
         return [{"params": others}, {"params": styles, "lr": self.style_lr * self.lr}]
 
     def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
-        low, high, mask = _signed(batch["lq"]), _signed(batch["hq"]), batch["mask"].float()
+        low, high, mask = signed(batch["lq"]), signed(batch["hq"]), batch["mask"].float()
         count = len(low)
         free = torch.rand(count) < self.free_fidelity
         fidelity = torch.where(free, torch.rand(count), torch.ones(count)).to(low.device)
@@ -114,7 +114,7 @@ class FRGPTraining(Training):
         return loss.detach()
 
     def validate(self, batch: Batch) -> Mapping[str, float]:
-        low, high, mask = _signed(batch["lq"]), _signed(batch["hq"]), batch["mask"]
+        low, high, mask = signed(batch["lq"]), signed(batch["hq"]), batch["mask"]
         restored, aux = self.model(low, return_aux=True)
         clean, _ = self.model(high, return_aux=True)
         estimate = (aux["degradation"].float() - batch["degradation"]).abs().mean(0)
@@ -132,11 +132,6 @@ class FRGPTraining(Training):
         rows = [low, self.model.restore(low), self.model.restore(low, fidelity=0.5), high]
         sheet = np.vstack([np.hstack(list(row)) for row in rows])
         return np.asarray(cv2.resize(sheet, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _signed(images: Tensor) -> Tensor:
-    """(N, S, S, 3) uint8 to (N, 3, S, S) in [-1, 1], channels last."""
-    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _valid(logits: Tensor, mask: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from ...losses.reconstruction import edge_loss, l1, whole_cells
 from ...losses.vq import adaptive_weight, perplexity
 from ...metrics.lpips import LPIPS
 from ...nn.discriminator import PatchDiscriminator
-from ...training.trainer import Batch, Training, Update
+from ...training.trainer import Batch, Training, Update, signed
 from .restoreformer import RestoreFormer
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class _CodebookTraining(Training):
         return [{"params": [p for p in self.model.parameters() if p.requires_grad]}]
 
     def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
-        given, wanted, mask = _signed(batch[self.source]), _signed(batch["hq"]), batch["mask"].float()
+        given, wanted, mask = signed(batch[self.source]), signed(batch["hq"]), batch["mask"].float()
         restored, aux = self.model(given, return_aux=True)
         reconstruction = l1(restored, wanted, mask) + self._perceived(restored, wanted, mask)
         losses = {"reconstruction": reconstruction, "code": self.code_weight * aux["code_loss"]}
@@ -112,7 +112,7 @@ class _CodebookTraining(Training):
         return loss.detach()
 
     def validate(self, batch: Batch) -> Mapping[str, float]:
-        given, wanted, mask = _signed(batch[self.source]), _signed(batch["hq"]), batch["mask"].float()
+        given, wanted, mask = signed(batch[self.source]), signed(batch["hq"]), batch["mask"].float()
         restored, aux = self.model(given, return_aux=True)
         return {
             "l1": float(l1(restored.float(), wanted, mask)),
@@ -160,11 +160,6 @@ class RestorationTraining(_CodebookTraining):
             if parameter.requires_grad:
                 (asking if "decoder" in name and ".attention" in name else others).append(parameter)
         return [{"params": others}, {"params": asking, "lr": self.attention_lr * self.lr}]
-
-
-def _signed(images: Tensor) -> Tensor:
-    """(N, S, S, 3) uint8 to (N, 3, S, S) in [−1, 1], channels last."""
-    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _valid(logits: Tensor, mask: Tensor) -> Tensor:
