@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .pipelines.restore import RestorePipeline, RestoreResult
     from .systems.base import Detector, QualityEstimator, System
     from .systems.quality.reasons import FaceQuality
+    from .systems.recognise.recogniser import Recogniser
 
 
 def read(source: Any, *, page: int = 0, max_pixels: int = 200_000_000) -> Photo:
@@ -83,9 +84,9 @@ def load_pipeline(
     restorer.precision = dtype
     if where.type == "cpu":
         restorer.to(memory_format=torch.channels_last)
-    identity = load_identity(device=device)
+    recogniser, calibration = _load_recogniser("sface", None, device)
     assessor: Any = None if hasattr(restorer, "assess") else create("frgp", pretrained=True).to(where)
-    return RestorePipeline(load_detector(device), restorer, identity.recogniser, identity.calibration, assessor)
+    return RestorePipeline(load_detector(device), restorer, recogniser, calibration, assessor)
 
 
 @lru_cache(maxsize=4)
@@ -93,9 +94,14 @@ def load_identity(model: str = "sface", weights: str | None = None, device: str 
     """The recogniser with its calibration, the detector and the quality estimator on a device, loaded once."""
     from .pipelines.identity import IdentityPipeline
 
-    recogniser: Any = _of_task(model, "recognise", weights).to(_device(device))
-    calibration = _calibration(model, recogniser.weights_sha256)
+    recogniser, calibration = _load_recogniser(model, weights, device)
     return IdentityPipeline(load_detector(device), recogniser, calibration, load_quality(device=device))
+
+
+@lru_cache(maxsize=4)
+def _load_recogniser(model: str, weights: str | None, device: str) -> tuple[Recogniser, ScoreCalibration | None]:
+    recogniser: Any = _of_task(model, "recognise", weights).to(_device(device))
+    return recogniser, _calibration(model, recogniser.weights_sha256)
 
 
 @lru_cache(maxsize=2)
