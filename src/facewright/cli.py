@@ -490,6 +490,25 @@ def import_weights(
     typer.echo(f"weights in {import_checkpoint(name, checkpoint, output, overwrite=overwrite)}")
 
 
+@app.command("export")
+def export_network(
+    name: Annotated[str, typer.Argument(help="System: frgp, mos or sface.", show_default=False)],
+    output: Output,
+    weights: Annotated[
+        str | None, typer.Option(help="Checkpoint name, folder or file; the embedded ones if none.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a network as ONNX for another runtime, checked against PyTorch."""
+    from .api import create
+    from .weights.onnx import export_onnx
+
+    model = create(name, pretrained=weights or True)
+    report = export_onnx(model, output, overwrite=overwrite)
+    worst = max(report.difference.values())
+    typer.echo(f"{report.path}: {report.bytes / 1e6:.1f} MB, differs from PyTorch by at most {worst:.0e} of an output")
+
+
 @app.command()
 def bundle(
     file: Annotated[Path, typer.Argument(help="Bundle file.", show_default=False)],

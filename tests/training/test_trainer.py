@@ -113,6 +113,18 @@ class Numbers(Dataset[dict[str, Tensor]]):
         return {"x": torch.from_numpy(values).float()}
 
 
+class Prepared(Numbers):
+    """Uses OpenCV's threads before the loader's workers are forked, and OpenCV in them."""
+
+    def __init__(self, split: str, seed: int) -> None:
+        super().__init__(split, seed)
+        self.kernel = cv2.GaussianBlur(np.ones((2000, 2000), np.float32), (0, 0), 5)[:8, :8]
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        item = super().__getitem__(index)
+        return {"x": item["x"] * float(cv2.blur(self.kernel, (3, 3)).mean())}
+
+
 RECIPE: dict[str, Any] = {
     "system": "toy",
     "steps": 8,
@@ -213,6 +225,13 @@ def test_finished_training_is_left_alone_and_fresh_begins_again(tmp_path: Path) 
     assert (tmp_path / "model/model.safetensors").read_bytes() == before
     Trainer(recipe(steps=3), tmp_path).run(resume=False, steps=1)
     assert last_state(tmp_path)["step"] == 1
+
+
+@pytest.mark.timeout(120)
+def test_workers_start_after_a_data_set_was_prepared_with_opencv(tmp_path: Path) -> None:
+    cv2.setNumThreads(4)
+    Trainer(recipe(data={"entry": f"{__name__}:Prepared"}, workers=1), tmp_path).run()
+    assert (tmp_path / "model" / "model.safetensors").exists()
 
 
 def test_seed_decides_everything(tmp_path: Path) -> None:

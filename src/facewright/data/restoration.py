@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from ..align import align_matrix, crop_by_matrix
 from ..degrade import Blur, Degradation, apply, sample, target
 from ..io.atomic import atomic_output
+from .detection import five_points
 from .faces import FaceCollection, Split, data_cache, open_faces
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def open_crops(name: Name, split: Split, size: int = 256, root: str | Path | Non
     sharp = np.asarray(collection.labels["sharpness"])[collection.rows] >= SHARP_ENOUGH[name]
     colour = ~np.asarray(collection.labels["greyscale"])[collection.rows]
     rows = collection.rows[sharp & colour]
-    stem = data_cache() / f"{name}-{split}-ffhq{size}-{len(rows)}"
+    stem = data_cache() / f"{name}-{split}-ffhq{size}-v2-{len(rows)}"
     images_path, bits_path = stem.with_suffix(".images.npy"), stem.with_suffix(".bits.npy")
     if not bits_path.exists():
         _prepare(collection, rows, size, images_path, bits_path)
@@ -79,7 +80,7 @@ def _prepare(
 def aligned_truth(collection: FaceCollection, row: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The FFHQ crop of a labelled picture and where it shows real pixels."""
     image = collection.read(row)
-    points = np.asarray(collection.labels["keypoints5"][row], np.float64)
+    points = five_points(np.asarray(collection.labels["landmarks68"][row], np.float64))
     matrix = align_matrix(points, size)
     crop = crop_by_matrix(image, matrix, size)
     shown = cv2.warpAffine(_real_pixels(image), matrix, (size, size), flags=cv2.INTER_LINEAR) > 250

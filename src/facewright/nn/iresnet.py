@@ -114,7 +114,11 @@ class IResNet(nn.Module):
         return maps
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.bn2(self.feature_maps(x)[-1])
+        return self.embed_map(self.feature_maps(x)[-1])
+
+    def embed_map(self, x: Tensor) -> Tensor:
+        """The last feature map to the embedding (N, dim)."""
+        x = self.bn2(x)
         if self.pool is not None:
             x = self.pool(x)
         x = self.fc(self.dropout(x.flatten(1)))

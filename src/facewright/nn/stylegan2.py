@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError, WeightsError
+from .norm import pixel_norm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,11 +57,6 @@ def num_latents(size: int) -> int:
 def leaky(x: Tensor) -> Tensor:
     """Leaky ReLU of slope 0.2, without gain."""
     return F.leaky_relu(x, SLOPE)
-
-
-def pixel_norm(x: Tensor) -> Tensor:
-    """Scale every position (every row of a matrix) to root mean square 1 over the channels (dimension 1)."""
-    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + _EPS)
 
 
 class EqualLinear(nn.Module):

@@ -202,6 +202,7 @@ class Trainer:
             from accelerate import Accelerator, DistributedDataParallelKwargs
         except ImportError as error:
             raise MissingDependencyError("training needs accelerate: pip install 'facewright[train]'") from error
+        cv2.setNumThreads(1)  # a pool of threads started here, by a data set being prepared, would hang forked workers
         self.recipe = recipe
         self.folder = Path(folder)
         precision = "no" if recipe.precision == "fp32" else recipe.precision
@@ -378,5 +379,4 @@ class Trainer:
 
 
 def _single_thread(_: int) -> None:
-    cv2.setNumThreads(1)
     torch.set_num_threads(1)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ...errors import UsageError, WeightsError
 from ...nn.deploy import has_bf16
 from ...nn.mmrb import MMRB, ConvLeaky, Paths, init_conv
+from ...nn.norm import pixel_norm
 from ...nn.stylegan2 import (
     Generator,
     Injection,
@@ -33,7 +34,6 @@ from ...nn.stylegan2 import (
     is_clean,
     leaky,
     num_latents,
-    pixel_norm,
     resolutions,
     upsample_bilinear,
 )
@@ -70,6 +70,7 @@ class FRGPConfig:
     injection: how the decoder's features enter the generator.
     head_kernel, decoder_kernel: 3 as in the full size, or 1.
     top_tap: the decoder also sees the encoder at the highest resolution.
+    light: further MMRBs of the light form at each scale from 4 up, in encoder and decoder; empty for none.
     feature_norm: pixel norm in decoder and generator, for training both from scratch; published priors have none.
     residual: the generator adds to the input instead of painting the whole face.
     pyramid: 1×1 image heads on the decoder, for a pyramid loss.
@@ -88,6 +89,7 @@ class FRGPConfig:
     injection: Injection = "sft_half"
     encoder_widths: tuple[int, ...] = ()
     generator_widths: tuple[int, ...] = ()
+    light: tuple[int, ...] = ()
     head_kernel: int = 3
     decoder_kernel: int = 3
     top_tap: bool = False
@@ -110,6 +112,7 @@ class FRGPConfig:
             latent_rank=128,
             encoder_widths=(192, 192, 128, 96, 64),
             generator_widths=(256, 256, 192, 96, 96),
+            light=(0, 0, 1, 1, 1),
             injection="sft_full",
             head_kernel=1,
             decoder_kernel=1,
@@ -155,32 +158,50 @@ def decode_estimate(raw: Tensor) -> list[DegradationEstimate]:
     ]
 
 
-class Encoder(nn.Module):
-    """Stem, then at every scale an MMRB (whose output is kept as tap) and a strided convolution, down to 4×4."""
+class _LightBlocks(nn.ModuleDict):
+    """Light MMRBs by resolution; features of other resolutions pass unchanged."""
 
-    def __init__(self, c_in: int, widths: dict[int, int], block: dict[str, Any]) -> None:
+    def __init__(self, widths: dict[int, int], counts: dict[int, int]) -> None:
+        super().__init__(
+            {str(r): nn.Sequential(*(MMRB(widths[r], light=True) for _ in range(n))) for r, n in counts.items() if n}
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        key = str(x.shape[-1])
+        if key in self:
+            x = self[key](x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Stem, then at every scale an MMRB, light MMRBs (the result is kept as tap) and a strided convolution, to 4×4."""
+
+    def __init__(self, c_in: int, widths: dict[int, int], light: dict[int, int], block: dict[str, Any]) -> None:
         super().__init__()
         scales = sorted(widths, reverse=True)
         self.stem = ConvLeaky(c_in, widths[scales[0]])
         self.blocks = nn.ModuleList(MMRB(widths[r], **block) for r in scales)
+        self.light = _LightBlocks(widths, light)
         self.downs = nn.ModuleList(ConvLeaky(widths[r], widths[r // 2], stride=2) for r in scales[:-1])
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Image (N, C, S, S) to taps from S down to 4."""
         x = self.stem(x)
-        taps = [self.blocks[0](x)]
+        taps = [self.light(self.blocks[0](x))]
         for down, block in zip(self.downs, self.blocks[1:]):
-            taps.append(block(down(taps[-1])))
+            taps.append(self.light(block(down(taps[-1]))))
         return taps
 
 
 class Decoder(nn.Module):
-    """One light convolution per scale from the 4×4 bottleneck up, each fed with the encoder's tap of the scale below.
+    """One convolution per scale from the 4×4 bottleneck up, each fed with the encoder's tap of the scale below.
 
     With `top_tap` the last scale gets its own tap too: needed where one position stands for a patch of pixels.
     """
 
-    def __init__(self, widths: dict[int, int], kernel: int, top_tap: bool, feature_norm: bool) -> None:
+    def __init__(
+        self, widths: dict[int, int], light: dict[int, int], kernel: int, top_tap: bool, feature_norm: bool
+    ) -> None:
         super().__init__()
         scales = sorted(widths)
         top = widths[scales[-1]]
@@ -189,6 +210,7 @@ class Decoder(nn.Module):
         self.top = nn.Conv2d(top, top, 1) if top_tap else None
         for conv in (*self.laterals, *self.convs, *([self.top] if self.top else [])):
             init_conv(conv)
+        self.light = _LightBlocks(widths, {r: n for r, n in light.items() if r > scales[0]})
         self.pointwise = kernel == 1
         self.feature_norm = feature_norm
 
@@ -202,7 +224,7 @@ class Decoder(nn.Module):
             f = upsample_bilinear(conv(f)) if self.pointwise else conv(upsample_bilinear(f))
             if self.top is not None and level == len(self.convs) - 1:
                 f = f + self.top(taps[0])
-            f = pixel_norm(leaky(f)) if self.feature_norm else leaky(f)
+            f = self.light(pixel_norm(leaky(f)) if self.feature_norm else leaky(f))
             features.append(f)
         return features
 
@@ -272,11 +294,14 @@ class FRGP(System):
         _check(c)
         self.precision: Precision = "auto"
         scales = resolutions(c.working_size)
-        g_width = _widths(c.generator_widths, scales, channel_widths(c.working_size, c.channel_multiplier, c.narrow))
-        e_width = _widths(c.encoder_widths, scales, {r: g // 2 for r, g in g_width.items()})
+        rule = channel_widths(c.working_size, c.channel_multiplier, c.narrow)
+        g_width = _per_scale(c.generator_widths, scales, "widths") or rule
+        e_width = _per_scale(c.encoder_widths, scales, "widths") or {r: g // 2 for r, g in g_width.items()}
 
-        self.encoder = Encoder(3 * c.patch**2, e_width, {"paths": c.paths, "mix": c.mix, "gate": c.gate})
-        self.decoder = Decoder(e_width, c.decoder_kernel, c.top_tap, c.feature_norm)
+        light = _per_scale(c.light, scales, "counts of light blocks") or dict.fromkeys(scales, 0)
+        block = {"paths": c.paths, "mix": c.mix, "gate": c.gate}
+        self.encoder = Encoder(3 * c.patch**2, e_width, light, block)
+        self.decoder = Decoder(e_width, light, c.decoder_kernel, c.top_tap, c.feature_norm)
         latents = num_latents(c.working_size) if c.latent == "w_plus" else 1
         self.to_latent = LatentHead(e_width[4], latents, c.style_dim, c.latent_rank)
         self.condition_heads = self._condition_heads(e_width, g_width)
@@ -488,10 +513,10 @@ def _check(c: FRGPConfig) -> None:
         raise UsageError("FRGP needs an injection: sft_half, sft_full, noise_add or noise_concat")
 
 
-def _widths(given: tuple[int, ...], scales: list[int], rule: dict[int, int]) -> dict[int, int]:
+def _per_scale(given: tuple[int, ...], scales: list[int], what: str) -> dict[int, int]:
     if given and len(given) != len(scales):
-        raise UsageError(f"{len(given)} widths for the {len(scales)} scales 4…{scales[-1]}")
-    return dict(zip(scales, given)) if given else rule
+        raise UsageError(f"{len(given)} {what} for the {len(scales)} scales 4…{scales[-1]}")
+    return dict(zip(scales, given))
 
 
 def _as_factor(fidelity: float | Tensor, image: Tensor) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""How FRGP's compact weights are trained: reconstruction first, then a light adversarial finish.
+"""How FRGP's compact weights are trained: reconstruction and the eyes of a recogniser, then a light adversarial finish.
 
 The paper's own training text is not available; terms and weights here follow what GFPGAN and GPEN publish, scaled to a
 network that starts from its input (see `Config.residual`).
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
+from ...errors import WeightsError
 from ...losses.adversarial import hinge_discriminator, hinge_generator
+from ...losses.face import FaceLoss
 from ...losses.reconstruction import charbonnier, edge_loss, feature_matching, whole_cells
 from ...nn.discriminator import PatchDiscriminator
 from ...training.trainer import Batch, Training, Update, signed
@@ -29,7 +31,10 @@ if TYPE_CHECKING:
 
 
 class FRGPTraining(Training):
-    """Masked Charbonnier and gradient losses, degradation estimate, and from `gan_from` on a patch discriminator.
+    """Masked Charbonnier and gradient losses, face losses, degradation estimate, from `gan_from` on a discriminator.
+
+    The face losses (identity, features) are those of the embedded recogniser; without weights for them it is not
+    loaded. `grow_from` names weights of the same network without light blocks to begin with.
 
     `free_fidelity` is the share of samples restored at a random fidelity, so that the dial means something between its
     ends. `gan_weight` and `feature_weight` weigh the adversarial and the feature-matching term.
@@ -44,6 +49,9 @@ class FRGPTraining(Training):
         discriminator_lr: float = 4e-4,
         edge_weight: float = 1.0,
         estimate_weight: float = 0.1,
+        identity_weight: float = 0.0,
+        features_weight: float = 0.0,
+        grow_from: str = "",
         free_fidelity: float = 0.08,
         gan_from: float = 1.0,
         gan_weight: float = 0.02,
@@ -51,6 +59,10 @@ class FRGPTraining(Training):
         discriminator_width: int = 48,
     ) -> None:
         self.model: FRGP = model
+        if grow_from:
+            _grow(model, grow_from)
+        self.identity_weight, self.features_weight = identity_weight, features_weight
+        self.face = _face_loss(model.config.size) if identity_weight or features_weight else None
         self.discriminator = PatchDiscriminator(discriminator_width)
         self.lr, self.style_lr, self.discriminator_lr = lr, style_lr, discriminator_lr
         self.edge_weight, self.estimate_weight, self.free_fidelity = edge_weight, estimate_weight, free_fidelity
@@ -86,6 +98,8 @@ class FRGPTraining(Training):
             "edge": self.edge_weight * edge_loss(restored, high, mask),
             "estimate": self.estimate_weight * l1_loss(aux["degradation"].float(), batch["degradation"]),
         }
+        if self.face is not None:
+            losses |= self._face_terms(restored, high, mask)
         adversarial = progress >= self.gan_from
         if adversarial:
             losses |= self._adversarial(restored, high, mask)
@@ -94,6 +108,14 @@ class FRGPTraining(Training):
         if adversarial:
             logs["d"] = self._discriminate(restored.detach(), high, mask, update)
         return logs
+
+    def _face_terms(self, restored: Tensor, high: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        assert self.face is not None
+        distance = self.face(torch.where(mask > 0, restored, high), high)
+        return {
+            "identity": self.identity_weight * distance.identity,
+            "perceptual": self.features_weight * distance.features,
+        }
 
     def _adversarial(self, restored: Tensor, high: Tensor, mask: Tensor) -> dict[str, Tensor]:
         self.discriminator.requires_grad_(False)
@@ -118,7 +140,12 @@ class FRGPTraining(Training):
         restored, aux = self.model(low, return_aux=True)
         clean, _ = self.model(high, return_aux=True)
         estimate = (aux["degradation"].float() - batch["degradation"]).abs().mean(0)
-        return {
+        found: dict[str, float] = {}
+        if self.face is not None:
+            after, before = self.face(restored.clamp(-1, 1), high), self.face(low, high)
+            found = {"identity": 1 - float(after.identity), "identity_input": 1 - float(before.identity)}
+            found |= {"features": float(after.features), "features_input": float(before.features)}
+        return found | {
             "psnr": _psnr(restored, high, mask),
             "psnr_input": _psnr(low, high, mask),
             "psnr_clean": _psnr(clean, high, mask),
@@ -132,6 +159,21 @@ class FRGPTraining(Training):
         rows = [low, self.model.restore(low), self.model.restore(low, fidelity=0.5), high]
         sheet = np.vstack([np.hstack(list(row)) for row in rows])
         return np.asarray(cv2.resize(sheet, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _grow(model: FRGP, source: str) -> None:
+    """Fill `model` with the weights of a network that lacks nothing but its light blocks."""
+    state = type(model).from_pretrained(source).state_dict()
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    strange = [key for key in missing if ".light." not in key] + unexpected
+    if strange:
+        raise WeightsError(f"{source} cannot be grown to this configuration: {', '.join(strange[:4])} do not match")
+
+
+def _face_loss(size: int) -> FaceLoss:
+    from ..recognise.sface import SFace
+
+    return FaceLoss(SFace.from_pretrained(), size)
 
 
 def _valid(logits: Tensor, mask: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Landmarks: the points of a face, from a crop around it."""

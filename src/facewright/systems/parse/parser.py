@@ -1,0 +1,146 @@
+"""What face parsers have in common: pictures in, labels or probabilities out, fast, and better with a mirrored look."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, Literal
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...errors import UsageError
+from ...nn.deploy import deployed, has_bf16
+from ..base import System
+from .taxonomy import mirrored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class FaceParser(System):
+    """Base of parsing systems whose `net` maps normalised pictures (N, 3, H, W) to logits of the same size.
+
+    `precision`: arithmetic of `parse` and `probabilities`; `auto` takes bfloat16 where the processor has it.
+    """
+
+    net: nn.Module
+    precision: Precision = "auto"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the labels."""
+        raise NotImplementedError(f"{type(self).__name__} must name its classes")
+
+    def parse(
+        self, crops: NDArray[np.uint8], *, flip: bool = False, points: NDArray[np.floating[Any]] | None = None
+    ) -> NDArray[np.uint8]:
+        """(N, H, W, 3) uint8 RGB crops to (N, H, W) uint8 labels that index `classes`.
+
+        `flip` also looks at the mirrored crops and averages, at twice the time. `points` (N, 5, 2), in pixels of the
+        crops and from the picture's left, are for networks that align by landmarks themselves. Raises UsageError for
+        other shapes, and for points that are missing or not wanted.
+        """
+        return self._each(crops, flip, points, lambda scores: scores.argmax(0).to(torch.uint8))
+
+    def probabilities(
+        self, crops: NDArray[np.uint8], *, flip: bool = False, points: NDArray[np.floating[Any]] | None = None
+    ) -> NDArray[np.float32]:
+        """(N, H, W, 3) uint8 RGB crops to (N, C, H, W) float32 probabilities that sum to 1 over the classes.
+
+        `flip`, `points` and errors as in `parse`.
+        """
+        return self._each(crops, flip, points, lambda scores: scores.softmax(0) if not flip else scores)
+
+    @torch.inference_mode()
+    def _each(
+        self,
+        crops: NDArray[np.uint8],
+        flip: bool,
+        points: NDArray[np.floating[Any]] | None,
+        finish: Callable[[Tensor], Tensor],
+    ) -> NDArray[Any]:
+        if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
+            raise UsageError(f"{self.slug} parses uint8 crops (N, H, W, 3), not {crops.dtype} {crops.shape}")
+        if points is not None and points.shape != (len(crops), 5, 2):
+            raise UsageError(f"{len(crops)} crops need points ({len(crops)}, 5, 2), not {points.shape}")
+        if not len(crops):  # the shape and type that a crop would have given
+            empty = finish(torch.zeros(len(self.classes), *crops.shape[1:3])).numpy()
+            return np.zeros((0, *empty.shape), empty.dtype)
+        marks = [None] * len(crops) if points is None else points
+        return np.stack([finish(self._scores(crop, mark, flip)).cpu().numpy() for crop, mark in zip(crops, marks)])
+
+    def _scores(self, crop: NDArray[np.uint8], points: NDArray[np.floating[Any]] | None, flip: bool) -> Tensor:
+        """(C, H, W) float32 logits of one crop at its own size; with `flip` probabilities, for only those average."""
+        scores = self._look(crop, points)
+        if not flip:
+            return scores
+        marks = None
+        if points is not None:
+            marks = points[[1, 0, 2, 4, 3]] * [-1, 1] + [crop.shape[1] - 1, 0]
+        other = self._look(np.ascontiguousarray(crop[:, ::-1]), marks).flip(2)[mirrored(self.classes)]
+        return (scores.softmax(0) + other.softmax(0)) / 2
+
+    def _look(self, crop: NDArray[np.uint8], points: NDArray[np.floating[Any]] | None) -> Tensor:
+        network, dtype = self._inference_form()
+        fitted = self.fit(crop)
+        marks = None
+        if points is not None:
+            scale = np.array(fitted.shape[1::-1]) / crop.shape[1::-1]
+            marks = torch.from_numpy((points + 0.5) * scale - 0.5)[None].to(self.device, torch.float32)
+        return self._at_size(self._logits(network, self.normalise(fitted[None]).to(dtype), marks), crop)
+
+    def _logits(self, network: nn.Module, image: Tensor, points: Tensor | None) -> Tensor:
+        """The logits of the network, or of its copy for inference."""
+        if points is not None:
+            raise UsageError(f"{self.slug} takes no points")
+        logits: Tensor = network(image)
+        return logits
+
+    def _at_size(self, logits: Tensor, crop: NDArray[np.uint8]) -> Tensor:
+        size = crop.shape[:2]
+        logits = logits.float()
+        if tuple(logits.shape[2:]) != size:
+            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+        return logits[0]
+
+    def fit(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A crop (H, W, 3) at the size the network wants."""
+        return resized(crop, self.preprocess.size, self.preprocess.size)
+
+    def _inference_form(self) -> tuple[nn.Module, torch.dtype]:
+        """A low-precision copy of `net` with folded norms, made again whenever the weights have changed."""
+        wanted = self.precision == "bf16" or (self.precision == "auto" and has_bf16(self.device))
+        dtype = torch.bfloat16 if wanted else torch.float32
+        state = [*self.net.parameters(), *self.net.buffers()]
+        key = (dtype, self.device, tuple((id(t), 0 if t.is_inference() else t._version) for t in state))
+        cached: tuple[object, nn.Module] | None = self.__dict__.get("_fast")
+        if cached is None or cached[0] != key:
+            cached = (key, self._deployed(dtype))
+            self.__dict__["_fast"] = cached  # not a submodule: neither saved nor trained
+        return cached[1], dtype
+
+    def _deployed(self, dtype: torch.dtype) -> nn.Module:
+        """The network as it runs fastest."""
+        return deployed(self.net, dtype)
+
+
+def plain_copy(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy for inference of a network that has nothing to fold."""
+    evaluated = copy.deepcopy(network).eval().requires_grad_(False)
+    return evaluated.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """An (H, W, 3) picture at another size: averaged where it shrinks, bicubic where it grows."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height * width < image.shape[0] * image.shape[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)

@@ -1,0 +1,74 @@
+"""How SegFace is trained: half cross entropy, half Dice (section 3.4), AdamW."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ...losses.segmentation import cross_entropy_dice
+from ...metrics.segmentation import SegmentationScores
+from ...training.trainer import Batch, Training, Update
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from .segface import SegFace
+
+RARE = ("eye_g", "hat", "ear_r", "neck_l")
+"""The long tail of CelebAMask-HQ: glasses, hat, earring, necklace."""
+_SHOWN = 6
+
+
+class SegFaceTraining(Training):
+    """Batches hold `image` (N, S, S, 3) uint8 RGB and `labels` (N, S, S) uint8 with 255 for pixels that do not count.
+
+    The defaults of `lr` and `weight_decay` are the paper's.
+    """
+
+    def __init__(self, model: SegFace, *, lr: float = 1e-4, weight_decay: float = 1e-5) -> None:
+        self.model: SegFace = model
+        self.lr, self.weight_decay = lr, weight_decay
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model}
+
+    def optimisers(self) -> dict[str, Optimizer]:
+        return {"model": torch.optim.AdamW(self.model.parameters(), self.lr, weight_decay=self.weight_decay)}
+
+    def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
+        loss = cross_entropy_dice(self._logits(batch), batch["labels"])
+        update("model", loss)
+        return {"loss": loss.detach()}
+
+    def validate(self, batch: Batch) -> Mapping[str, float]:
+        """Loss, mean F1 of all classes but background, and of the rare ones that the batch shows."""
+        logits = self._logits(batch)
+        scores = SegmentationScores(self.model.classes)
+        scores.add(batch["labels"].cpu().numpy(), logits.argmax(1).cpu().numpy())
+        shown = [value for name, value in scores.f1.items() if name in RARE and not np.isnan(value)]
+        return {
+            "loss": float(cross_entropy_dice(logits, batch["labels"])),
+            "f1": scores.mean_f1,
+            "f1_rare": float(np.mean(shown)) if shown else float("nan"),
+        }
+
+    def sample(self, batch: Batch) -> NDArray[np.uint8]:
+        """Rows of pictures, true and predicted labels in colours."""
+        colours = np.random.default_rng(0).integers(40, 256, (256, 3), dtype=np.uint8)
+        colours[[0, 255]] = 0, 255
+        guesses = self._logits(batch)[:_SHOWN].argmax(1).cpu().numpy()
+        rows = zip(batch["image"][:_SHOWN].cpu().numpy(), batch["labels"][:_SHOWN].cpu().numpy(), guesses)
+        return np.concatenate([np.hstack([image, colours[true], colours[guess]]) for image, true, guess in rows])
+
+    def _logits(self, batch: Batch) -> Tensor:
+        record = self.model.preprocess
+        pixels = batch["image"].permute(0, 3, 1, 2).float() / record.scale
+        mean, std = (pixels.new_tensor(v).view(1, 3, 1, 1) for v in (record.mean, record.std))
+        logits: Tensor = self.model((pixels - mean) / std)
+        return logits

@@ -1,0 +1,85 @@
+"""ONNX files compute what PyTorch computes, say what they are, and are refused or removed when they do not."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from facewright.errors import UsageError, WeightsError
+from facewright.systems.detect.mos import MOS, MOSConfig
+from facewright.systems.quality.vitfiqa import ViTFIQA, ViTFIQAConfig
+from facewright.systems.restore.frgp import FRGP, FRGPConfig
+from facewright.weights import onnx as onnx_room
+from facewright.weights.onnx import export_onnx
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+@pytest.fixture(scope="module")
+def frgp() -> FRGP:
+    torch.manual_seed(0)
+    config = FRGPConfig(
+        size=64,
+        patch=4,
+        style_dim=8,
+        mapping_layers=0,
+        latent_rank=4,
+        encoder_widths=(8, 8, 8),
+        generator_widths=(8, 8, 8),
+        injection="sft_full",
+        residual=True,
+        quality_head=True,
+        light=(0, 1, 1),
+    )
+    return FRGP(config).eval()
+
+
+def test_restorer_takes_any_batch_and_agrees(frgp: FRGP, tmp_path: Path) -> None:
+    report = export_onnx(frgp, tmp_path / "frgp.onnx")
+    assert set(report.difference) == {"restored", "degradation"}
+    assert max(report.difference.values()) < 1e-5
+    assert report.bytes == (tmp_path / "frgp.onnx").stat().st_size
+    session = onnxruntime.InferenceSession(str(tmp_path / "frgp.onnx"), providers=["CPUExecutionProvider"])
+    notes = json.loads(session.get_modelmeta().custom_metadata_map["facewright"])
+    assert notes["slug"] == "frgp"
+    assert notes["preprocess"]["template"] == "ffhq"
+    image = torch.rand(5, 3, 64, 64) * 2 - 1
+    with torch.inference_mode():
+        expected = frgp(image)
+    np.testing.assert_allclose(session.run(["restored"], {"image": image.numpy()})[0], expected.numpy(), atol=1e-5)
+
+
+def test_detector_with_parts_named_by_keywords(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = MOS(MOSConfig("shufflenetv2", width=0.25, fpn=8, deformable=False, pose_hidden=4)).eval()
+    before = list(model.state_dict())
+    report = export_onnx(model, tmp_path / "mos.onnx")
+    assert max(report.difference.values()) < 1e-4
+    assert list(model.state_dict()) == before
+
+
+def test_a_file_that_computes_something_else_is_not_kept(
+    frgp: FRGP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_room, "_relative", lambda got, want: 0.5)
+    with pytest.raises(WeightsError, match=r"differs from PyTorch: restored by 5\.0e-01"):
+        export_onnx(frgp, tmp_path / "frgp.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_difference_is_relative_and_of_shape_infinite() -> None:
+    assert onnx_room._relative(np.array([1.0, 3.5]), np.array([1.0, 4.0])) == pytest.approx(0.125)
+    assert onnx_room._relative(np.zeros(3), np.zeros(2)) == float("inf")
+
+
+def test_systems_without_a_form_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="vitfiqa has no ONNX form; there is one for frgp, mos, sface"):
+        export_onnx(ViTFIQA(ViTFIQAConfig.compact()), tmp_path / "x.onnx")
