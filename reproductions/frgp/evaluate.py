@@ -182,7 +182,7 @@ def page(
         )
         + ".",
         "",
-        "Identity is not measured here: that needs a recogniser that was not used in training.",
+        "Identity is measured in [its own page](frgp-identity.md).",
         "",
     ]
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from skimage.metrics import structural_similarity
 
 from facewright.align import template_points
 from facewright.data.faces import is_validation, open_faces
+from facewright.data.detection import LANDMARK_OFFSET
 from facewright.data.restoration import RestorationPairs, aligned_truth, degradation_target, luma_ssim, open_crops
 from facewright.degrade import Blur, Chain, Degradation, Noise
 from facewright.degrade.record import STEPS
@@ -27,12 +28,20 @@ TRAIN = [s for s in (f"person {i}" for i in range(40)) if not is_validation(s)]
 SIZE = 64
 
 
+def labelled68(points5: np.ndarray) -> np.ndarray:
+    """68 landmarks with the collections' common offset, of a face with these five points."""
+    points = points5 + LANDMARK_OFFSET * np.hypot(*(points5[1] - points5[0]))
+    landmarks = np.zeros((68, 2))
+    landmarks[36:42], landmarks[42:48], landmarks[[30, 48, 54]] = points[0], points[1], points[2:]
+    return landmarks
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> Path:
     """Eight pictures; the first is blurred, the second grey, the third has a black corner, eyes are marked by dots."""
     folder = tmp_path_factory.mktemp("data")
     face = fakes.face_at((60, 60), 24, angle=10)
-    labels: dict[str, list[Any]] = {k: [] for k in ("filename", "subject", "keypoints5", "sharpness", "greyscale")}
+    labels: dict[str, list[Any]] = {k: [] for k in ("filename", "subject", "landmarks68", "sharpness", "greyscale")}
     with tarfile.open(folder / "lfw.tar", "w") as tar:
         for i in range(8):
             picture = fakes.textured(120, 120, seed=i)
@@ -45,7 +54,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> Pa
             info = tarfile.TarInfo(f"lfw/{i}.jpg")
             info.size = len(buffer.getvalue())
             tar.addfile(info, io.BytesIO(buffer.getvalue()))
-            row = (f"{i}.jpg", TRAIN[i], face.points5, 10.0 if i == 0 else 500.0, i == 1)
+            row = (f"{i}.jpg", TRAIN[i], labelled68(face.points5), 10.0 if i == 0 else 500.0, i == 1)
             for key, value in zip(labels, row):
                 labels[key].append(value)
     arrays = {k: np.array(v) for k, v in labels.items()}

@@ -225,7 +225,8 @@ class RenderedParsing(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, 2, index))
-        shown = self.renderer.render(self._scene(index))
+        with torch.autocast("cpu", enabled=False):  # a trainer that validates in low precision must not render in it
+            shown = self.renderer.render(self._scene(index))
         labels = subject_sides(shown.parsing19)
         points = shown.points5.xy + rng.normal(0, self.jitter, (5, 2)) * np.ptp(shown.points5.xy, 0).max()
         image, labels = aligned_pair(shown.rgb, labels, points, self.size)

@@ -88,15 +88,16 @@ class WeakTextureGate(nn.Module):
         x = x.detach()  # a statistic to weigh by; its gradient would cost as much as a convolution
         means = F.avg_pool2d(x, _BLOCK)
         variance = _mean_square(x) - _mean_square(means)
-        deviation = variance.clamp(min=0).sqrt()
+        deviation = variance.clamp(min=0).sqrt().to(x.dtype)
         gate = torch.sigmoid(self.excite(F.leaky_relu(self.squeeze(deviation), SLOPE)))
         out: Tensor = gate[:, :, None, None]
         return out
 
 
 def _mean_square(x: Tensor) -> Tensor:
-    """(N, C, H, W) to (N, C), in float32."""
-    norm = torch.linalg.vector_norm(x, dim=(2, 3), dtype=torch.float32)
+    """(N, C, H, W) to (N, C), in float32 or finer."""
+    precise = torch.promote_types(x.dtype, torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=(2, 3), dtype=precise)
     return norm.square() / (x.shape[2] * x.shape[3])
 
 

@@ -356,8 +356,12 @@ class TestTraining:
         model = copy.deepcopy(compact).train()
         FaceWarpTraining(model).warp_loss(data).backward()
         assert float(model.place.weight.grad.abs().max()) > 0
-        loss = FaceWarpTraining(model, published_code=True).warp_loss(data)
-        assert not loss.requires_grad
+        before = copy.deepcopy(model.state_dict())
+        cut = FaceWarpTraining(model, published_code=True)
+        cut.step(data, lambda name, loss: pytest.fail(f"{name} was updated"), 0)
+        after = model.state_dict()
+        assert all(torch.equal(before[k], after[k]) for k in before if "running" not in k and "num_batches" not in k)
+        assert not torch.equal(before["backbone.stem.1.running_mean"], after["backbone.stem.1.running_mean"])
 
 
 def test_98_points_begin_as_mixtures_of_the_68() -> None:

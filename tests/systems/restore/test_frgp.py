@@ -18,6 +18,7 @@ TINY_PATCHED = dataclasses.replace(
     size=64,
     encoder_widths=(16, 16, 16),
     generator_widths=(16, 16, 16),
+    light=(0, 1, 1),
     style_dim=16,
     latent_rank=8,
 )

@@ -184,7 +184,8 @@ class FaceWarpTraining(LandmarkTraining):
             return logs | {"warp": bent.detach()}
         if self.turns.is_warpers():
             bent = self.warp_loss(batch)
-            update("warper", bent)
+            if bent.requires_grad:  # with the gradient cut, only the batch norms' statistics move
+                update("warper", bent)
             logs = {"warp": bent.detach()}
         else:
             loss, logs = self.supervised(batch)

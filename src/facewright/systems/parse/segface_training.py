@@ -61,7 +61,7 @@ class SegFaceTraining(Training):
     def sample(self, batch: Batch) -> NDArray[np.uint8]:
         """Rows of pictures, true and predicted labels in colours."""
         colours = np.random.default_rng(0).integers(40, 256, (256, 3), dtype=np.uint8)
-        colours[[0, 255]] = 0, 255
+        colours[0], colours[255] = 0, 255
         guesses = self._logits(batch)[:_SHOWN].argmax(1).cpu().numpy()
         rows = zip(batch["image"][:_SHOWN].cpu().numpy(), batch["labels"][:_SHOWN].cpu().numpy(), guesses)
         return np.concatenate([np.hstack([image, colours[true], colours[guess]]) for image, true, guess in rows])
