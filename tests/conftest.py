@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from facewright.systems.restore.frgp import DegradationEstimate
 
 
+@pytest.fixture(autouse=True)
+def fresh_accelerator() -> Iterator[None]:
+    """Accelerate keeps the first precision of a process; the next test may train in another."""
+    yield
+    if "accelerate.state" in sys.modules:
+        sys.modules["accelerate.state"].AcceleratorState._reset_state(reset_partial_state=True)
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder with `data/` (labelled real faces) and `parity/` (reference vectors); skips the test when absent."""

@@ -14,8 +14,8 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 from facewright.align import template_points
-from facewright.data.faces import is_validation, open_faces
 from facewright.data.detection import LANDMARK_OFFSET
+from facewright.data.faces import is_validation, open_faces
 from facewright.data.restoration import RestorationPairs, aligned_truth, degradation_target, luma_ssim, open_crops
 from facewright.degrade import Blur, Chain, Degradation, Noise
 from facewright.degrade.record import STEPS

@@ -52,7 +52,7 @@ def test_samples_of_a_batch_do_not_mix():
 def test_gate_sees_texture_and_not_brightness():
     torch.manual_seed(0)
     gate = WeakTextureGate(8, 8).double()
-    x = torch.randn(1, 8, 10, 10, dtype=torch.double)
+    x = torch.randn(1, 8, 12, 12, dtype=torch.double)
     torch.testing.assert_close(gate(x), gate(x + 5))
     assert (gate(x) - gate(3 * x)).abs().max() > 1e-3
     flat = torch.sigmoid(gate.excite(torch.nn.functional.leaky_relu(gate.squeeze.bias, 0.2)))

@@ -322,7 +322,13 @@ def noisy() -> Any:
     torch.manual_seed(0)
     widths = (16, 16, 16)
     config = replace(
-        FRGPConfig.compact(), size=64, encoder_widths=widths, generator_widths=widths, style_dim=16, latent_rank=8
+        FRGPConfig.compact(),
+        size=64,
+        encoder_widths=widths,
+        generator_widths=widths,
+        light=(0, 1, 1),
+        style_dim=16,
+        latent_rank=8,
     )
     model = FRGP(config).eval()
     with torch.no_grad():
