@@ -83,6 +83,7 @@ def test_polar_half_of_a_block_turns_with_its_input() -> None:
 def test_only_the_ratio_of_the_box_matters_and_it_does() -> None:
     model = build()
     x = torch.randn(1, 3, 65, 65)
+    torch.testing.assert_close(model(x), model(x, torch.tensor([[3.0, 5, 13, 15]])), atol=1e-3, rtol=1e-3)
     a = model(x, torch.tensor([[0.0, 0, 20, 30]]))
     b = model(x, torch.tensor([[5.0, 50, 45, 110]]))
     c = model(x, torch.tensor([[0.0, 0, 30, 20]]))

@@ -36,6 +36,7 @@ BLOCKS: dict[str, tuple[int, int, int, int]] = {"rtnet50": (3, 4, 6, 3), "rtnet1
 EXPANSION = 4
 ASPP_WIDTH, LOW_WIDTH, ASPP_RATES = 256, 48, (6, 12, 18)
 DROPOUT = 0.1
+_FIRST_SCALE = 0.01  # published as 0, which lets the first step teach the rest of a block nothing
 _REACH = 4.0  # half sides of the box beyond which a photo is taken for background
 
 
@@ -57,6 +58,11 @@ class RTNetConfig:
     def rtnet101(cls) -> Self:
         """The larger published network, with ears and glasses as classes."""
         return cls(trunk="rtnet101", classes=14)
+
+    @classmethod
+    def compact(cls) -> Self:
+        """A quarter of the channels on views of 129 px."""
+        return cls(size=129, width=16)
 
     @classmethod
     def baseline(cls) -> Self:
@@ -92,7 +98,7 @@ class HybridBlock(nn.Module):
         self.cartesian = _conv_norm(half, half, 3, stride, dilation, dilation)
         self.expand = _conv_norm(width, c_out, 1)
         self.shortcut = _conv_norm(c_in, c_out, 1, stride) if stride > 1 or c_in != c_out else None
-        nn.init.zeros_(self.expand[1].weight)  # type: ignore[arg-type]
+        nn.init.constant_(self.expand[1].weight, _FIRST_SCALE)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, boxes: Tensor) -> Tensor:
         polar = self.polar(F.relu(self.reduce_polar(x)))
@@ -234,7 +240,8 @@ class RTNet(System):
     """Face parsing in the RoI tanh-polar view (arXiv 2102.02717).
 
     forward: polar views (N, 3, S, S) BGR in [−1, 1] and boxes (N, 4), of which the ratio of the sides matters, to
-    logits (N, C, S, S) in the view. `parse` and `probabilities` go from a photo to labels of the photo.
+    logits (N, C, S, S) in the view; without boxes they are taken for squares. `parse` and `probabilities` go from a
+    photo to labels of the photo.
     Raises UsageError for other shapes and for configurations that do not exist.
     """
 
@@ -260,7 +267,9 @@ class RTNet(System):
         """Names of the classes in the order of the labels."""
         return CLASSES[self.config.classes]
 
-    def forward(self, views: Tensor, boxes: Tensor) -> Tensor:
+    def forward(self, views: Tensor, boxes: Tensor | None = None) -> Tensor:
+        if boxes is None:
+            boxes = views.new_tensor([0.0, 0.0, 1.0, 1.0]).expand(len(views), 4)
         if views.dim() != 4 or views.shape[1] != 3 or boxes.shape != (len(views), 4):
             raise UsageError(f"RTNet takes (N, 3, S, S) and (N, 4), not {tuple(views.shape)} and {tuple(boxes.shape)}")
         logits = self.head(self.trunk(views, boxes))
