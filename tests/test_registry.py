@@ -10,12 +10,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from facewright.systems.base import Detector, Embedder, QualityEstimator, Restorer, System, system_class
+from facewright.systems.base import (
+    Detector,
+    Embedder,
+    Landmarker,
+    Parser,
+    QualityEstimator,
+    Restorer,
+    System,
+    system_class,
+)
 from facewright.weights.card import Card, cards
 
 ROOT = Path(__file__).parents[1]
 SLUGS = list(cards())
-TASKS = {"detect": Detector, "restore": Restorer, "recognise": Embedder, "quality": QualityEstimator}
+TASKS = {
+    "detect": Detector,
+    "landmarks": Landmarker,
+    "parse": Parser,
+    "restore": Restorer,
+    "recognise": Embedder,
+    "quality": QualityEstimator,
+}
 
 EXTRA_OUTPUTS: dict[str, dict[str, Any]] = {
     "frgp": {"return_aux": True},
@@ -27,6 +43,13 @@ EXTRA_OUTPUTS: dict[str, dict[str, Any]] = {
 """Arguments with which a system also returns what only its losses see."""
 
 UNTRAINED: dict[str, tuple[str, ...]] = {
+    # attention to the one thing there is in a first layer
+    "facewarp": (
+        "relation.layers.0.self_attn.in_proj_weight",
+        "relation.layers.0.self_attn.out_proj.weight",
+        "relation.layers.0.norm1.weight",
+        "relation.layers.0.norm2.weight",
+    ),
     "arcface": ("backbone.pool.1.bias",),  # a constant shift in front of a batch norm
     "sface": ("backbone.bn2.bias", "backbone.pool.1.bias"),  # the same
     "vitfiqa": ("vit.head.1.bias",),  # the same

@@ -7,7 +7,7 @@ result.save("grandmother.png")
 result.compare().save("before_after.png")
 """
 
-from .api import create, degrade_photo, detect, embed, load_pipeline, models, quality, read, restore, verify
+from .api import analyse, create, degrade_photo, detect, embed, load_pipeline, models, quality, read, restore, verify
 from .errors import FacewrightError
 from .face import Face, FaceCrop, Pose
 
@@ -19,6 +19,7 @@ __all__ = [
     "FacewrightError",
     "Pose",
     "__version__",
+    "analyse",
     "create",
     "degrade_photo",
     "detect",

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from .face import Face
     from .io.image import Photo
     from .metrics.calibration import ScoreCalibration
+    from .pipelines.analyse import Analyser, FaceAnalysis
     from .pipelines.film import FilmReport
     from .pipelines.identity import FaceEmbedding, IdentityPipeline, Verification
     from .pipelines.restore import RestorePipeline, RestoreResult
-    from .systems.base import Detector, QualityEstimator, System
+    from .systems.base import Detector, Parser, QualityEstimator, System
     from .systems.quality.reasons import FaceQuality
     from .systems.recognise.recogniser import Recogniser
 
@@ -144,6 +145,28 @@ def _device(name: str) -> Any:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"there is no device {name!r} here; use --device cpu")
     return device
+
+
+@lru_cache(maxsize=2)
+def load_analyser(parser: str = "segface", weights: str | None = None, device: str = "auto") -> Analyser:
+    """Detector, landmarker and face parser on a device, loaded once; `weights` are the parser's."""
+    from .pipelines.analyse import Analyser
+
+    where = _device(device)
+    landmarker: Any = _of_task("facewarp", "landmarks", None).to(where)
+    return Analyser(load_detector(device), landmarker, load_parser(parser, weights, device))
+
+
+@lru_cache(maxsize=2)
+def load_parser(model: str = "segface", weights: str | None = None, device: str = "auto") -> Parser:
+    """A face parser on a device, loaded once."""
+    parser: Any = _of_task(model, "parse", weights).to(_device(device))
+    return parser  # type: ignore[no-any-return]
+
+
+def analyse(source: Any, *, min_score: float = 0.7, device: str = "auto") -> list[FaceAnalysis]:
+    """Boxes, 5 and 68 landmarks, pose and the parts of every face of a photo, in reading order."""
+    return load_analyser(device=device)(read(source), min_score=min_score)
 
 
 def detect(source: Any) -> list[Face]:

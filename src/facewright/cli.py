@@ -15,6 +15,7 @@ import typer
 from .errors import FacewrightError, OutputError, UsageError
 from .evaluation.cli import dictionary_app, eval_app
 from .gallery.cli import app as gallery_app
+from .pipelines.cli import analyse, portrait
 from .render.cli import render as render_faces
 
 STOPPED = 130
@@ -28,6 +29,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.command("analyse")(analyse)
+app.command("portrait")(portrait)
 app.command("render")(render_faces)
 app.add_typer(gallery_app)
 app.add_typer(eval_app)

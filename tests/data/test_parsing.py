@@ -11,7 +11,7 @@ from PIL import Image
 
 from facewright.align import template_points
 from facewright.data import parsing
-from facewright.data.parsing import CelebAMaskHQ, EasyPortraitFolder, IBugMask, LaPa, RenderedParsing
+from facewright.data.parsing import ANYTHING, CelebAMaskHQ, EasyPortraitFolder, IBugMask, LaPa, RenderedParsing
 from facewright.errors import FacewrightError, ImageReadError
 from facewright.systems.parse.segface import PUBLISHED_ORDER
 from facewright.systems.parse.taxonomy import CELEBAMASK_19
@@ -191,3 +191,54 @@ def test_degradations_are_mixed_and_flips_drawn() -> None:
     a, b = worn[0], clean[0]
     assert torch.equal(a["labels"], b["labels"])
     assert (a["image"].float() - b["image"].float()).abs().mean() > 2
+
+
+# --- photos whose landmarks say a part of what is where
+
+
+def frontal(size: int = 256) -> np.ndarray:
+    """68 landmarks of the coarse face, upright and 96 pixels wide in the middle of a crop."""
+    from facewright.render.coarse import coarse_face
+
+    data = coarse_face()
+    assert data.landmarks68 is not None
+    points = np.asarray(data.mean, float)[data.landmarks68][:, :2] * (1, -1)
+    points -= (points.max(0) + points.min(0)) / 2
+    return points * 96 / np.ptp(points[:, 0]) + size / 2
+
+
+def shown(allowed: np.ndarray, x: float, y: float) -> set[str]:
+    bits = int(allowed[round(y), round(x)])
+    return {name for number, name in enumerate(CELEBAMASK_19) if bits >> number & 1}
+
+
+def test_landmarks_tell_what_pixels_can_show() -> None:
+    points = frontal()
+    allowed = parsing.classes_by_landmarks(points, 256)
+    assert shown(allowed, *points[36:42].mean(0)) == {"r_eye", "eye_g"}  # the picture's left is the subject's right
+    assert shown(allowed, *points[42:48].mean(0)) == {"l_eye", "eye_g"}
+    assert shown(allowed, *points[19]) == {"r_brow", "eye_g", "hat", "hair"}
+    assert shown(allowed, *((points[30] + points[33]) / 2)) == {"nose", "eye_g"}
+    assert shown(allowed, *((points[3] + points[31]) / 2)) == {"skin", "hair", "eye_g", "hat"}
+    far = shown(allowed, 3, 3)
+    assert {"background", "hair", "cloth", "neck"} <= far
+    assert not far & {"nose", "l_eye", "mouth"}
+    assert shown(allowed, *points[8]) == set(CELEBAMASK_19)  # at the chin's edge anything can be
+
+
+def test_closed_eyes_and_mouths_say_nothing() -> None:
+    points = frontal()
+    points[36:42, 1] = points[36:42, 1].mean()
+    allowed = parsing.classes_by_landmarks(points, 256)
+    assert "skin" in shown(allowed, *points[36:42].mean(0))
+
+
+def test_mirrored_landmarks_swap_the_sides() -> None:
+    points = frontal()
+    table = parsing.MIRROR_68
+    other = (points * (-1, 1) + (255, 0))[table]
+    allowed, mirrored_allowed = (parsing.classes_by_landmarks(p, 256) for p in (points, other))
+    eye = shown(mirrored_allowed, *other[36:42].mean(0))
+    assert eye == {"r_eye", "eye_g"}
+    same = (mirrored_allowed[:, ::-1] == ANYTHING) == (allowed == ANYTHING)
+    assert same.mean() > 0.99

@@ -11,6 +11,7 @@ from facewright.losses.segmentation import (
     cross_entropy_dice,
     dice,
     hard_pixel_cross_entropy,
+    partial_cross_entropy,
     pixel_cross_entropy,
     with_auxiliary,
 )
@@ -112,3 +113,18 @@ def test_auxiliary_heads_are_enlarged_and_weighed() -> None:
     expected = pixel_cross_entropy(logits, labels) + 0.4 * pixel_cross_entropy(enlarged, labels)
     torch.testing.assert_close(with_auxiliary(logits, [small], labels), expected)
     torch.testing.assert_close(with_auxiliary(logits, [], labels), pixel_cross_entropy(logits, labels))
+
+
+def test_partial_labels_count_the_probability_of_all_allowed_classes() -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0]).log_softmax(0).view(1, 3, 1, 1).repeat(1, 1, 1, 3).requires_grad_()
+    everything = 0b111
+    allowed = torch.tensor([[[0b110, everything, 0b001]]])
+    p = logits.detach()[0, :, 0, 0].exp()
+    expected = -(torch.log(p[1] + p[2]) + torch.log(p[0])) / 2
+    loss = partial_cross_entropy(logits, allowed, everything)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert logits.grad is not None
+    assert (logits.grad[..., 1] == 0).all()  # a pixel that can be anything teaches nothing
+    assert logits.grad[0, 0, 0, 0] > 0 > logits.grad[0, 1, 0, 0]
+    assert partial_cross_entropy(logits, torch.full((1, 1, 3), everything), everything) == 0

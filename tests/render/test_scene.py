@@ -155,10 +155,10 @@ def test_labels_lie_at_their_landmarks(picture: Rendered) -> None:
         return LABELS[picture.labels[y, x]]
 
     assert label(xy[30]) == "nose"
-    assert label((xy[19] + xy[18]) / 2) == "l_brow"
-    assert label((xy[24] + xy[25]) / 2) == "r_brow"
-    assert label(xy[36:42].mean(0)) == "l_eye"
-    assert label(xy[42:48].mean(0)) == "r_eye"
+    assert label((xy[19] + xy[18]) / 2) == "r_brow"  # the subject's right
+    assert label((xy[24] + xy[25]) / 2) == "l_brow"
+    assert label(xy[36:42].mean(0)) == "r_eye"
+    assert label(xy[42:48].mean(0)) == "l_eye"
     assert label((xy[51] + xy[62]) / 2) == "u_lip"
     assert label((xy[57] + xy[66]) / 2) == "l_lip"
     assert picture.parsing19.max() < 19

@@ -8,7 +8,6 @@ integers. Points are in iBUG's order (68), WFLW's (98) or COFW's (29).
 from __future__ import annotations
 
 import importlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +24,8 @@ from ..face import Pose
 from ..metrics.landmarks import interocular
 from ..systems.landmarks.facewarp import MIRROR_68, POINTS, aligned_matrix, mirrored, warp
 from .detection import LANDMARK_OFFSET, load_backgrounds, photograph
-from .faces import FaceCollection, Split, data_cache, data_root, open_faces, tar_offsets
+from .faces import FaceCollection, Split, data_root, open_faces
+from .renders import prepared_renders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +53,7 @@ PARTS = {
 CONTOUR_WEIGHT = 0.5  # the collections' contour points are rough
 HIDDEN_WEIGHT = 0.5  # points of renders that something hides have to be guessed
 RENDERS: Mapping[Split, tuple[int, int]] = {"train": (11, 800), "val": (12, 160)}  # seed and number of renders
-RENDER_SIZE, RENDER_SHARD = 224, 20
+RENDER_SIZE = 224
 LEAST_EYE_SHARE = 0.4  # of the diagonal of the landmarks: the least eye distance, as turned heads have hardly any
 
 Style = Literal["cartoon", "painting", "drawing"]
@@ -294,7 +294,7 @@ class RealFaces:
 
 
 class RenderedFaces:
-    """Rendered faces of a split, made on first use (about a third of a second each) and kept in tar shards.
+    """Rendered faces of a split, made on first use and kept; see `data.renders`.
 
     Yaw reaches ±90°; hidden points count half. The face model is ICT-FaceKit where its file lies with the collections,
     else our coarse one.
@@ -302,12 +302,10 @@ class RenderedFaces:
 
     def __init__(self, split: Split, root: str | Path | None = None) -> None:
         seed, count = RENDERS[split]
-        self.folder = prepare_renders(data_root(root), seed, count)
-        self._members = {shard: tar_offsets(shard) for shard in sorted(self.folder.glob("faces-*.tar"))}
-        self._index = [(shard, key) for shard, keys in self._members.items() for key in keys if key.endswith(".json")]
+        self.shards = prepared_renders("renders", data_root(root), seed=seed, count=count, size=RENDER_SIZE)
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self.shards)
 
     def draw(self, rng: Generator) -> PointedFace:
         return self.face(int(rng.integers(len(self))))
@@ -317,50 +315,11 @@ class RenderedFaces:
         shown = np.asarray(truth["landmarks68"]["visible"], bool)
         weights = np.where(shown, 1.0, HIDDEN_WEIGHT).astype(np.float32)
         points = np.asarray(truth["landmarks68"]["xy"], np.float64)
-        return PointedFace(self.picture(index), points, weights, float(truth["pose"]["yaw"]), rendered=True)
+        return PointedFace(self.shards.picture(index), points, weights, float(truth["pose"]["yaw"]), rendered=True)
 
     def truth(self, index: int) -> dict[str, Any]:
         """Everything known about a render, as `facewright render` writes it; 98 points are among it."""
-        shard, key = self._index[index]
-        found: dict[str, Any] = json.loads(self._bytes(shard, key))
-        return found
-
-    def picture(self, index: int) -> Image:
-        shard, key = self._index[index]
-        encoded = np.frombuffer(self._bytes(shard, key.replace(".json", ".rgb.png")), np.uint8)
-        bgr = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-        if bgr is None:
-            raise FacewrightError(f"{shard}: picture {key} cannot be decoded; delete {self.folder} to make it again")
-        return np.ascontiguousarray(bgr[..., ::-1], dtype=np.uint8)
-
-    def _bytes(self, shard: Path, name: str) -> bytes:
-        offset, size = self._members[shard][name]
-        with open(shard, "rb") as stream:
-            stream.seek(offset)
-            return stream.read(size)
-
-
-def prepare_renders(root: Path, seed: int, count: int) -> Path:
-    """The folder with `count` rendered faces of a seed; what is missing is rendered now."""
-    from ..render.jobs import Plan, run
-
-    ict = root / "ict_facekit.npz"
-    name, model = ("ict", str(ict)) if ict.exists() else ("coarse", "coarse")
-    folder = data_cache() / f"renders-{name}-{RENDER_SIZE}-{seed}"
-    plan = Plan(
-        model=model,
-        size=RENDER_SIZE,
-        seed=seed,
-        count=count,
-        what=("rgb",),
-        output=str(folder),
-        format="webdataset",
-        shard=RENDER_SHARD,
-        effects=False,
-        backgrounds=str(root / "backgrounds.tar"),
-    )
-    run(plan, resume=True)
-    return folder
+        return self.shards.truth(index)
 
 
 # --- crops ---------------------------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """Labelled pictures for face parsing: readers of public data sets in their published folders, and rendered faces.
 
+Photos without label maps teach as well: their landmarks tell for some pixels which few classes they can show.
+
 Left and right. CelebAMask-HQ names sides by the subject: in the label maps published with it (MaskGAN_demo/samples of
 github.com/switchablenorms/CelebAMask-HQ, 512 px) `l_eye` lies at x ≈ 320 and `r_eye` at x ≈ 193, so `l_` is the
 picture's right; brows and ears agree. LaPa, iBugMask and EasyPortrait do not say whose left they mean; their labels are
-passed on as they are. Rendered faces get the convention of CelebAMask-HQ here.
+passed on as they are. Rendered faces follow CelebAMask-HQ.
 """
 
 from __future__ import annotations
@@ -20,17 +22,24 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..align import align_matrix, crop_by_matrix
+from ..align import align_matrix, crop_by_matrix, transform_points
 from ..degrade import apply, sample
 from ..errors import FacewrightError, ImageReadError
 from ..io.image import read
 from ..render import Backgrounds, Renderer, SceneSampler
 from ..render.jobs import load_model
+from ..systems.landmarks.facewarp import MIRROR_68
 from ..systems.parse.taxonomy import CELEBAMASK_19, EASYPORTRAIT_9, IBUG_11, IGNORED, LAPA_11, mirrored
+from .detection import LANDMARK_OFFSET, five_points, photograph
+from .faces import data_root
+from .landmarks import eye_distance
+from .renders import prepared_renders
+from .restoration import open_crops
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.random import Generator
     from numpy.typing import NDArray
 
     from ..render import Scene
@@ -40,6 +49,12 @@ _PARTITIONS = {"train": "0", "val": "1", "test": "2"}
 _LAPA_FIVE = ((74, 104), (83, 105), (54, 54), (84, 84), (90, 90))
 _MOST_YAW = 60.0
 _VALIDATION_SEED = 1_000_003
+
+# crops of photos and kept renders
+RENDERS: Mapping[str, tuple[int, int]] = {"train": (21, 2000), "val": (22, 160)}  # seed and number of renders
+RENDER_SIZE = 288
+RATES = {"glasses": 0.35, "hat": 0.2, "earrings": 0.35, "necklace": 0.3, "occluder": 0.06}
+ANYTHING = (1 << len(CELEBAMASK_19)) - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,9 +242,8 @@ class RenderedParsing(Dataset[dict[str, Tensor]]):
         rng = np.random.default_rng((self.seed, 2, index))
         with torch.autocast("cpu", enabled=False):  # a trainer that validates in low precision must not render in it
             shown = self.renderer.render(self._scene(index))
-        labels = subject_sides(shown.parsing19)
         points = shown.points5.xy + rng.normal(0, self.jitter, (5, 2)) * np.ptp(shown.points5.xy, 0).max()
-        image, labels = aligned_pair(shown.rgb, labels, points, self.size)
+        image, labels = aligned_pair(shown.rgb, shown.parsing19, points, self.size)
         if self.flip and rng.random() < 0.5:
             image, labels = mirror_pair(image, labels)
         preset = self.presets[int(rng.choice(len(self.presets), p=self.shares))]
@@ -240,11 +254,6 @@ class RenderedParsing(Dataset[dict[str, Tensor]]):
         """The first of an item's scenes in which the head is not turned too far."""
         tried = (self.sampler.scene(index + attempt * self.length) for attempt in count())
         return next(scene for scene in tried if abs(scene.pose[0]) <= _MOST_YAW)
-
-
-def subject_sides(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Labels of the renderer, which names sides by the picture, with the sides of CelebAMask-HQ, and the reverse."""
-    return np.asarray(mirrored(CELEBAMASK_19), np.uint8)[labels]
 
 
 def aligned_pair(
@@ -262,3 +271,192 @@ def mirror_pair(image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[ND
     table = np.arange(256, dtype=np.uint8)
     table[: len(CELEBAMASK_19)] = mirrored(CELEBAMASK_19)
     return np.ascontiguousarray(image[:, ::-1]), table[labels[:, ::-1]]
+
+
+# --- photos whose landmarks say a part of what is where ------------------------------------------------------------
+
+
+def set_of(*names: str) -> int:
+    """Classes of CelebAMask-HQ as bits of one number."""
+    return sum(1 << CELEBAMASK_19.index(name) for name in names)
+
+
+_EYES: Mapping[str, slice | list[int]] = {"r_eye": slice(36, 42), "l_eye": slice(42, 48)}
+_BROWS = {"r_brow": slice(17, 22), "l_brow": slice(22, 27)}
+_NOSE = [27, 31, 32, 33, 34, 35]
+_LIPS: Mapping[str, slice | list[int]] = {
+    "u_lip": [*range(48, 55), *range(64, 59, -1)],
+    "l_lip": [*range(54, 60), 48, 60, *range(67, 63, -1)],
+    "mouth": list(range(60, 68)),
+}
+_FEATURES = ("nose", "l_eye", "r_eye", "l_brow", "r_brow", "u_lip", "l_lip", "mouth")
+_BEFORE_FACE = set_of("skin", "hair", "eye_g", "hat")
+_ON_FACE = _BEFORE_FACE | set_of(*_FEATURES)
+_OFF_FACE = ANYTHING & ~set_of(*_FEATURES)
+_LEAST_OPENING = 0.02  # of the eye distance: mouths and eyes less open than that show nothing for certain
+
+
+def classes_by_landmarks(points68: NDArray[np.floating[Any]], size: int) -> NDArray[np.int32]:
+    """(S, S) which classes each pixel of a crop can show, as bits, from its 68 landmarks (68, 2) in iBUG order.
+
+    Inside eyes, brows, nose and lips it is that part or what may lie before it; elsewhere on the face it is skin, or
+    hair, glasses or a hat before it; well outside the face it is no part of the face. All bits near the borders.
+    """
+    unit = eye_distance(points68)
+    allowed = np.full((size, size), ANYTHING, np.int32)
+    hull = np.asarray(cv2.convexHull(points68.astype(np.float32)), np.float64)[:, 0]
+    allowed[~_grown(_filled(hull, size), 0.2 * unit)] = _OFF_FACE
+    inside = _shrunk(_filled(hull, size), 0.06 * unit)
+    allowed[inside] = _ON_FACE
+    parts = _parts(points68, size, unit)
+    near = np.zeros((size, size), bool)
+    for mask in parts.values():
+        near |= _grown(mask, 0.1 * unit)
+    allowed[inside & ~near] = _BEFORE_FACE
+    for name, mask in parts.items():
+        allowed[mask] = set_of(name, *(("eye_g", "hat", "hair") if "brow" in name else ("eye_g",)))
+    return allowed
+
+
+def _parts(points68: NDArray[np.floating[Any]], size: int, unit: float) -> dict[str, NDArray[np.bool_]]:
+    """Where, in all likelihood, the parts of the face are."""
+    certain = max(1.0, 0.015 * unit)
+    parts = {name: _line(points68[where], size, 0.04 * unit) for name, where in _BROWS.items()}
+    parts["nose"] = _shrunk(_filled(points68[_NOSE], size), certain)
+    for name, where in (*_EYES.items(), *_LIPS.items()):
+        outline = points68[where]
+        if name in _EYES and np.ptp(outline[:, 1]) < 2 * _LEAST_OPENING * unit:
+            continue
+        parts[name] = _shrunk(_filled(outline, size), certain)
+    return parts
+
+
+def _filled(outline: NDArray[np.floating[Any]], size: int) -> NDArray[np.bool_]:
+    canvas = np.zeros((size, size), np.uint8)
+    cv2.fillPoly(canvas, [np.rint(outline * 16).astype(np.int32)], 1, shift=4)
+    return canvas > 0
+
+
+def _line(points: NDArray[np.floating[Any]], size: int, width: float) -> NDArray[np.bool_]:
+    canvas = np.zeros((size, size), np.uint8)
+    corners = np.rint(points * 16).astype(np.int32)
+    cv2.polylines(canvas, [corners], False, 1, max(1, round(width)), shift=4)
+    return canvas > 0
+
+
+def _grown(mask: NDArray[np.bool_], by: float) -> NDArray[np.bool_]:
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), _disc(by)) > 0)
+
+
+def _shrunk(mask: NDArray[np.bool_], by: float) -> NDArray[np.bool_]:
+    return np.asarray(cv2.erode(mask.astype(np.uint8), _disc(by)) > 0)
+
+
+def _disc(radius: float) -> NDArray[np.uint8]:
+    side = 2 * max(1, round(radius)) + 1
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
+
+
+class ParsingCrops(Dataset[dict[str, Tensor]]):
+    """FFHQ crops for a parser: rendered faces with exact labels, and photos with what their landmarks say.
+
+    An item has `image` (S, S, 3) uint8 RGB, `labels` (S, S) uint8 as in `RenderedParsing`, 255 all over a photo, and
+    `allowed` (S, S) int32, the classes each pixel can show as bits, all bits where labels are exact or nothing is
+    known. It depends on (seed, split, index) alone. `renders` is the share of rendered faces; they are made on first
+    use and kept. Needs the labelled collections.
+    """
+
+    def __init__(
+        self,
+        split: Literal["train", "val"] = "train",
+        seed: int = 0,
+        *,
+        size: int = 256,
+        length: int = 1 << 40,
+        renders: float = 0.6,
+        presets: Mapping[str, float] | None = None,
+        augment: bool = True,
+        root: str | Path | None = None,
+    ) -> None:
+        number, count = RENDERS[split]
+        self.shards = prepared_renders(
+            "parsing",
+            data_root(root),
+            seed=number,
+            count=count,
+            size=RENDER_SIZE,
+            what=("rgb", "mask"),
+            rates=RATES,
+        )
+        self.photos = [open_crops(name, split, size, root) for name in ("lfw", "utkface")]
+        shares = dict(presets or {"clean": 1.0})
+        self.presets, self.shares = list(shares), np.array(list(shares.values())) / sum(shares.values())
+        self.split, self.seed, self.size, self.length = split, seed, size, length
+        self.renders, self.augment = renders, augment
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.seed, int(self.split == "val"), index))
+        image, labels, allowed = self._render(rng) if rng.random() < self.renders else self._photo(rng)
+        if self.augment:
+            image = photograph(image, rng)[0] if rng.random() < 0.5 else image
+        preset = self.presets[int(rng.choice(len(self.presets), p=self.shares))]
+        worn = apply(np.ascontiguousarray(image), sample(preset, rng, self.size, scaled=True))
+        return {
+            "image": torch.from_numpy(worn),
+            "labels": torch.from_numpy(np.ascontiguousarray(labels)),
+            "allowed": torch.from_numpy(np.ascontiguousarray(allowed)),
+        }
+
+    def _render(self, rng: Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int32]]:
+        """A rendered crop; heads turned too far are drawn again."""
+        number, turned = 0, True
+        while turned:
+            number = int(rng.integers(len(self.shards)))
+            truth = self.shards.truth(number)
+            turned = abs(float(truth["pose"]["yaw"])) > _MOST_YAW
+        points = np.asarray(truth["points5"]["xy"], np.float64)
+        if self.augment:
+            points = _displaced(points, rng)
+        image, labels = aligned_pair(self.shards.picture(number), self.shards.mask(number), points, self.size)
+        if self.augment and rng.random() < 0.5:
+            image, labels = mirror_pair(image, labels)
+        return image, labels, np.full(labels.shape, ANYTHING, np.int32)
+
+    def _photo(self, rng: Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int32]]:
+        """A crop of a photo, its labels unknown, with what its landmarks say."""
+        cache = self.photos[int(rng.integers(len(self.photos)))]
+        entry = int(rng.integers(len(cache.rows)))
+        image, shown = cache.crop(entry)
+        points = crop_landmarks(cache.collection.labels["landmarks68"][cache.rows[entry]], self.size)
+        if self.augment:
+            five = five_points(points)
+            matrix = align_matrix(_displaced(five, rng), self.size) if rng.random() < 0.7 else np.eye(2, 3)
+            moved = crop_by_matrix(image, matrix, self.size)
+            kept = cv2.warpAffine(shown.astype(np.uint8), matrix, (self.size, self.size), flags=cv2.INTER_NEAREST) > 0
+            image, shown, points = moved.image, kept & moved.valid, transform_points(matrix, points)
+            if rng.random() < 0.5:
+                image, shown = image[:, ::-1], shown[:, ::-1]
+                points = (points * (-1, 1) + (self.size - 1, 0))[MIRROR_68]
+        allowed = classes_by_landmarks(points, self.size)
+        allowed[~shown] = ANYTHING
+        return image, np.full(image.shape[:2], IGNORED, np.uint8), allowed
+
+
+def crop_landmarks(landmarks68: NDArray[np.floating[Any]], size: int) -> NDArray[np.float64]:
+    """A collection's landmarks (68, 2), without their common offset, in the FFHQ crop `aligned_truth` makes."""
+    points = np.asarray(landmarks68, np.float64)
+    matrix = align_matrix(five_points(points), size)
+    return np.asarray(transform_points(matrix, points - LANDMARK_OFFSET * eye_distance(points)), np.float64)
+
+
+def _displaced(points5: NDArray[np.float64], rng: Generator) -> NDArray[np.float64]:
+    """Five points as a detector might give them: off by some percent, the whole turned and scaled a little."""
+    unit = float(np.hypot(*np.ptp(points5, 0))) / 2
+    middle = points5.mean(0)
+    angle, scale = np.radians(rng.normal(0, 5)), np.exp(rng.normal(0, 0.05))
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    shift = rng.normal(0, 0.04 * unit, 2)
+    return np.asarray((points5 - middle) @ turn.T + middle + shift + rng.normal(0, 0.02 * unit, (5, 2)))

@@ -24,6 +24,19 @@ def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != IGNORED).sum().clamp(min=1)
 
 
+def partial_cross_entropy(logits: Tensor, allowed: Tensor, everything: int) -> Tensor:
+    """−log of the probability that a pixel shows one of its allowed classes, averaged over the pixels that know any.
+
+    `allowed` (N, H, W) integers hold classes as bits; pixels equal to `everything` do not count.
+    """
+    counted = allowed != everything
+    bits = torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1, 1)
+    permitted = (allowed[:, None] >> bits) & 1 > 0
+    scores = logits.float().masked_fill(~permitted, float("-inf"))
+    surprise = logits.float().logsumexp(1) - scores.logsumexp(1)
+    return surprise[counted].sum() / counted.sum().clamp(min=1)
+
+
 def dice(logits: Tensor, labels: Tensor) -> Tensor:
     """1 − soft Dice with squared terms, of every class over the whole batch, averaged over all classes.
 

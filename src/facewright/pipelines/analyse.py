@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
     from ..face import Face
     from ..io.image import Photo
-    from ..systems.base import Detector
-    from ..systems.landmarks.facewarp import Located
+    from ..systems.base import Detector, Landmarker, Parser
     from ..weights.card import Preprocess
 
     Floats = NDArray[np.float64]
@@ -43,25 +42,6 @@ _RIGID = (27, 28, 29, 30, 31, 33, 35, 36, 39, 42, 45)
 _VIEWING_DISTANCE = 6.0  # focal length assumed for the pose, in diagonals of the landmarks
 _LINES = ((0, 17), (17, 22), (22, 27), (27, 31), (31, 36), (36, 42), (42, 48), (48, 60), (60, 68))
 _CLOSED = ((36, 42), (42, 48), (48, 60), (60, 68))
-
-
-class Landmarker(Protocol):
-    """Places landmarks in the faces of a whole photo."""
-
-    def locate(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Located]:
-        """(H, W, 3) uint8 RGB and its faces to 68 points in photo pixels and their confidences, in the same order."""
-        ...
-
-
-class Parser(Protocol):
-    """Says what every pixel of a face crop shows."""
-
-    @property
-    def preprocess(self) -> Preprocess: ...
-
-    def parse(self, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(N, S, S, 3) uint8 RGB crops on the parser's template to (N, S, S) class numbers, 0 the background."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,7 +137,7 @@ class Analyser:
 
     def _masks(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[FaceMask]:
         assert self.parser is not None
-        record, classes = self.parser.preprocess, tuple(getattr(self.parser, "classes", ()))
+        record, classes = self.parser.preprocess, self.parser.classes
         found = []
         for group in batches(faces, BATCH):
             matrices = [_parser_matrix(face, record) for face in group]

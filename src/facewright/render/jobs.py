@@ -39,7 +39,10 @@ GRID_CELL, GRID_COLUMNS, GRID_ROWS = 192, 8, 6
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run makes, as plain data that can be sent to workers; `lines` are ready scenes, else they are drawn."""
+    """What a run makes, as plain data that can be sent to workers; `lines` are ready scenes, else they are drawn.
+
+    `rates` replaces some of `appearance.RATES`.
+    """
 
     model: str
     size: int
@@ -53,6 +56,7 @@ class Plan:
     effects: bool = True
     backgrounds: str | None = None
     lines: tuple[str, ...] = ()
+    rates: dict[str, float] | None = None
 
     def parts(self) -> list[range]:
         """Pictures that are written together: one by one, or a shard."""
@@ -87,6 +91,7 @@ class Studio:
             backgrounds=self._backgrounds,
             people=plan.people,
             effects=plan.effects,
+            rates=plan.rates,
         )
 
     @cached_property
@@ -170,20 +175,21 @@ def _work(part: range) -> range:
 def _claim(plan: Plan, *, resume: bool) -> None:
     """Write the run's settings, or compare them with those that are there."""
     folder = Path(plan.output)
-    wanted = json.loads(json.dumps({k: v for k, v in asdict(plan).items() if k not in ("output", "count")}))
-    settings = folder / SETTINGS
-    if settings.exists():
+    settings = {k: v for k, v in asdict(plan).items() if k not in ("output", "count") and (k, v) != ("rates", None)}
+    wanted = json.loads(json.dumps(settings))
+    file = folder / SETTINGS
+    if file.exists():
         if not resume:
             raise OutputError(f"{folder} holds rendered pictures already; add --resume or choose another folder")
         try:
-            there = json.loads(settings.read_text(encoding="utf-8"))
+            there = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise OutputError(f"{settings} is damaged ({error}); choose another folder") from error
+            raise OutputError(f"{file} is damaged ({error}); choose another folder") from error
         if there != wanted:
             different = sorted(k for k in wanted if not isinstance(there, dict) or there.get(k) != wanted[k])
             raise UsageError(f"{folder} was made with other settings ({', '.join(different)}); choose another folder")
         return
-    with atomic_output(settings, parents=True) as path:
+    with atomic_output(file, parents=True) as path:
         path.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
 
 

@@ -504,13 +504,7 @@ class Material(NamedTuple):
     roughness: Tensor
 
 
-def _mirrored(name: str) -> str:
-    """Textures name sides by the subject, the truth by the picture; `l_lip` is the lower lip."""
-    sides = {"l_": "r_", "r_": "l_"}
-    return sides[name[:2]] + name[2:] if name[:2] in sides and name != "l_lip" else name
-
-
-_LABEL_OF_TEXTURE = [LABELS.index(_mirrored(name)) for name in CELEBAMASK_19]
+_LABEL_OF_TEXTURE = [LABELS.index(name) for name in CELEBAMASK_19]
 
 
 @lru_cache(maxsize=2)

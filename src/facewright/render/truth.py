@@ -1,6 +1,7 @@
 """What is known exactly about a rendered face: landmarks and whether they are seen, part labels, mouth and eyes.
 
-Points are pixels with their centres at integers; "left" and "right" are the picture's, for a face seen from the front.
+Points are pixels with their centres at integers; "left" and "right" of points are the picture's, for a face seen from
+the front. Of classes, `l_` and `r_` are the subject's, as in CelebAMask-HQ.
 Part names are those of CelebAMask-HQ with two more that other data sets tell apart: `teeth` (part of its mouth) and
 `occluder` (hands and things in front of the face, its background).
 """

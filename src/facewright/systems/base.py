@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..face import Face
+    from .landmarks.facewarp import Located
     from .quality.reasons import FaceQuality
 
 CONFIG_FILE = "config.json"
@@ -217,6 +218,36 @@ class Restorer(Protocol):
 
         `fidelity` in [0, 1]: 1 stays closest to the input, less leans more on what faces usually look like.
         """
+        ...
+
+
+@runtime_checkable
+class Landmarker(Protocol):
+    """Places landmarks in the faces of a whole photo."""
+
+    def locate(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Located]:
+        """(H, W, 3) uint8 RGB and its faces to 68 points in photo pixels and their confidences, in the same order."""
+        ...
+
+
+@runtime_checkable
+class Parser(Protocol):
+    """Says what every pixel of a face crop shows."""
+
+    @property
+    def preprocess(self) -> Preprocess: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their numbers; 0 is the background."""
+        ...
+
+    def parse(self, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(N, S, S, 3) uint8 RGB crops on the parser's template to (N, S, S) class numbers."""
+        ...
+
+    def probabilities(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, S, S, 3) uint8 RGB crops to (N, C, S, S) probabilities of the classes."""
         ...
 
 

@@ -14,7 +14,6 @@ from facewright.systems.parse import segface as sf
 from facewright.systems.parse.segface import SegFace, SegFaceConfig, SegFaceNet
 from facewright.systems.parse.segface_training import SegFaceTraining
 from facewright.systems.parse.taxonomy import CELEBAMASK_19, mirrored
-from facewright.training import trainer
 from facewright.training.trainer import Recipe, Trainer, build_config
 
 COMPACT = SegFaceConfig.compact()
@@ -318,14 +317,14 @@ def test_training_learns_two_regions() -> None:
     assert np.array_equal(sheet[:64, :64], image[0])
 
 
-def test_recipe_fits_and_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recipe_fits_and_runs(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
-    monkeypatch.setattr(trainer, "system_class", lambda slug: SegFace)
     recipe = Recipe.load(Path(__file__).parents[3] / "recipes" / "segface-compact.yaml")
     assert build_config(SegFace, recipe.config) == COMPACT
-    options = recipe.data["options"] | {"size": 64}
+    data = {"entry": "facewright.data.parsing:RenderedParsing", "options": {"size": 64}}
+    validation = {"presets": {"clean": 1.0}, "jitter": 0.0, "flip": False}
     tiny = dataclasses.replace(
-        recipe, data=recipe.data | {"options": options}, batch=2, workers=0, steps=2, validation_batches=1
+        recipe, data=data, validation=validation, batch=2, workers=0, steps=2, validation_batches=1
     )
     folder = Trainer(tiny, tmp_path).run()
     assert (folder / "model.safetensors").exists()

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...training.growing import grow
 from ...training.trainer import Batch, Training, Update, signed
 from .facewarp import NEAR, POINTS, FaceWarp, Prediction, edges, warp
 
@@ -63,12 +64,20 @@ class LandmarkTraining(Training):
     """SLPT's pretraining on labelled faces; batches are those of `facewright.data.landmarks.LandmarkCrops`.
 
     Networks that say how sure they are learn that as well, with `spread_weight`; those with 98 points learn them where
-    the batch has them.
+    the batch has them. `grow_from` names weights of the same network without those to begin with.
     """
 
     def __init__(
-        self, model: FaceWarp, *, lr: float = 1e-3, weight_decay: float = 0.0, spread_weight: float = 0.02
+        self,
+        model: FaceWarp,
+        *,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        spread_weight: float = 0.02,
+        grow_from: str = "",
     ) -> None:
+        if grow_from:
+            grow(model, grow_from, new="wflw.")
         self.model: FaceWarp = model
         self.lr, self.weight_decay, self.spread_weight = lr, weight_decay, spread_weight
 
@@ -112,7 +121,11 @@ class LandmarkTraining(Training):
         truth, length, _ = self._truth(batch)
         errors = 100 * distances(found.last, truth, length)
         real, turned = batch["rendered"] == 0, (batch["rendered"] == 1) & (batch["yaw"].abs() <= FARTHEST_YAW)
-        return {
+        exact = batch["points98"] / self.model.config.size if found.wflw is not None and "points98" in batch else None
+        more = {}
+        if exact is not None and found.wflw is not None and turned.any():
+            more["nme98"] = float(100 * distances(found.wflw, exact, length)[turned].mean())
+        return more | {
             "nme68": float(errors[real].mean()),
             "nme51": float(errors[real][:, INNER].mean()),
             "nme_renders": float(errors[turned].mean()),

@@ -1,4 +1,7 @@
-"""How SegFace is trained: half cross entropy, half Dice (section 3.4), AdamW."""
+"""How SegFace is trained: half cross entropy, half Dice (section 3.4), AdamW.
+
+Photos without labels may join in (not in the paper): their landmarks say of some pixels which classes they can show.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ...losses.segmentation import cross_entropy_dice
+from ...losses.segmentation import cross_entropy_dice, partial_cross_entropy
 from ...metrics.segmentation import SegmentationScores
 from ...training.trainer import Batch, Training, Update
 
@@ -28,11 +31,15 @@ _SHOWN = 6
 class SegFaceTraining(Training):
     """Batches hold `image` (N, S, S, 3) uint8 RGB and `labels` (N, S, S) uint8 with 255 for pixels that do not count.
 
-    The defaults of `lr` and `weight_decay` are the paper's.
+    With `allowed` (N, S, S), classes as bits, `partial_weight` of its loss is added. The defaults of `lr` and
+    `weight_decay` are the paper's.
     """
 
-    def __init__(self, model: SegFace, *, lr: float = 1e-4, weight_decay: float = 1e-5) -> None:
+    def __init__(
+        self, model: SegFace, *, lr: float = 1e-4, weight_decay: float = 1e-5, partial_weight: float = 0.5
+    ) -> None:
         self.model: SegFace = model
+        self.partial_weight = partial_weight
         self.lr, self.weight_decay = lr, weight_decay
 
     def modules(self) -> dict[str, nn.Module]:
@@ -42,17 +49,30 @@ class SegFaceTraining(Training):
         return {"model": torch.optim.AdamW(self.model.parameters(), self.lr, weight_decay=self.weight_decay)}
 
     def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
-        loss = cross_entropy_dice(self._logits(batch), batch["labels"])
+        logits = self._logits(batch)
+        loss = cross_entropy_dice(logits, batch["labels"])
+        logs = {"exact": loss.detach()}
+        if "allowed" in batch:
+            partial = partial_cross_entropy(logits, batch["allowed"], (1 << len(self.model.classes)) - 1)
+            loss = loss + self.partial_weight * partial
+            logs["partial"] = partial.detach()
         update("model", loss)
-        return {"loss": loss.detach()}
+        return {"loss": loss.detach(), **logs}
 
     def validate(self, batch: Batch) -> Mapping[str, float]:
-        """Loss, mean F1 of all classes but background, and of the rare ones that the batch shows."""
+        """Loss, mean F1 of all classes but background and of the rare ones that the batch shows; the share of pixels
+        with an allowed class where that is not exact.
+        """
         logits = self._logits(batch)
         scores = SegmentationScores(self.model.classes)
         scores.add(batch["labels"].cpu().numpy(), logits.argmax(1).cpu().numpy())
         shown = [value for name, value in scores.f1.items() if name in RARE and not np.isnan(value)]
-        return {
+        agreed = {}
+        if "allowed" in batch:
+            known = batch["allowed"] != (1 << len(self.model.classes)) - 1
+            right = ((batch["allowed"] >> logits.argmax(1)) & 1)[known]
+            agreed["agreed"] = float(right.float().mean())
+        return agreed | {
             "loss": float(cross_entropy_dice(logits, batch["labels"])),
             "f1": scores.mean_f1,
             "f1_rare": float(np.mean(shown)) if shown else float("nan"),

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
-from ...errors import WeightsError
 from ...losses.adversarial import hinge_discriminator, hinge_generator
 from ...losses.face import FaceLoss
 from ...losses.reconstruction import charbonnier, edge_loss, feature_matching, whole_cells
 from ...nn.discriminator import PatchDiscriminator
+from ...training.growing import grow
 from ...training.trainer import Batch, Training, Update, signed
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class FRGPTraining(Training):
     ) -> None:
         self.model: FRGP = model
         if grow_from:
-            _grow(model, grow_from)
+            grow(model, grow_from, new=".light.")
         self.identity_weight, self.features_weight = identity_weight, features_weight
         self.face = _face_loss(model.config.size) if identity_weight or features_weight else None
         self.discriminator = PatchDiscriminator(discriminator_width)
@@ -159,15 +159,6 @@ class FRGPTraining(Training):
         rows = [low, self.model.restore(low), self.model.restore(low, fidelity=0.5), high]
         sheet = np.vstack([np.hstack(list(row)) for row in rows])
         return np.asarray(cv2.resize(sheet, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _grow(model: FRGP, source: str) -> None:
-    """Fill `model` with the weights of a network that lacks nothing but its light blocks."""
-    state = type(model).from_pretrained(source).state_dict()
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    strange = [key for key in missing if ".light." not in key] + unexpected
-    if strange:
-        raise WeightsError(f"{source} cannot be grown to this configuration: {', '.join(strange[:4])} do not match")
 
 
 def _face_loss(size: int) -> FaceLoss:
