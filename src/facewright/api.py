@@ -87,7 +87,8 @@ def load_pipeline(
         restorer.to(memory_format=torch.channels_last)
     recogniser, calibration = _load_recogniser("sface", None, device)
     assessor: Any = None if hasattr(restorer, "assess") else create("frgp", pretrained=True).to(where)
-    return RestorePipeline(load_detector(device), restorer, recogniser, calibration, assessor)
+    parser = load_parser(device=device) if get_card("segface").checkpoints else None
+    return RestorePipeline(load_detector(device), restorer, recogniser, calibration, assessor, parser)
 
 
 @lru_cache(maxsize=4)

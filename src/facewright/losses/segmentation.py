@@ -20,8 +20,8 @@ _SMOOTH = 1e-5
 
 def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross entropy of the counted pixels (the loss of EasyPortrait and RTNet)."""
-    total = F.cross_entropy(logits.float(), labels.long(), ignore_index=IGNORED, reduction="sum")
-    return total / (labels != IGNORED).sum().clamp(min=1)
+    rows, classes = _counted(logits, labels)
+    return F.cross_entropy(rows, classes, reduction="sum") / max(1, len(rows))
 
 
 def partial_cross_entropy(logits: Tensor, allowed: Tensor, everything: int) -> Tensor:
@@ -30,11 +30,11 @@ def partial_cross_entropy(logits: Tensor, allowed: Tensor, everything: int) -> T
     `allowed` (N, H, W) integers hold classes as bits; pixels equal to `everything` do not count.
     """
     counted = allowed != everything
-    bits = torch.arange(logits.shape[1], device=logits.device).view(1, -1, 1, 1)
-    permitted = (allowed[:, None] >> bits) & 1 > 0
-    scores = logits.float().masked_fill(~permitted, float("-inf"))
-    surprise = logits.float().logsumexp(1) - scores.logsumexp(1)
-    return surprise[counted].sum() / counted.sum().clamp(min=1)
+    rows = logits.movedim(1, -1)[counted].float()
+    bits = torch.arange(logits.shape[1], device=logits.device, dtype=allowed.dtype)
+    forbidden = (allowed[counted][:, None] >> bits) & 1 == 0
+    surprise = rows.logsumexp(1) - rows.masked_fill(forbidden, float("-inf")).logsumexp(1)
+    return surprise.sum() / max(1, len(rows))
 
 
 def dice(logits: Tensor, labels: Tensor) -> Tensor:
@@ -42,19 +42,30 @@ def dice(logits: Tensor, labels: Tensor) -> Tensor:
 
     2 Σ p t / (Σ p² + Σ t²) for probabilities p and labels t, with 1e-5 added to both sides of the fraction.
     """
-    counted = labels != IGNORED
-    classes = logits.shape[1]
-    targets = F.one_hot(labels.long().where(counted, 0), classes).movedim(-1, 1) * counted[:, None]
-    probabilities = logits.float().softmax(1) * counted[:, None]
-    over = (0, 2, 3)
-    shared = (probabilities * targets).sum(over)
-    size = probabilities.square().sum(over) + targets.sum(over)
+    rows, classes = _counted(logits, labels)
+    return _dice(rows.softmax(1), classes)
+
+
+def _dice(probabilities: Tensor, classes: Tensor) -> Tensor:
+    """Of (P, C) probabilities and (P,) labels."""
+    own = probabilities.gather(1, classes[:, None])[:, 0]
+    shared = own.new_zeros(probabilities.shape[1]).index_add(0, classes, own)
+    size = probabilities.square().sum(0) + torch.bincount(classes, minlength=probabilities.shape[1])
     return (1 - (2 * shared + _SMOOTH) / (size + _SMOOTH)).mean()
+
+
+def _counted(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(P, C) float32 logits and (P,) labels of the counted pixels."""
+    counted = labels != IGNORED
+    return logits.movedim(1, -1)[counted].float(), labels[counted].long()
 
 
 def cross_entropy_dice(logits: Tensor, labels: Tensor, *, share: float = 0.5) -> Tensor:
     """`share` of the Dice loss and the rest of cross entropy; SegFace (section 3.4) takes halves."""
-    return (1 - share) * pixel_cross_entropy(logits, labels) + share * dice(logits, labels)
+    rows, classes = _counted(logits, labels)
+    surprise = rows.log_softmax(1)
+    entropy = F.nll_loss(surprise, classes, reduction="sum") / max(1, len(rows))
+    return (1 - share) * entropy + share * _dice(surprise.exp(), classes)
 
 
 def hard_pixel_cross_entropy(logits: Tensor, labels: Tensor, *, sure: float = 0.7, least: int = 10_000) -> Tensor:

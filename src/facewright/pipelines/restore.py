@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 
-from ..align import FacePatch, crop_face, face_mask, face_patch, transform_points
+from ..align import FacePatch, crop_face, face_patch, transform_points
 from ..errors import UsageError
 from ..io.atomic import atomic_output
 from ..io.encode import format_of
 from ..io.image import Photo, read
 from ..io.provenance import Provenance, embed_watermark, xmp_packet
 from ..systems.base import Detector, batches
+from .masking import restoring_masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from ..face import Face, FaceCrop
     from ..metrics.calibration import ScoreCalibration
+    from ..systems.base import Parser
     from ..systems.recognise.recogniser import Recogniser
     from ..systems.restore.frgp import FRGP, DegradationEstimate
 
@@ -54,6 +56,7 @@ class RestoreOptions:
     box that holds their centre, or by a point inside them; `skip` leaves indices out; `max_faces` keeps the largest of
     those that would be restored. Faces below `min_score` are taken for false alarms. `force` restores faces that would
     be left alone. `watermark` marks restored faces invisibly. `seed` redraws the generator's noise (None: as trained).
+    `whole` restores the whole oval of a face, glasses and hair before it included.
     """
 
     upscale: Upscale = 1
@@ -68,6 +71,7 @@ class RestoreOptions:
     force: bool = False
     watermark: bool = True
     seed: int | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if self.upscale not in (1, 2, 4):
@@ -245,7 +249,8 @@ def _apply(photo: Photo, base_rgb: NDArray[np.uint8], patch: FacePatch, strength
 class RestorePipeline:
     """Detector and restorer, loaded once and used on many photos; with a recogniser it reports identity, too.
 
-    `assessor` estimates the damage for restorers that cannot.
+    `assessor` estimates the damage for restorers that cannot. `parser` tells face from what lies before it, on crops
+    like the restorer's; without one the oval of a face is restored with all that is in it.
     """
 
     def __init__(
@@ -255,9 +260,10 @@ class RestorePipeline:
         recogniser: Recogniser | None = None,
         calibration: ScoreCalibration | None = None,
         assessor: FRGP | None = None,
+        parser: Parser | None = None,
     ) -> None:
         self.detector, self.restorer, self.assessor = detector, restorer, assessor or restorer
-        self.recogniser, self.calibration = recogniser, calibration
+        self.recogniser, self.calibration, self.parser = recogniser, calibration, parser
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -283,10 +289,23 @@ class RestorePipeline:
         with clock("paste"):
             base = photo if options.upscale == 1 else _enlarged(photo, options.upscale)
             shape = (base.height, base.width)
-            results = [_with_patch(r, shape, options.upscale) for r in results]
+            results = self._with_patches(results, shape, options)
             result = RestoreResult(photo, base, tuple(results), options, clock.seconds, self.models, self.checkpoint)
             _ = result.image
         return result
+
+    def _with_patches(
+        self, results: Sequence[FaceResult], shape: tuple[int, int], options: RestoreOptions
+    ) -> list[FaceResult]:
+        """The results with what their faces change in a photo of `shape`."""
+        done = list(results)
+        for group in batches([r for r in results if r.restored and r.crop is not None], BATCH):
+            crops = [r.crop for r in group]
+            points = [transform_points(r.crop.matrix, r.face.points5) for r in group]
+            masks = restoring_masks([c.image for c in crops], points, None if options.whole else self.parser)
+            for result, mask in zip(group, masks):
+                done[result.index] = _with_patch(result, mask, shape, options.upscale)
+        return done
 
     def assess(self, crops: NDArray[np.uint8]) -> list[DegradationEstimate]:
         """The estimated damage of (N, S, S, 3) uint8 RGB crops of any size."""
@@ -373,11 +392,9 @@ def _largest(verdicts: list[FaceResult], count: int | None) -> list[FaceResult]:
     return [replace(v, restored=False, reason=reason) if v.index in surplus else v for v in verdicts]
 
 
-def _with_patch(result: FaceResult, shape: tuple[int, int], upscale: int) -> FaceResult:
-    if not result.restored or result.crop is None or result.output is None:
-        return result
-    points = transform_points(result.crop.matrix, result.face.points5)
-    mask = face_mask(points, result.crop.size)
+def _with_patch(result: FaceResult, mask: NDArray[np.float32], shape: tuple[int, int], upscale: int) -> FaceResult:
+    assert result.crop is not None
+    assert result.output is not None
     patch = face_patch(result.crop, result.output, mask, shape, upscale)
     if patch is None:
         return replace(result, restored=False, reason="outside the picture")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _FLOW_SIDE = 640
 _NO_MATCH = 10.0
+_DRIFT_WEIGHT = 0.3
+_HIDING = 0.2  # IoU from which one face may hide another
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,8 @@ class _Track:
         self.trusted = trusted
         self.alpha = 1.0 if trusted else 0.0
         self.raw = face  # where the face was last seen or followed to, unsmoothed
+        self.drift = np.zeros(2)  # pixels a second, of sightings
+        self.hidden = False
         self.face = face
         self.filter(_outline(face), 0.0)
 
@@ -137,6 +141,18 @@ class _Track:
         self.raw = face
         outline = self.filter(_outline(face), step, unit=max(face.eye_distance, 1.0)).astype(np.float32)
         self.face = replace(face, points5=outline[:5], box=outline[5:].reshape(4))
+
+    def sight(self, face: Face, step: float) -> None:
+        """Take in a detection."""
+        moved = (np.array(face.centre) - self.raw.centre) / step
+        self.drift = _blend(self.drift, moved, _DRIFT_WEIGHT)
+        self.hits, self.missed, self.hidden = self.hits + 1, 0, False
+        self.move(face, step)
+
+    def coasted(self, step: float) -> Face:
+        """Where the face would be had it kept its pace; flow would follow whoever hides it."""
+        shift = (self.drift * step).astype(np.float32)
+        return replace(self.raw, points5=self.raw.points5 + shift, box=self.raw.box + np.tile(shift, 2))
 
     def fade(self, direction: int) -> None:
         self.alpha = float(np.clip(self.alpha + direction / self.options.fade, 0, 1))
@@ -180,9 +196,12 @@ class FaceTracker:
         step = 1 / 25 if self._time is None else max(time - self._time, 1e-3)
         self._time = time
         before, self._grey = self._grey, self._shrink(image)
-        predicted = [self._follow(track, before) for track in self._tracks]
+        predicted = [t.coasted(step) if t.hidden else self._follow(t, before) for t in self._tracks]
         matches = {} if detections is None else match_faces(predicted, detections)
         for i, track in enumerate(self._tracks):
+            if detections and i not in matches and not track.hidden:
+                track.hidden = any(_iou(track.raw.box, face.box) > _HIDING for face in detections)
+                predicted[i] = track.coasted(step) if track.hidden else predicted[i]
             self._advance(track, predicted[i], matches.get(i), detections, step)
         for j, face in enumerate(detections or []):
             if j not in matches.values():
@@ -209,8 +228,7 @@ class FaceTracker:
             track.move(predicted, step)
             track.fade(-1)
         else:
-            track.hits, track.missed = track.hits + 1, 0
-            track.move(detections[match], step)
+            track.sight(detections[match], step)
             if track.confirmed:
                 track.fade(+1)
 

@@ -1,0 +1,86 @@
+"""What of a face is restored: the parser's word inside the oval, and the oval where the parser is not believed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from facewright.align import face_mask, template_points
+from facewright.io.image import read
+from facewright.pipelines.masking import restoring_masks
+from facewright.pipelines.restore import RestoreOptions, RestorePipeline
+from facewright.weights.card import Preprocess
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+SIZE = 128
+POINTS = template_points("ffhq", SIZE)
+OVAL = face_mask(POINTS, SIZE)
+
+
+class GlassesParser:
+    """Skin with a band of glasses over the eyes; with `blind` everything is background."""
+
+    classes = ("background", "skin", "eye_g")
+    preprocess = Preprocess(size=SIZE, template="ffhq")
+
+    def __init__(self, *, blind: bool = False) -> None:
+        self.blind = blind
+        self.asked = 0
+
+    def parse(self, crops: np.ndarray) -> np.ndarray:
+        return np.asarray(self.probabilities(crops).argmax(1), np.uint8)
+
+    def probabilities(self, crops: np.ndarray) -> np.ndarray:
+        self.asked += 1
+        count, side = crops.shape[:2]
+        found = np.zeros((count, 3, side, side), np.float32)
+        if self.blind:
+            found[:, 0] = 1
+            return found
+        middle, half = round(POINTS[:2, 1].mean() / SIZE * side), round(0.06 * side)
+        found[:, 1] = 1
+        found[:, 1:, middle - half : middle + half] = np.array([0, 1], np.float32)[:, None, None]
+        return found
+
+
+def crop() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def test_without_parser_the_whole_oval_counts() -> None:
+    assert np.array_equal(restoring_masks([crop()], [POINTS], None)[0], OVAL)
+
+
+def test_glasses_are_left_out_with_a_soft_edge() -> None:
+    mask = restoring_masks([crop()], [POINTS], GlassesParser())[0]
+    eyes = round(POINTS[:2, 1].mean())
+    column = round(POINTS[2, 0])
+    assert mask[eyes, column] == 0
+    below = round(POINTS[2, 1]) + 4
+    assert mask[below, column] == pytest.approx(OVAL[below, column])
+    assert (mask <= OVAL + 1e-6).all()
+    along = mask[eyes : eyes + 20, column]
+    assert np.abs(np.diff(along)).max() < 0.7
+
+
+def test_a_parser_that_sees_no_face_is_not_believed() -> None:
+    assert np.array_equal(restoring_masks([crop()], [POINTS], GlassesParser(blind=True))[0], OVAL)
+
+
+def test_the_pipeline_leaves_glasses_their_bits_unless_told(fakes: SimpleNamespace) -> None:
+    face = fakes.face_at((100, 90), 40)
+    photo = read(fakes.textured(200, 200))
+    parser = GlassesParser()
+    pipeline = RestorePipeline(fakes.Detector(face), fakes.Restorer(), parser=parser)
+    result = pipeline(photo, RestoreOptions(watermark=False))
+    whole = pipeline(photo, RestoreOptions(watermark=False, whole=True))
+    x, y = (round(float(v)) for v in face.points5[:2].mean(0))
+    assert parser.asked == 1
+    assert np.array_equal(result.image.pixels[y, x], photo.pixels[y, x])
+    assert (whole.image.pixels[y, x] != photo.pixels[y, x]).any()
+    nose_x, nose_y = (round(float(v)) for v in face.points5[2])
+    assert np.array_equal(result.image.pixels[nose_y, nose_x], whole.image.pixels[nose_y, nose_x])
