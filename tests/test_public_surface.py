@@ -30,9 +30,11 @@ SURFACE: dict[str, tuple[str, ...]] = {
     "facewright.io.image": ("Photo", "read", "save_rgb"),
     "facewright.io.provenance": ("Provenance", "read_provenance", "detect_watermark", "detect_face_watermark"),
     "facewright.pipelines.restore": ("FaceResult", "RestoreOptions", "RestorePipeline", "RestoreResult"),
+    "facewright.pipelines.analyse": ("Analyser", "FaceAnalysis", "FaceMask"),
+    "facewright.pipelines.portrait": ("Portrait", "PortraitMasks", "retouch"),
     "facewright.pipelines.film": ("FilmReport", "restore_video"),
     "facewright.pipelines.folder": ("SaveOptions", "plan", "run"),
-    "facewright.systems.base": ("Detector", "Embedder", "Restorer", "System"),
+    "facewright.systems.base": ("Detector", "Embedder", "Landmarker", "Parser", "Restorer", "System"),
     "facewright.training.trainer": ("Recipe", "Trainer", "Training"),
     "facewright.weights.card": ("Card", "Checkpoint", "Preprocess", "cards", "get_card"),
 }

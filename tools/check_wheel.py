@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "facewright"
 LARGEST = 100_000_000
-EMBEDDED = ("frgp", "mos", "sface", "vitfiqa")
+EMBEDDED = ("facewarp", "frgp", "mos", "segface", "sface", "vitfiqa")
 """Systems the command line needs: they must come with weights inside the wheel."""
 NEEDED = (
     f"{PACKAGE}/py.typed",

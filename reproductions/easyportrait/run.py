@@ -173,8 +173,8 @@ def main() -> None:
         "",
         "Made by `python -m reproductions.easyportrait.run --record`. Small relatives of two published baselines,",
         "trained from scratch on whole rendered portraits, without alignment. The labels are converted from the 19",
-        "classes of CelebAMask-HQ, which do not tell teeth from the rest of the mouth, so that eight classes remain. No",
-        "test person was trained on.",
+        "classes of CelebAMask-HQ, which do not tell teeth from the rest of the mouth, so that eight classes remain.",
+        "No test person was trained on.",
         "",
         *report(s, runs, len(test)),
     ]

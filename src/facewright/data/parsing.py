@@ -305,13 +305,13 @@ def classes_by_landmarks(points68: NDArray[np.floating[Any]], size: int) -> NDAr
     unit = eye_distance(points68)
     allowed = np.full((size, size), ANYTHING, np.int32)
     hull = np.asarray(cv2.convexHull(points68.astype(np.float32)), np.float64)[:, 0]
-    allowed[~_grown(_filled(hull, size), 0.2 * unit)] = _OFF_FACE
-    inside = _shrunk(_filled(hull, size), 0.06 * unit)
+    allowed[~grown(outlined(hull, size), 0.2 * unit)] = _OFF_FACE
+    inside = shrunk(outlined(hull, size), 0.06 * unit)
     allowed[inside] = _ON_FACE
     parts = _parts(points68, size, unit)
     near = np.zeros((size, size), bool)
     for mask in parts.values():
-        near |= _grown(mask, 0.1 * unit)
+        near |= grown(mask, 0.1 * unit)
     allowed[inside & ~near] = _BEFORE_FACE
     for name, mask in parts.items():
         allowed[mask] = set_of(name, *(("eye_g", "hat", "hair") if "brow" in name else ("eye_g",)))
@@ -321,34 +321,38 @@ def classes_by_landmarks(points68: NDArray[np.floating[Any]], size: int) -> NDAr
 def _parts(points68: NDArray[np.floating[Any]], size: int, unit: float) -> dict[str, NDArray[np.bool_]]:
     """Where, in all likelihood, the parts of the face are."""
     certain = max(1.0, 0.015 * unit)
-    parts = {name: _line(points68[where], size, 0.04 * unit) for name, where in _BROWS.items()}
-    parts["nose"] = _shrunk(_filled(points68[_NOSE], size), certain)
+    parts = {name: line(points68[where], size, 0.04 * unit) for name, where in _BROWS.items()}
+    parts["nose"] = shrunk(outlined(points68[_NOSE], size), certain)
     for name, where in (*_EYES.items(), *_LIPS.items()):
         outline = points68[where]
         if name in _EYES and np.ptp(outline[:, 1]) < 2 * _LEAST_OPENING * unit:
             continue
-        parts[name] = _shrunk(_filled(outline, size), certain)
+        parts[name] = shrunk(outlined(outline, size), certain)
     return parts
 
 
-def _filled(outline: NDArray[np.floating[Any]], size: int) -> NDArray[np.bool_]:
+def outlined(outline: NDArray[np.floating[Any]], size: int) -> NDArray[np.bool_]:
+    """(S, S) what the polygon (K, 2) encloses."""
     canvas = np.zeros((size, size), np.uint8)
     cv2.fillPoly(canvas, [np.rint(outline * 16).astype(np.int32)], 1, shift=4)
     return canvas > 0
 
 
-def _line(points: NDArray[np.floating[Any]], size: int, width: float) -> NDArray[np.bool_]:
+def line(points: NDArray[np.floating[Any]], size: int, width: float) -> NDArray[np.bool_]:
+    """(S, S) what a pen of that width draws through the points (K, 2)."""
     canvas = np.zeros((size, size), np.uint8)
     corners = np.rint(points * 16).astype(np.int32)
     cv2.polylines(canvas, [corners], False, 1, max(1, round(width)), shift=4)
     return canvas > 0
 
 
-def _grown(mask: NDArray[np.bool_], by: float) -> NDArray[np.bool_]:
+def grown(mask: NDArray[np.bool_], by: float) -> NDArray[np.bool_]:
+    """The mask with everything `by` pixels around it, at least one."""
     return np.asarray(cv2.dilate(mask.astype(np.uint8), _disc(by)) > 0)
 
 
-def _shrunk(mask: NDArray[np.bool_], by: float) -> NDArray[np.bool_]:
+def shrunk(mask: NDArray[np.bool_], by: float) -> NDArray[np.bool_]:
+    """The mask without what lies within `by` pixels of its edge, at least one."""
     return np.asarray(cv2.erode(mask.astype(np.uint8), _disc(by)) > 0)
 
 

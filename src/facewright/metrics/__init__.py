@@ -3,14 +3,20 @@
 `facewright.metrics.lpips.LPIPS` is not re-exported: it needs torch, everything here does not.
 """
 
+from .detection import average_precision
 from .frechet import FeatureStatistics, frechet_distance, frechet_from_features, frechet_from_statistics
 from .full_reference import psnr, psnr_y, ssim, ssim_map
 from .identity import cosine, identity_degrees, identity_radians, identity_similarity
-from .landmarks import interocular, landmark_distance, nme
+from .landmarks import cumulative_error_auc, failure_rate, interocular, landmark_distance, nme
+from .segmentation import SegmentationScores
 
 __all__ = [
     "FeatureStatistics",
+    "SegmentationScores",
+    "average_precision",
     "cosine",
+    "cumulative_error_auc",
+    "failure_rate",
     "frechet_distance",
     "frechet_from_features",
     "frechet_from_statistics",

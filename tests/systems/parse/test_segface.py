@@ -319,7 +319,7 @@ def test_training_learns_two_regions() -> None:
 
 def test_recipe_fits_and_runs(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
-    recipe = Recipe.load(Path(__file__).parents[3] / "recipes" / "segface-compact.yaml")
+    recipe = Recipe.load(Path(__file__).parents[3] / "recipes" / "segface-compact-start.yaml")
     assert build_config(SegFace, recipe.config) == COMPACT
     data = {"entry": "facewright.data.parsing:RenderedParsing", "options": {"size": 64}}
     validation = {"presets": {"clean": 1.0}, "jitter": 0.0, "flip": False}

@@ -96,7 +96,8 @@ class SegFaceConfig:
     """Shape of the network; the defaults are the paper's best on CelebAMask-HQ with Swin-B (91.0 M parameters).
 
     size: side of the crop. backbone: a key of `BACKBONES`. labels: whose classes.
-    width: of tokens and fused map. heads, hidden, depth: of the two-way transformer. warp: bend the picture by five
+    width: of tokens and fused map. heads, hidden, depth: of the two-way transformer. features: of a pixel, with which
+    tokens are compared. warp: bend the picture by five
     landmarks (the LaPa variant).
     """
 
@@ -107,6 +108,7 @@ class SegFaceConfig:
     heads: int = 8
     hidden: int = 2048
     depth: int = 2
+    features: int = 32
     warp: bool = False
 
     @classmethod
@@ -169,7 +171,7 @@ class ClassTokenDecoder(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, classes: int, width: int, heads: int, hidden: int, depth: int) -> None:
+    def __init__(self, classes: int, width: int, heads: int, hidden: int, depth: int, features: int) -> None:
         super().__init__()
         self.tokens = nn.Parameter(torch.randn(classes, width))
         self.register_buffer("frequencies", torch.randn(2, width // 2))
@@ -177,14 +179,14 @@ class ClassTokenDecoder(nn.Module):
         self.last = Attention(width, width // 2, heads)
         self.last_norm = nn.LayerNorm(width)
         self.enlarge = nn.Sequential(
-            nn.ConvTranspose2d(width, width // 4, 2, 2),
-            ChannelNorm(width // 4),
+            nn.ConvTranspose2d(width, 2 * features, 2, 2),
+            ChannelNorm(2 * features),
             nn.GELU(),
-            nn.ConvTranspose2d(width // 4, width // 8, 2, 2),
+            nn.ConvTranspose2d(2 * features, features, 2, 2),
             nn.GELU(),
         )
         self.head = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width // 8)
+            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, features)
         )
 
     def forward(self, fused: Tensor) -> Tensor:
@@ -220,7 +222,7 @@ class SegFaceNet(nn.Module):
         self.project = nn.ModuleList(nn.Linear(c, config.width) for c in widths)
         self.fuse = nn.Conv2d(len(widths) * config.width, config.width, 1, bias=False)
         self.decoder = ClassTokenDecoder(
-            len(LABELS[config.labels]), config.width, config.heads, config.hidden, config.depth
+            len(LABELS[config.labels]), config.width, config.heads, config.hidden, config.depth, config.features
         )
 
     def forward(self, image: Tensor) -> Tensor:
