@@ -46,13 +46,13 @@ CONVOLUTIONS = 3  # of the plain head, for nearly as many weights as the tokens'
 class Settings:
     """Crops of `size`; every rare class is in at most `rare` times as many training pictures as have none of them."""
 
-    size: int = 128
-    rare: float = 0.045
-    shift: int = 4
+    size: int = 96
+    rare: float = 0.06
+    shift: int = 3
     batch: int = 8
-    steps: int = 700
-    lr: float = 1e-3
-    seeds: tuple[int, ...] = (0, 1, 2)
+    steps: int = 1500
+    lr: float = 3e-3
+    seeds: tuple[int, ...] = (0, 1)
 
     @classmethod
     def quick(cls) -> Settings:
@@ -96,14 +96,14 @@ def shares(labels: Images) -> list[float]:
 class PlainHead(nn.Module):
     """What stands in for the tokens: 3×3 convolutions at stride 4, the decoder's own enlargement, a 1×1 convolution."""
 
-    def __init__(self, enlarge: nn.Module, width: int, classes: int) -> None:
+    def __init__(self, enlarge: nn.Module, width: int, features: int, classes: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for _ in range(CONVOLUTIONS):
             layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.enlarge = enlarge
-        self.out = nn.Conv2d(width // 8, classes, 1)
+        self.out = nn.Conv2d(features, classes, 1)
 
     def forward(self, fused: Tensor) -> Tensor:
         logits: Tensor = self.out(self.enlarge(self.body(fused)))
@@ -115,7 +115,8 @@ def parser(method: str, seed: int) -> SegFace:
     torch.manual_seed(seed)
     model = SegFace(SegFaceConfig.compact())
     if method == PLAIN:
-        head = PlainHead(model.net.decoder.enlarge, model.config.width, len(model.classes))
+        shape = model.config
+        head = PlainHead(model.net.decoder.enlarge, shape.width, shape.features, len(model.classes))
         model.net.decoder = head  # type: ignore[assignment]
     return model
 
