@@ -18,7 +18,7 @@ from facewright.face import Face, Pose
 from facewright.weights.card import Preprocess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from facewright.systems.restore.frgp import DegradationEstimate
 
@@ -63,6 +63,22 @@ def astronaut() -> np.ndarray:
     from skimage import data
 
     return data.astronaut()
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the program as the shell would: (exit code, standard output, standard error)."""
+
+    def call(*arguments: Any) -> tuple[int, str, str]:
+        from facewright import cli
+
+        monkeypatch.setattr(sys, "argv", ["facewright", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return call
 
 
 def face_at(centre: tuple[float, float], eye_distance: float = 40.0, *, angle: float = 0.0, **fields: Any) -> Face:

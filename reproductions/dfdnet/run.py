@@ -21,9 +21,9 @@ from torch import Tensor
 
 from facewright import create
 from facewright.data.restoration import RestorationPairs, open_crops
-from facewright.evaluation.restore import bootstrap
 from facewright.losses.reconstruction import charbonnier
 from facewright.metrics import psnr
+from facewright.metrics.uncertainty import bootstrap
 from facewright.systems.restore.dfdnet import (
     REDUCTIONS,
     DFDNet,

@@ -20,6 +20,7 @@ import numpy as np
 from facewright.api import create
 from facewright.data.landmarks import PointedFace, RealFaces, RenderedFaces, eye_distance, face_length, five_of
 from facewright.face import Face
+from facewright.metrics.uncertainty import bootstrap
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from facewright.systems.landmarks.facewarp import FaceWarp
 
 JITTER = 0.03
-RESAMPLES = 2000
 
 
 class Row(NamedTuple):
@@ -55,14 +55,6 @@ def measure(model: FaceWarp, title: str, faces: list[PointedFace], jitter: float
         sure.append(located.confidence.mean())
         near.append((distance < 0.1 * eye_distance(face.points)).mean())
     return Row(title, len(faces), *(np.array(v, np.float64) for v in (everything, inner, sure, near)))
-
-
-def interval(values: NDArray[np.float64]) -> str:
-    """Mean and its 95 % bootstrap interval over faces."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return f"{values.mean():.2f} [{low:.2f}, {high:.2f}]"
 
 
 def points98(model: FaceWarp, faces: RenderedFaces, most_yaw: float) -> NDArray[np.float64]:
@@ -136,12 +128,12 @@ def report(rows: list[Row], wflw: NDArray[np.float64], single: float, batch: flo
         "| faces | number | 68 points | inner 51 | sure | near |",
         "|---|---:|---:|---:|---:|---:|",
         *(
-            f"| {r.title} | {r.faces} | {interval(r.all68)} | {interval(r.inner)} | {r.sure.mean():.2f} "
-            f"| {r.near.mean():.2f} |"
+            f"| {r.title} | {r.faces} | {bootstrap(r.all68).text()} | {bootstrap(r.inner).text()} "
+            f"| {r.sure.mean():.2f} | {r.near.mean():.2f} |"
             for r in rows
         ),
         "",
-        f"98 points of WFLW on renders to 60° of yaw: {interval(wflw)} %.",
+        f"98 points of WFLW on renders to 60° of yaw: {bootstrap(wflw).text()} %.",
         "",
         f"Time with both mirror views: {single:.0f} ms for one face, {batch:.1f} ms a face in batches of 16.",
         "",

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from facewright import create
 from facewright.data.restoration import RestorationPairs
 from facewright.metrics import psnr, ssim
+from facewright.metrics.uncertainty import bootstrap
 from facewright.pipelines.sheets import grid
 
 if TYPE_CHECKING:
@@ -91,19 +92,6 @@ def in_batches(restore: Callable[[Image], Image], images: list[Image]) -> list[I
     return [image for run in runs for image in run]
 
 
-def interval(values: NDArray[np.float64], draws: int = 2000) -> tuple[float, float, float]:
-    """Mean and its 95 % bootstrap interval."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (draws, len(values)))].mean(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(values.mean()), float(low), float(high)
-
-
-def shown(values: NDArray[np.float64], digits: int) -> str:
-    mean, low, high = interval(values)
-    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Evaluate the embedded FRGP weights.")
     parser.add_argument("--faces", type=int, default=300, help="validation faces per collection and setting")
@@ -126,7 +114,8 @@ def main() -> None:
             worse = float(np.mean(ours.psnr < given.psnr - 0.1))
             rows.append(
                 f"| {name} | {collection} | {given.psnr.mean():.2f} / {given.ssim.mean():.3f} | "
-                f"{shown(ours.psnr - given.psnr, 2)} | {shown(ours.ssim - given.ssim, 3)} | "
+                f"{bootstrap(ours.psnr - given.psnr).text(2, sign=True)} | "
+                f"{bootstrap(ours.ssim - given.ssim).text(3, sign=True)} | "
                 f"{(plain.psnr - given.psnr[:100]).mean():+.2f} / {(plain.ssim - given.ssim[:100]).mean():+.3f} | "
                 f"{100 * worse:.1f} % |"
             )

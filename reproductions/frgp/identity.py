@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import torch
-from evaluate import BATCH, in_batches, load, shown
+from evaluate import BATCH, in_batches, load
 
 from facewright import create
 from facewright.align import crop_by_matrix, fit_similarity, template_points
+from facewright.metrics.uncertainty import bootstrap
 from facewright.systems.base import batches
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def main() -> None:
                 lost = 100 * float((after < before).mean())
                 rows.append(
                     f"| {name} | {damage} | {label} | {before.mean():.3f} | {after.mean():.3f} | "
-                    f"{shown(after - before, 3)} | {lost:.0f} % |"
+                    f"{bootstrap(after - before).text(3, sign=True)} | {lost:.0f} % |"
                 )
                 print(rows[-1], flush=True)
     if options.write:

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from evaluate import shown
 
 from facewright.align import crop_face, face_mask, template_points
 from facewright.api import load_pipeline
 from facewright.data.faces import open_faces
 from facewright.io.image import read
 from facewright.metrics import psnr, ssim
+from facewright.metrics.uncertainty import bootstrap
 from facewright.pipelines.restore import RestoreOptions
 
 SIZE = 160  # about the resolution of the photos themselves
@@ -61,8 +61,9 @@ def main() -> None:
             similar.append(after - before)
         worse = 100 * float(np.mean(np.array(gains) < -0.1))
         rows.append(
-            f"| {eyes} px, x{upscale} | {100 * found / len(chosen):.0f} % | {shown(np.array(gains), 2)} | "
-            f"{shown(np.array(similar), 3)} | {worse:.0f} % |"
+            f"| {eyes} px, x{upscale} | {100 * found / len(chosen):.0f} % | "
+            f"{bootstrap(np.array(gains)).text(2, sign=True)} | "
+            f"{bootstrap(np.array(similar)).text(3, sign=True)} | {worse:.0f} % |"
         )
         print(rows[-1], flush=True)
     if options.write:

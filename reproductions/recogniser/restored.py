@@ -21,6 +21,7 @@ from facewright.align import crop_face, transform_points
 from facewright.api import create
 from facewright.data.detection import five_points
 from facewright.data.identity import SIZE, IdentityCrops, open_identities, verification_pairs
+from facewright.metrics.uncertainty import bootstrap
 from facewright.systems.base import batches
 
 if TYPE_CHECKING:
@@ -38,14 +39,6 @@ def small_photo(crops: IdentityCrops, entry: int, eyes: float) -> tuple[NDArray[
     _, jpeg = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     decoded = np.ascontiguousarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1], np.uint8)
     return decoded, (points + 0.5) * (side / photo.shape[0]) - 0.5
-
-
-def interval(values: NDArray[np.floating]) -> str:
-    """Mean and its 95 % bootstrap interval."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(0, len(values), (2000, len(values)))].mean(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return f"{values.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def main() -> None:
@@ -71,7 +64,10 @@ def main() -> None:
         after = [crop_face(image, points, SIZE, "arcface").image for image, points in zip(restored, moved)]
         was, now = ((recogniser.embed(np.stack(c)) * anchors).sum(1) for c in (before, after))
         lost = 100 * (now < was).mean()
-        rows.append(f"| {eyes} px | {was.mean():.3f} | {now.mean():.3f} | {interval(now - was)} | {lost:.0f} % |")
+        rows.append(
+            f"| {eyes} px | {was.mean():.3f} | {now.mean():.3f} | "
+            f"{bootstrap(now - was).text(3, sign=True)} | {lost:.0f} % |"
+        )
         print(rows[-1], flush=True)
     if options.write:
         minutes = (time.perf_counter() - start) / 60

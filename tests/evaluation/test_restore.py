@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap as scipy_bootstrap
 from typer.testing import CliRunner
 
 from facewright.align import TEMPLATES
@@ -23,7 +22,6 @@ from facewright.evaluation.restore import (
     Score,
     Settings,
     Unrestored,
-    bootstrap,
     damaged,
     evaluate,
     markdown,
@@ -206,17 +204,6 @@ def test_classical_row_removes_noise_and_keeps_flat_colour(fakes):
     rng = np.random.default_rng(0)
     noisy = np.clip(flat + rng.normal(0, 8, flat.shape), 0, 255).astype(np.uint8)
     assert Classical().restore(noisy).std() < 0.7 * noisy.std()
-
-
-def test_interval_agrees_with_scipy():
-    values = np.random.default_rng(0).gamma(2, 2, 80)
-    ours = bootstrap(list(values))
-    theirs = scipy_bootstrap((values,), np.mean, method="percentile", random_state=1).confidence_interval
-    assert ours.mean == pytest.approx(values.mean())
-    assert ours.low == pytest.approx(theirs.low, abs=0.08)
-    assert ours.high == pytest.approx(theirs.high, abs=0.08)
-    assert bootstrap([3.0]) == bootstrap([3.0, 3.0][:1])
-    assert (bootstrap([3.0]).low, bootstrap([3.0]).high) == (3, 3)
 
 
 def test_frechet_distance_compares_a_row_with_the_truth_of_its_own_pictures():

@@ -32,6 +32,7 @@ from ..errors import ImageReadError, UsageError
 from ..io.atomic import atomic_output
 from ..metrics import cosine, frechet_from_features, landmark_distance, psnr, ssim
 from ..metrics.niqe import niqe
+from ..metrics.uncertainty import bootstrap
 from ..weights.card import Preprocess
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ JOURNAL, RESULTS, TABLES, SHEET = "scores.jsonl", "results.json", "results.md", 
 PSNR_CEILING = 100.0
 EMBEDDING_DIGITS = 5
 MIN_SCORE = 0.7
-DRAWS = 2000
 
 
 # Faces
@@ -420,25 +420,6 @@ def _save(pixels: Pixels, path: Path) -> None:
 
 
 # Results
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over `count` faces with its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-    count: int
-
-
-def bootstrap(values: Sequence[float], draws: int = DRAWS, seed: int = 0) -> Estimate:
-    """Mean of at least one value and its 95 % percentile bootstrap interval."""
-    numbers = np.asarray(values, float)
-    rng = np.random.default_rng(seed)
-    means = numbers[rng.integers(0, len(numbers), (draws, len(numbers)))].mean(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Estimate(float(numbers.mean()), float(low), float(high), len(numbers))
 
 
 def summarise(scores: Sequence[Score], settings: Settings, rows: Sequence[str]) -> dict[str, Any]:

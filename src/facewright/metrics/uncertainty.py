@@ -1,0 +1,39 @@
+"""How far a mean over faces can be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+DRAWS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over `count` faces with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+    def text(self, digits: int = 2, *, sign: bool = False) -> str:
+        """Such as "1.79 [1.63, 1.97]"; `sign` writes a plus before what is not negative."""
+        mean, low, high = (f"{v:{'+' if sign else ''}.{digits}f}" for v in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]"
+
+
+def bootstrap(values: Sequence[float] | NDArray[np.floating[Any]], draws: int = DRAWS, seed: int = 0) -> Estimate:
+    """Mean of at least one value and its 95 % percentile bootstrap interval."""
+    numbers = np.asarray(values, float)
+    rng = np.random.default_rng(seed)
+    means = numbers[rng.integers(0, len(numbers), (draws, len(numbers)))].mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Estimate(float(numbers.mean()), float(low), float(high), len(numbers))
