@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewright.align import crop_face
-from facewright.api import load_pipeline
+from facewright.api import load_analyser, load_parser, load_pipeline
 from facewright.degrade import PRESETS, degrade
 from facewright.io.image import read, save_rgb
+from facewright.pipelines.analyse import draw_analysis
 from facewright.pipelines.demo import aged_photo, astronaut, collage, small_photo
+from facewright.pipelines.portrait import retouch
 from facewright.pipelines.restore import RestoreOptions, RestorePipeline
 from facewright.pipelines.sheets import draw_faces, grid
 
@@ -95,6 +97,24 @@ def detection(pipeline: RestorePipeline) -> None:
     save_rgb(grid(rows, [["faces found", "restored"]]), IMAGES / "collage.png", overwrite=True)
 
 
+def analysis() -> None:
+    """What `analyse` sees in the portrait, and what `portrait` makes of it."""
+    photo = read(astronaut())
+    found = load_analyser()(photo)
+    faces = [face.face for face in found]
+    blurred = retouch(photo, faces, load_parser(), background="blur", blur=0.8)
+    removed = retouch(photo, faces, load_parser(), background="remove").image
+    assert removed.alpha is not None
+    opacity = removed.alpha.reshape(*removed.alpha.shape[:2], 1) / 255
+    cut = np.rint(removed.rgb() * opacity + 235 * (1 - opacity)).astype(np.uint8)
+    rows = [[draw_analysis(photo.rgb(), found), blurred.image.rgb(), cut]]
+    save_rgb(
+        grid(rows, [["analyse --draw", "--background blur", "--background remove"]]),
+        IMAGES / "analysis.png",
+        overwrite=True,
+    )
+
+
 def main() -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     pipeline = load_pipeline()
@@ -103,6 +123,7 @@ def main() -> None:
     severity(pipeline)
     dials(pipeline)
     detection(pipeline)
+    analysis()
 
 
 if __name__ == "__main__":

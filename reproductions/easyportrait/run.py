@@ -45,11 +45,11 @@ TIMED = 20
 class Settings:
     """Pictures of `small` and of `large` px."""
 
-    small: int = 96
-    large: int = 192
+    small: int = 64
+    large: int = 128
     batch: int = 8
-    steps: int = 400
-    lr: float = 1e-3
+    steps: int = 700
+    lr: float = 2e-3
     seeds: tuple[int, ...] = (0, 1)
 
     @classmethod

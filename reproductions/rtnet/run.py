@@ -54,7 +54,7 @@ class Settings:
     wrong: float = 0.1
     batch: int = 8
     steps: int = 500
-    lr: float = 1e-3
+    lr: float = 2e-3
     seeds: tuple[int, ...] = (0, 1)
 
     @classmethod

@@ -118,13 +118,19 @@ def test_auxiliary_heads_are_enlarged_and_weighed() -> None:
 def test_partial_labels_count_the_probability_of_all_allowed_classes() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0]).log_softmax(0).view(1, 3, 1, 1).repeat(1, 1, 1, 3).requires_grad_()
     everything = 0b111
-    allowed = torch.tensor([[[0b110, everything, 0b001]]])
+    allowed, nothing = torch.tensor([[[0b110, everything, 0b001]]]), torch.full((1, 1, 3), 255)
     p = logits.detach()[0, :, 0, 0].exp()
-    expected = -(torch.log(p[1] + p[2]) + torch.log(p[0])) / 2
-    loss = partial_cross_entropy(logits, allowed, everything)
-    torch.testing.assert_close(loss, expected)
+    loss = partial_cross_entropy(logits, allowed, nothing, everything)
+    torch.testing.assert_close(loss, -(torch.log(p[1] + p[2]) + torch.log(p[0])) / 2)
     loss.backward()
     assert logits.grad is not None
     assert (logits.grad[..., 1] == 0).all()  # a pixel that can be anything teaches nothing
     assert logits.grad[0, 0, 0, 0] > 0 > logits.grad[0, 1, 0, 0]
-    assert partial_cross_entropy(logits, torch.full((1, 1, 3), everything), everything) == 0
+    assert partial_cross_entropy(logits, torch.full((1, 1, 3), everything), nothing, everything) == 0
+
+
+def test_the_expected_class_counts_more_than_its_alternatives() -> None:
+    logits = torch.tensor([0.5, 1.0, 2.0]).log_softmax(0).view(1, 3, 1, 1).requires_grad_()
+    p = logits.detach().flatten().exp()
+    loss = partial_cross_entropy(logits, torch.tensor([[[0b011]]]), torch.tensor([[[0]]]), 0b111, doubt=0.2)
+    torch.testing.assert_close(loss, -torch.log(p[0] + 0.2 * p[1]))

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -290,32 +290,63 @@ _LIPS: Mapping[str, slice | list[int]] = {
     "mouth": list(range(60, 68)),
 }
 _FEATURES = ("nose", "l_eye", "r_eye", "l_brow", "r_brow", "u_lip", "l_lip", "mouth")
-_BEFORE_FACE = set_of("skin", "hair", "eye_g", "hat")
-_ON_FACE = _BEFORE_FACE | set_of(*_FEATURES)
+_ON_FACE = set_of("skin", "hair", "eye_g", "hat", *_FEATURES)
 _OFF_FACE = ANYTHING & ~set_of(*_FEATURES)
+_GLASSES_REACH = 0.42  # eye distances around the middle of an eye
+_HAT_HEIGHT = 0.2  # eye distances above the line through the eyes
 _LEAST_OPENING = 0.02  # of the eye distance: mouths and eyes less open than that show nothing for certain
 
 
-def classes_by_landmarks(points68: NDArray[np.floating[Any]], size: int) -> NDArray[np.int32]:
-    """(S, S) which classes each pixel of a crop can show, as bits, from its 68 landmarks (68, 2) in iBUG order.
+class Evidence(NamedTuple):
+    """What landmarks tell of the pixels of a crop: `allowed` (S, S) int32 holds the classes each can show as bits, all
+    bits where nothing is known; `expected` (S, S) uint8 the one it shows if nothing lies before the face, or 255."""
 
-    Inside eyes, brows, nose and lips it is that part or what may lie before it; elsewhere on the face it is skin, or
-    hair, glasses or a hat before it; well outside the face it is no part of the face. All bits near the borders.
+    allowed: NDArray[np.int32]
+    expected: NDArray[np.uint8]
+
+
+def classes_by_landmarks(points68: NDArray[np.floating[Any]], size: int) -> Evidence:
+    """Evidence from the 68 landmarks (68, 2) of a crop, in iBUG order.
+
+    Inside eyes, brows, nose and lips that part is expected, elsewhere on the face skin; around the eyes glasses, over
+    skin and brows hair, and above the eyes a hat may lie before it. Well outside the face nothing is a part of the
+    face. Near the borders nothing is known.
     """
     unit = eye_distance(points68)
-    allowed = np.full((size, size), ANYTHING, np.int32)
+    allowed, expected = np.full((size, size), ANYTHING, np.int32), np.full((size, size), IGNORED, np.uint8)
     hull = np.asarray(cv2.convexHull(points68.astype(np.float32)), np.float64)[:, 0]
-    allowed[~grown(outlined(hull, size), 0.2 * unit)] = _OFF_FACE
-    inside = shrunk(outlined(hull, size), 0.06 * unit)
+    face = outlined(hull, size)
+    allowed[~grown(face, 0.2 * unit)] = _OFF_FACE
+    inside = shrunk(face, 0.06 * unit)
     allowed[inside] = _ON_FACE
     parts = _parts(points68, size, unit)
     near = np.zeros((size, size), bool)
     for mask in parts.values():
         near |= grown(mask, 0.1 * unit)
-    allowed[inside & ~near] = _BEFORE_FACE
-    for name, mask in parts.items():
-        allowed[mask] = set_of(name, *(("eye_g", "hat", "hair") if "brow" in name else ("eye_g",)))
-    return allowed
+    for name, mask in {"skin": inside & ~near, **parts}.items():
+        covers = ("hair",) if name == "skin" or name in _BROWS else ()
+        allowed[mask], expected[mask] = set_of(name, *covers), CELEBAMASK_19.index(name)
+    known = expected != IGNORED
+    allowed[known & _around_eyes(points68, size, unit)] |= set_of("eye_g")
+    allowed[known & _above_eyes(points68, size)] |= set_of("hat", "hair")
+    return Evidence(allowed, expected)
+
+
+def _around_eyes(points68: NDArray[np.floating[Any]], size: int, unit: float) -> NDArray[np.bool_]:
+    """Where glasses may sit."""
+    canvas = np.zeros((size, size), np.uint8)
+    for eye in _EYES.values():
+        x, y = np.rint(points68[eye].mean(0)).astype(int)
+        cv2.circle(canvas, (int(x), int(y)), round(_GLASSES_REACH * unit), 1, -1)
+    return canvas > 0
+
+
+def _above_eyes(points68: NDArray[np.floating[Any]], size: int) -> NDArray[np.bool_]:
+    """Where hats and fringes may reach: from the brows upwards."""
+    (x0, y0), (x1, y1) = points68[36:42].mean(0), points68[42:48].mean(0)
+    ys, xs = np.mgrid[:size, :size]
+    area = (x1 - x0) * (ys - y0) - (y1 - y0) * (xs - x0)
+    return np.asarray(area < -_HAT_HEIGHT * ((x1 - x0) ** 2 + (y1 - y0) ** 2))
 
 
 def _parts(points68: NDArray[np.floating[Any]], size: int, unit: float) -> dict[str, NDArray[np.bool_]]:
@@ -365,9 +396,9 @@ class ParsingCrops(Dataset[dict[str, Tensor]]):
     """FFHQ crops for a parser: rendered faces with exact labels, and photos with what their landmarks say.
 
     An item has `image` (S, S, 3) uint8 RGB, `labels` (S, S) uint8 as in `RenderedParsing`, 255 all over a photo, and
-    `allowed` (S, S) int32, the classes each pixel can show as bits, all bits where labels are exact or nothing is
-    known. It depends on (seed, split, index) alone. `renders` is the share of rendered faces; they are made on first
-    use and kept. Needs the labelled collections.
+    `allowed` (S, S) int32 and `expected` (S, S) uint8 as in `Evidence`, which know nothing where labels are exact. It
+    depends on (seed, split, index) alone. `renders` is the share of rendered faces; they are made on first use and
+    kept. Needs the labelled collections.
     """
 
     def __init__(
@@ -403,7 +434,7 @@ class ParsingCrops(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, int(self.split == "val"), index))
-        image, labels, allowed = self._render(rng) if rng.random() < self.renders else self._photo(rng)
+        image, labels, evidence = self._render(rng) if rng.random() < self.renders else self._photo(rng)
         if self.augment:
             image = photograph(image, rng)[0] if rng.random() < 0.5 else image
         preset = self.presets[int(rng.choice(len(self.presets), p=self.shares))]
@@ -411,10 +442,11 @@ class ParsingCrops(Dataset[dict[str, Tensor]]):
         return {
             "image": torch.from_numpy(worn),
             "labels": torch.from_numpy(np.ascontiguousarray(labels)),
-            "allowed": torch.from_numpy(np.ascontiguousarray(allowed)),
+            "allowed": torch.from_numpy(np.ascontiguousarray(evidence.allowed)),
+            "expected": torch.from_numpy(np.ascontiguousarray(evidence.expected)),
         }
 
-    def _render(self, rng: Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int32]]:
+    def _render(self, rng: Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Evidence]:
         """A rendered crop; heads turned too far are drawn again."""
         number, turned = 0, True
         while turned:
@@ -427,9 +459,10 @@ class ParsingCrops(Dataset[dict[str, Tensor]]):
         image, labels = aligned_pair(self.shards.picture(number), self.shards.mask(number), points, self.size)
         if self.augment and rng.random() < 0.5:
             image, labels = mirror_pair(image, labels)
-        return image, labels, np.full(labels.shape, ANYTHING, np.int32)
+        nothing = Evidence(np.full(labels.shape, ANYTHING, np.int32), np.full(labels.shape, IGNORED, np.uint8))
+        return image, labels, nothing
 
-    def _photo(self, rng: Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int32]]:
+    def _photo(self, rng: Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Evidence]:
         """A crop of a photo, its labels unknown, with what its landmarks say."""
         cache = self.photos[int(rng.integers(len(self.photos)))]
         entry = int(rng.integers(len(cache.rows)))
@@ -444,9 +477,9 @@ class ParsingCrops(Dataset[dict[str, Tensor]]):
             if rng.random() < 0.5:
                 image, shown = image[:, ::-1], shown[:, ::-1]
                 points = (points * (-1, 1) + (self.size - 1, 0))[MIRROR_68]
-        allowed = classes_by_landmarks(points, self.size)
-        allowed[~shown] = ANYTHING
-        return image, np.full(image.shape[:2], IGNORED, np.uint8), allowed
+        evidence = classes_by_landmarks(points, self.size)
+        evidence.allowed[~shown] = ANYTHING
+        return image, np.full(image.shape[:2], IGNORED, np.uint8), evidence
 
 
 def crop_landmarks(landmarks68: NDArray[np.floating[Any]], size: int) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ and get no gradient. A batch without counted pixels gives 0.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,16 +25,22 @@ def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(rows, classes, reduction="sum") / max(1, len(rows))
 
 
-def partial_cross_entropy(logits: Tensor, allowed: Tensor, everything: int) -> Tensor:
-    """−log of the probability that a pixel shows one of its allowed classes, averaged over the pixels that know any.
+def partial_cross_entropy(
+    logits: Tensor, allowed: Tensor, expected: Tensor, everything: int, *, doubt: float = 0.2
+) -> Tensor:
+    """−log of the weighted probability of what a pixel can show, averaged over the pixels of which anything is known.
 
-    `allowed` (N, H, W) integers hold classes as bits; pixels equal to `everything` do not count.
+    `allowed` (N, H, W) integers hold classes as bits; pixels equal to `everything` do not count. `expected` (N, H, W)
+    is the class a pixel shows unless something lies before it, 255 where that is not known: other allowed classes then
+    weigh `doubt`, so that without evidence for them the expected one is learned.
     """
     counted = allowed != everything
-    rows = logits.movedim(1, -1)[counted].float()
-    bits = torch.arange(logits.shape[1], device=logits.device, dtype=allowed.dtype)
-    forbidden = (allowed[counted][:, None] >> bits) & 1 == 0
-    surprise = rows.logsumexp(1) - rows.masked_fill(forbidden, float("-inf")).logsumexp(1)
+    rows, wanted = logits.movedim(1, -1)[counted].float(), expected[counted].long()
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    forbidden = (allowed[counted][:, None] >> classes) & 1 == 0
+    second = (wanted[:, None] != classes) & (wanted[:, None] != IGNORED)
+    weighted = (rows + math.log(doubt) * second).masked_fill(forbidden, float("-inf"))
+    surprise = rows.logsumexp(1) - weighted.logsumexp(1)
     return surprise.sum() / max(1, len(rows))
 
 

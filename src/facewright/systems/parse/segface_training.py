@@ -31,8 +31,8 @@ _SHOWN = 6
 class SegFaceTraining(Training):
     """Batches hold `image` (N, S, S, 3) uint8 RGB and `labels` (N, S, S) uint8 with 255 for pixels that do not count.
 
-    With `allowed` (N, S, S), classes as bits, `partial_weight` of its loss is added. The defaults of `lr` and
-    `weight_decay` are the paper's.
+    With `allowed` and `expected` (N, S, S), see `data.parsing.Evidence`, `partial_weight` of their loss is added. The
+    defaults of `lr` and `weight_decay` are the paper's.
     """
 
     def __init__(
@@ -53,7 +53,8 @@ class SegFaceTraining(Training):
         loss = cross_entropy_dice(logits, batch["labels"])
         logs = {"exact": loss.detach()}
         if "allowed" in batch:
-            partial = partial_cross_entropy(logits, batch["allowed"], (1 << len(self.model.classes)) - 1)
+            everything = (1 << len(self.model.classes)) - 1
+            partial = partial_cross_entropy(logits, batch["allowed"], batch["expected"], everything)
             loss = loss + self.partial_weight * partial
             logs["partial"] = partial.detach()
         update("model", loss)
