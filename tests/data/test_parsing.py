@@ -229,10 +229,15 @@ def test_landmarks_tell_what_pixels_can_show() -> None:
     assert shown(evidence, *((points[30] + points[33]) / 2)) == {"nose"}
     assert shown(evidence, *((points[3] + points[31]) / 2)) == {"skin", "hair"}
     assert expected(evidence, *((points[3] + points[31]) / 2)) == "skin"
-    far = shown(evidence, 3, 3)
+    far = shown(evidence, 128, 3)
     assert {"background", "hair", "cloth", "neck"} <= far
     assert not far & {"nose", "l_eye", "mouth"}
-    assert expected(evidence, 3, 3) == ""
+    assert expected(evidence, 128, 3) == ""
+    unit = float(np.hypot(*(left - right)))
+    brows = points[17:27].mean(0)
+    assert shown(evidence, *(brows - (0, 0.8 * unit))) == {"skin", "hair", "hat"}
+    assert expected(evidence, *(points[8] + (0, 0.3 * unit))) == "neck"
+    assert expected(evidence, *(brows + np.array([1.8 * unit, 0]))) == "background"
     assert shown(evidence, *points[8]) == set(CELEBAMASK_19)  # at the chin's edge anything can be
 
 

@@ -37,7 +37,7 @@ from .renders import prepared_renders
 from .restoration import open_crops
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.random import Generator
     from numpy.typing import NDArray
@@ -293,6 +293,7 @@ _FEATURES = ("nose", "l_eye", "r_eye", "l_brow", "r_brow", "u_lip", "l_lip", "mo
 _ON_FACE = set_of("skin", "hair", "eye_g", "hat", *_FEATURES)
 _OFF_FACE = ANYTHING & ~set_of(*_FEATURES)
 _GLASSES_REACH = 0.42  # eye distances around the middle of an eye
+_CROWN, _BESIDE = 1.25, 1.65  # eye distances above the brows, and to the sides of the face's middle
 _HAT_HEIGHT = 0.2  # eye distances above the line through the eyes
 _LEAST_OPENING = 0.02  # of the eye distance: mouths and eyes less open than that show nothing for certain
 
@@ -310,13 +311,18 @@ def classes_by_landmarks(points68: NDArray[np.floating[Any]], size: int) -> Evid
 
     Inside eyes, brows, nose and lips that part is expected, elsewhere on the face skin; around the eyes glasses, over
     skin and brows hair, and above the eyes a hat may lie before it. Well outside the face nothing is a part of the
-    face. Near the borders nothing is known.
+    face. Above the brows there is skin, hair or a hat, below the chin most likely neck, and far to the sides most
+    likely background. Near the borders of all that nothing is known.
     """
     unit = eye_distance(points68)
     allowed, expected = np.full((size, size), ANYTHING, np.int32), np.full((size, size), IGNORED, np.uint8)
     hull = np.asarray(cv2.convexHull(points68.astype(np.float32)), np.float64)[:, 0]
     face = outlined(hull, size)
     allowed[~grown(face, 0.2 * unit)] = _OFF_FACE
+    for mask, classes, likely in _around_the_face(points68, size, unit):
+        allowed[mask & ~face] = set_of(*classes)
+        if likely:
+            expected[mask & ~face] = CELEBAMASK_19.index(likely)
     inside = shrunk(face, 0.06 * unit)
     allowed[inside] = _ON_FACE
     parts = _parts(points68, size, unit)
@@ -330,6 +336,26 @@ def classes_by_landmarks(points68: NDArray[np.floating[Any]], size: int) -> Evid
     allowed[known & _around_eyes(points68, size, unit)] |= set_of("eye_g")
     allowed[known & _above_eyes(points68, size)] |= set_of("hat", "hair")
     return Evidence(allowed, expected)
+
+
+def _around_the_face(
+    points68: NDArray[np.floating[Any]], size: int, unit: float
+) -> Iterator[tuple[NDArray[np.bool_], tuple[str, ...], str]]:
+    """Crown, neck and sides: masks, the classes they can show, and what is expected there if anything."""
+    brows, chin = points68[17:27].mean(0), points68[8]
+    up = (brows - chin) / max(float(np.hypot(*(brows - chin))), 1e-6)
+    across = np.array([-up[1], up[0]])
+    ys, xs = np.mgrid[:size, :size]
+    places = np.stack([xs, ys], -1)
+    side = np.abs((places - brows) @ across) / unit
+    above_brows, below_chin = (places - brows) @ up / unit, (places - chin) @ -up / unit
+    half = 0.4 * float(np.abs((points68[16] - points68[0]) @ across)) / unit
+    crown = (above_brows > 0.25) & ((side / half) ** 2 + (above_brows / _CROWN) ** 2 < 1)
+    yield crown, ("skin", "hair", "hat"), ""
+    neck = (below_chin > 0.2) & (below_chin < 0.45) & (side < 0.3)
+    yield neck, ("neck", "cloth", "hair", "neck_l"), "neck"
+    beside = (side > _BESIDE) & (below_chin < 0)
+    yield beside, ("background", "hair", "hat", "cloth"), "background"
 
 
 def _around_eyes(points68: NDArray[np.floating[Any]], size: int, unit: float) -> NDArray[np.bool_]:
