@@ -294,6 +294,8 @@ _ON_FACE = set_of("skin", "hair", "eye_g", "hat", *_FEATURES)
 _OFF_FACE = ANYTHING & ~set_of(*_FEATURES)
 _GLASSES_REACH = 0.42  # eye distances around the middle of an eye
 _CROWN, _BESIDE = 1.25, 1.65  # eye distances above the brows, and to the sides of the face's middle
+_HAIRLINE = 1.0  # eye distances above the brows: hair from there on in most people
+_MARGIN, _SHARP_MARGIN = 0.12, 0.05  # eye distances around brows and nose, eyes and mouth that may belong to them
 _HAT_HEIGHT = 0.2  # eye distances above the line through the eyes
 _LEAST_OPENING = 0.02  # of the eye distance: mouths and eyes less open than that show nothing for certain
 
@@ -311,8 +313,8 @@ def classes_by_landmarks(points68: NDArray[np.floating[Any]], size: int) -> Evid
 
     Inside eyes, brows, nose and lips that part is expected, elsewhere on the face skin; around the eyes glasses, over
     skin and brows hair, and above the eyes a hat may lie before it. Well outside the face nothing is a part of the
-    face. Above the brows there is skin, hair or a hat, below the chin most likely neck, and far to the sides most
-    likely background. Near the borders of all that nothing is known.
+    face. Above the brows there is skin, hair or a hat, high above them most likely hair, below the chin most likely
+    neck, and far to the sides most likely background. Near the borders of all that nothing is known.
     """
     unit = eye_distance(points68)
     allowed, expected = np.full((size, size), ANYTHING, np.int32), np.full((size, size), IGNORED, np.uint8)
@@ -327,8 +329,8 @@ def classes_by_landmarks(points68: NDArray[np.floating[Any]], size: int) -> Evid
     allowed[inside] = _ON_FACE
     parts = _parts(points68, size, unit)
     near = np.zeros((size, size), bool)
-    for mask in parts.values():
-        near |= grown(mask, 0.1 * unit)
+    for name, mask in parts.items():
+        near |= grown(mask, (_MARGIN if name in _BROWS or name == "nose" else _SHARP_MARGIN) * unit)
     for name, mask in {"skin": inside & ~near, **parts}.items():
         covers = ("hair",) if name == "skin" or name in _BROWS else ()
         allowed[mask], expected[mask] = set_of(name, *covers), CELEBAMASK_19.index(name)
@@ -352,6 +354,7 @@ def _around_the_face(
     half = 0.4 * float(np.abs((points68[16] - points68[0]) @ across)) / unit
     crown = (above_brows > 0.25) & ((side / half) ** 2 + (above_brows / _CROWN) ** 2 < 1)
     yield crown, ("skin", "hair", "hat"), ""
+    yield crown & (above_brows > _HAIRLINE), ("skin", "hair", "hat"), "hair"
     neck = (below_chin > 0.2) & (below_chin < 0.45) & (side < 0.3)
     yield neck, ("neck", "cloth", "hair", "neck_l"), "neck"
     beside = (side > _BESIDE) & (below_chin < 0)
@@ -377,7 +380,7 @@ def _above_eyes(points68: NDArray[np.floating[Any]], size: int) -> NDArray[np.bo
 
 def _parts(points68: NDArray[np.floating[Any]], size: int, unit: float) -> dict[str, NDArray[np.bool_]]:
     """Where, in all likelihood, the parts of the face are."""
-    certain = max(1.0, 0.015 * unit)
+    certain = max(1.0, 0.01 * unit)
     parts = {name: line(points68[where], size, 0.04 * unit) for name, where in _BROWS.items()}
     parts["nose"] = shrunk(outlined(points68[_NOSE], size), certain)
     for name, where in (*_EYES.items(), *_LIPS.items()):

@@ -162,37 +162,41 @@ def _in_photo(
 def _whole_person(
     image: NDArray[np.uint8], person: NDArray[np.float32], seen: NDArray[np.bool_], faces: Sequence[Face]
 ) -> NDArray[np.float32]:
-    """The person's soft mask, known where `seen`, carried on over the rest of the photo."""
+    """The person's soft mask where a parser has `seen`, carried on over hair it missed and the rest of the photo."""
     scale = min(1.0, _CUT_SIDE / max(image.shape[:2]))
     size = (max(1, round(scale * image.shape[1])), max(1, round(scale * image.shape[0])))
-    small, known, sure = (
+    small, known, found = (
         cv2.resize(v, size, interpolation=cv2.INTER_AREA) for v in (image, seen.astype(np.float32), person)
     )
-    hints = np.full(small.shape[:2], cv2.GC_PR_BGD, np.uint8)
-    hints[_body(faces, scale, hints.shape)] = cv2.GC_PR_FGD
-    for level, hint in ((0.0, cv2.GC_BGD), (1 - _SURE, cv2.GC_PR_BGD), (0.5, cv2.GC_PR_FGD), (_SURE, cv2.GC_FGD)):
-        hints[(known > _SURE) & (sure >= level)] = hint
-    if not (np.isin(hints, (0, 2)).any() and np.isin(hints, (1, 3)).any()):
+    head, body = _reach(faces, scale, (size[1], size[0]))
+    hints = np.where(body | (head & (found > 0.5)), cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    hints[(known > _SURE) & (found < 1 - _SURE) & ~head & ~body] = cv2.GC_BGD
+    hints[found > _SURE] = cv2.GC_FGD
+    backgrounds = np.isin(hints, (cv2.GC_BGD, cv2.GC_PR_BGD))
+    if backgrounds.all() or not backgrounds.any():
         return person
     cv2.setRNGSeed(0)
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.grabCut(np.ascontiguousarray(small), hints, (0, 0, 1, 1), *models, _CUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
-    cut = np.isin(hints, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
-    soft = cv2.GaussianBlur(cut, (0, 0), 0.8)
-    outside = np.asarray(cv2.resize(soft, image.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
-    border = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), max(1.0, 2 / scale))
-    trust = np.asarray(np.clip(2 * border - 1, 0, 1), np.float32)
-    return np.clip(trust * person + (1 - trust) * outside, 0, 1)
+    cut = np.isin(hints, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
+    closed = cv2.morphologyEx(cut, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+    soft = cv2.GaussianBlur(np.asarray(closed, np.float32), (0, 0), 0.8)
+    whole = np.asarray(cv2.resize(soft, image.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+    return np.clip(np.maximum(whole, np.where(person > 0.5, person, 0)), 0, 1)
 
 
-def _body(faces: Sequence[Face], scale: float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Where shoulders and chest are likely to be: below each face, three faces wide."""
-    where = np.zeros(shape, bool)
+def _reach(faces: Sequence[Face], scale: float, shape: tuple[int, int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Where hair is likely to be, around each face, and shoulders and chest: below it, three faces wide."""
+    head, body = np.zeros(shape, bool), np.zeros(shape, bool)
     for face in faces:
-        x0, _, x1, y1 = (float(v) * scale for v in face.box)
-        left, right = max(0, round(x0 - (x1 - x0))), max(0, round(x1 + (x1 - x0)))
-        where[max(0, round(y1)) :, left:right] = True
-    return where
+        x0, y0, x1, y1 = (float(v) * scale for v in face.box)
+        width, height = x1 - x0, y1 - y0
+        ys, xs = np.mgrid[: shape[0], : shape[1]]
+        middle, half = ((x0 + x1) / 2, (y0 + y1) / 2 - 0.2 * height), (0.85 * width, 0.95 * height)
+        head |= ((xs - middle[0]) / half[0]) ** 2 + ((ys - middle[1]) / half[1]) ** 2 < 1
+        left, right = max(0, round(x0 - width)), max(0, round(x1 + width))
+        body[max(0, round(y1 + 0.15 * height)) :, left:right] = True
+    return head, body
 
 
 def _like_teeth(image: NDArray[np.uint8]) -> NDArray[np.float32]:
