@@ -100,7 +100,7 @@ def contents() -> dict[str, bytes]:
         f"{INFO}/licenses/LICENSE": b"Apache",
         f"{INFO}/licenses/NOTICE": b"weights",
     }
-    for slug in ("frgp", "mos", "sface", "vitfiqa"):
+    for slug in ("facewarp", "frgp", "mos", "segface", "sface", "vitfiqa"):
         files[f"facewright/weights/cards/{slug}.json"] = json.dumps(card(slug, weights)).encode()
         files[f"facewright/weights/files/{slug}.safetensors"] = weights
     return files
