@@ -87,8 +87,8 @@ def load_pipeline(
         restorer.to(memory_format=torch.channels_last)
     recogniser, calibration = _load_recogniser("sface", None, device)
     assessor: Any = None if hasattr(restorer, "assess") else create("frgp", pretrained=True).to(where)
-    parser = load_parser(device=device) if get_card("segface").checkpoints else None
-    return RestorePipeline(load_detector(device), restorer, recogniser, calibration, assessor, parser)
+    detector, parser = load_detector(device), load_parser(device=device)
+    return RestorePipeline(detector, restorer, recogniser, calibration, assessor, parser)
 
 
 @lru_cache(maxsize=4)
