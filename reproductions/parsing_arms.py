@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from facewright.data.faces import data_root
-from facewright.data.parsing import RATES, RENDER_SIZE, RENDERS, mirror_pair
-from facewright.data.renders import prepared_renders
+from facewright.data.parsing import RENDERS, mirror_pair, parsing_renders
 from facewright.metrics.segmentation import SegmentationScores
 from facewright.nn.deploy import has_bf16
 from facewright.systems.parse.taxonomy import IGNORED
@@ -75,9 +74,7 @@ def load_faces(*, quick: bool) -> tuple[Faces, Faces]:
 def _load(split: str) -> Faces:
     seed, count = RENDERS[split]
     print(f"reading {count} rendered faces of seed {seed}; missing ones are rendered, three a second", flush=True)
-    shards = prepared_renders(
-        "parsing", data_root(), seed=seed, count=count, size=RENDER_SIZE, what=("rgb", "mask"), rates=RATES
-    )
+    shards = parsing_renders(split, data_root())
     truths = [shards.truth(i) for i in range(count)]
     outlines = np.array([truth["landmarks68"]["xy"] for truth in truths])
     return Faces(

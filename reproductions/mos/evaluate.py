@@ -1,7 +1,8 @@
 """How well MOS finds faces it has never seen: `python reproductions/mos/evaluate.py [--weights FOLDER]`.
 
 Prints recall and false alarms by face size on composed validation scenes, landmark and pose errors, the same on whole
-validation photos of LFW at four sizes, false alarms on faceless pictures, and the time of one detection.
+validation photos of LFW at four sizes, recall by yaw on scenes with rendered heads, false alarms on faceless pictures,
+and the time of one detection.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ from facewright.data.detection import (
     load_backgrounds,
     tally,
 )
+from facewright.data.turned import TurnedScenes
 from facewright.systems.detect.mos import MOS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIZE_EDGES = (10, 14, 20, 32, 64, 128, 250)
+YAW_EDGES = (0, 30, 60, 75, 91)
 CLEAR_EYES = 24.0
 
 
@@ -53,6 +56,12 @@ class Report:
         sizes = self.joined("sizes")
         chosen = (sizes >= low) & (sizes < high)
         return float(self.joined("found")[chosen].mean()) if chosen.any() else float("nan")
+
+    def recall_at(self, low: float, high: float) -> tuple[float, int]:
+        """Recall of faces of 20 px and more at |yaw| in [low, high), and their number."""
+        yaws = np.abs(self.joined("yaws"))
+        chosen = (yaws >= low) & (yaws < high) & (self.joined("sizes") >= 20)
+        return (float(self.joined("found")[chosen].mean()) if chosen.any() else float("nan")), int(chosen.sum())
 
     def false_alarms(self) -> float:
         return sum(t.false_alarms for t in self.tallies) / len(self.tallies)
@@ -78,13 +87,13 @@ class Report:
         return rows
 
 
-def evaluate_scenes(model: MOS, scenes: Scenes, count: int, threshold: float) -> Report:
+def evaluate_scenes(model: MOS, scenes: Scenes, count: int, threshold: float, name: str = "composed scenes") -> Report:
     """Composed validation scenes."""
     results = []
     for index in range(count):
         image, rows = scenes.scene(index)
         results.append(tally(model.detect(image, threshold=threshold, min_size=8), rows))
-    return Report("composed scenes", results)
+    return Report(name, results)
 
 
 def label_row(face: LabelledFace, factor: float) -> NDArray[np.float32]:
@@ -145,6 +154,12 @@ def main() -> None:
     for factor in (3.0, 1.0, 0.5, 0.25):
         report = evaluate_photos(model, scenes.source, args.photos, factor, args.threshold)
         print("\n".join(report.lines()))
+    turned = TurnedScenes("val", args.root, seed=8, rendered=1.0)
+    report = evaluate_scenes(model, turned, args.scenes, args.threshold, "scenes whose pasted heads are rendered")
+    print("\n".join(report.lines()))
+    for low, high in zip(YAW_EDGES, YAW_EDGES[1:]):
+        recall, count = report.recall_at(low, high)
+        print(f"  recall at {low}-{high} deg of yaw    {recall:.3f} of {count}")
     alarms = evaluate_backgrounds(model, args.root, args.threshold)
     print(f"faceless pictures: {alarms:.3f} false alarms per picture")
     print(f"astronaut: {len(model.detect(pictures.astronaut(), threshold=args.threshold))} face found (1 is right)")

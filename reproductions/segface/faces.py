@@ -22,16 +22,13 @@ from facewright.api import load_analyser, load_parser
 from facewright.data.faces import data_root
 from facewright.data.landmarks import eye_distance, five_of
 from facewright.data.parsing import (
-    RATES,
-    RENDER_SIZE,
-    RENDERS,
     aligned_pair,
     crop_landmarks,
     grown,
     line,
     outlined,
+    parsing_renders,
 )
-from facewright.data.renders import prepared_renders
 from facewright.data.restoration import open_crops
 from facewright.degrade import apply, sample
 from facewright.face import Face
@@ -94,10 +91,7 @@ class Overlaps:
 
 def on_renders() -> tuple[SegmentationScores, Overlaps, Overlaps]:
     """Scores by exact masks, and how far outlines agree with the exact and with the predicted masks."""
-    seed, count = RENDERS["val"]
-    shards = prepared_renders(
-        "parsing", data_root(), seed=seed, count=count, size=RENDER_SIZE, what=("rgb", "mask"), rates=RATES
-    )
+    shards = parsing_renders("val", data_root())
     scores, exact, found = SegmentationScores(CELEBAMASK_19), Overlaps(), Overlaps()
     parser = load_parser()
     for index in range(len(shards)):

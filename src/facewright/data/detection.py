@@ -617,9 +617,11 @@ class Tally:
 
     `sizes` (F,) of the labelled faces and `found` (F,) whether each was; `false_alarms` the number of detections on
     nothing; per found face `point_error` (mean distance / eye distance), `eye_distance` and `pose_error` (3,) degrees.
+    `yaws` (F,) in degrees of the labelled faces.
     """
 
     sizes: Floats
+    yaws: Floats
     found: NDArray[np.bool_]
     false_alarms: int
     point_error: Floats
@@ -649,7 +651,7 @@ def tally(faces: Sequence[Face], rows: NDArray[np.float32], *, overlap: float = 
     sizes = np.array([box_size(row[BOX]) for row in wanted])
     point_error, eye_distance = (np.array([e[k] for e in errors], np.float64) for k in (0, 1))
     pose_error = np.array([e[2] for e in errors], np.float64).reshape(-1, 3)
-    return Tally(sizes, found, false_alarms, point_error, eye_distance, pose_error)
+    return Tally(sizes, wanted[:, POSE][:, 0], found, false_alarms, point_error, eye_distance, pose_error)
 
 
 def _iou(a: Floats, b: Floats) -> float:

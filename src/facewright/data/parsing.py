@@ -33,7 +33,7 @@ from ..systems.parse.taxonomy import CELEBAMASK_19, EASYPORTRAIT_9, IBUG_11, IGN
 from .detection import LANDMARK_OFFSET, five_points, photograph
 from .faces import data_root
 from .landmarks import eye_distance
-from .renders import prepared_renders
+from .renders import RenderShards, prepared_renders
 from .restoration import open_crops
 
 if TYPE_CHECKING:
@@ -421,6 +421,14 @@ def _disc(radius: float) -> NDArray[np.uint8]:
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
 
 
+def parsing_renders(split: Literal["train", "val"], root: Path) -> RenderShards:
+    """The rendered faces with exact masks of a split, at any turn of the head; made on first use and kept."""
+    seed, count = RENDERS[split]
+    return prepared_renders(
+        "parsing", root, seed=seed, count=count, size=RENDER_SIZE, what=("rgb", "mask"), rates=RATES
+    )
+
+
 class ParsingCrops(Dataset[dict[str, Tensor]]):
     """FFHQ crops for a parser: rendered faces with exact labels, and photos with what their landmarks say.
 
@@ -442,16 +450,7 @@ class ParsingCrops(Dataset[dict[str, Tensor]]):
         augment: bool = True,
         root: str | Path | None = None,
     ) -> None:
-        number, count = RENDERS[split]
-        self.shards = prepared_renders(
-            "parsing",
-            data_root(root),
-            seed=number,
-            count=count,
-            size=RENDER_SIZE,
-            what=("rgb", "mask"),
-            rates=RATES,
-        )
+        self.shards = parsing_renders(split, data_root(root))
         self.photos = [open_crops(name, split, size, root) for name in ("lfw", "utkface")]
         shares = dict(presets or {"clean": 1.0})
         self.presets, self.shares = list(shares), np.array(list(shares.values())) / sum(shares.values())
