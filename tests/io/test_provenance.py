@@ -23,6 +23,7 @@ from facewright.io.provenance import (
     detect_watermark,
     embed_watermark,
     read_provenance,
+    watermark_strength,
     xmp_packet,
 )
 
@@ -255,3 +256,14 @@ class TestWatermark:
             embed_watermark(face()[:100])
         with pytest.raises(UsageError, match="square"):
             detect_watermark(np.zeros((256, 256)))
+
+
+def test_fixed_strength_is_kept_and_the_weakest_is_the_default() -> None:
+    rng = np.random.default_rng(5)
+    crop = cv2.GaussianBlur(rng.uniform(0, 255, (256, 256, 3)).astype(np.float32), (0, 0), 4) * 3 - 255
+    crop = np.clip(crop, 20, 235)
+    weakest = watermark_strength(crop)
+    assert weakest in (48.0, 46.0, 44.0, 42.5)
+    np.testing.assert_array_equal(embed_watermark(crop), embed_watermark(crop, psnr=weakest))
+    error = embed_watermark(crop, psnr=40.0) - crop
+    assert 20 * np.log10(255 / np.sqrt(np.mean(error**2))) == pytest.approx(40, abs=0.2)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from facewright.errors import OutputError, UsageError
+from facewright.io.provenance import detect_face_watermark
 from facewright.pipelines.film import restore_video
-from facewright.pipelines.restore import RestoreOptions
+from facewright.pipelines.restore import RestoreOptions, quality
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,8 +69,9 @@ def test_dials_reach_the_film(source: Path, fakes: SimpleNamespace) -> None:
 
 def test_good_faces_are_left_alone_unless_forced(source: Path, fakes: SimpleNamespace) -> None:
     pipeline = fakes.pipeline(fakes.face_at((64, 48), 22), ssim=0.97)
+    number = quality(pipeline.assess(np.zeros((1, 96, 96, 3), np.uint8))[0])
     report = restore_video(source, source.with_name("a.mkv"), pipeline)
-    assert (report.people[0].restored, report.people[0].skipped) == (0, {"already good, quality 97": FRAMES})
+    assert (report.people[0].restored, report.people[0].skipped) == (0, {f"already good, quality {number:.0f}": FRAMES})
     assert pipeline.restorer.seen == []
     forced = restore_video(source, source.with_name("b.mkv"), pipeline, RestoreOptions(force=True))
     assert forced.people[0].restored == FRAMES
@@ -101,3 +103,24 @@ def test_existing_output_is_kept(source: Path, fakes: SimpleNamespace) -> None:
     with pytest.raises(OutputError):
         restore_video(source, target, fakes.pipeline())
     assert target.read_bytes() == b"mine"
+
+
+def test_every_frame_carries_the_mark_unless_told_otherwise(
+    tmp_path: Path, astronaut: np.ndarray, fakes: SimpleNamespace
+) -> None:
+    face = fakes.face_at((222, 118), 44)
+    path = tmp_path / "astronaut.mkv"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"crf": "6", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 512, 512, "yuv420p"
+        for shift in range(3):
+            picture = np.roll(astronaut, shift, 1)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode(None))
+
+    def marks(**options: Any) -> list[bool]:
+        found = restored(path, fakes.pipeline(face, size=256, identity=True), **options).astype(np.uint8)
+        return [detect_face_watermark(frame, face.points5).present for frame in found]
+
+    assert marks() == [True, True, True]
+    assert marks(watermark=False) == [False, False, False]

@@ -248,28 +248,54 @@ class WatermarkResult:
     payload: int | None
 
 
-def embed_watermark(rgb: NDArray[np.floating], payload: int = 0, *, key: int = 0) -> NDArray[np.float32]:
+def embed_watermark(
+    rgb: NDArray[np.floating], payload: int = 0, *, key: int = 0, psnr: float | None = None
+) -> NDArray[np.float32]:
     """Add the invisible mark to an aligned face crop.
 
     `rgb` is a square (h, h, 3) crop on the `ffhq` template, 0..255; so is the result, unrounded. The mark is a
     key-dependent noise pattern in luma, limited to a band of mid frequencies and made stronger where the picture is
     busy (spread spectrum; Cox et al., "Secure spread spectrum watermarking for multimedia", 1997), inside the ellipse
-    of the face only. It is as weak as a later find in a small JPEG copy allows: PSNR is between 48 and 42.5 dB.
+    of the face only. `psnr` of the marked crop in dB is what `watermark_strength` gives when left out.
     `payload` is a number from 0 to 15. Raises UsageError on other shapes and payloads.
     """
+    values = _checked(rgb, payload)
+    pattern = _scaled_pattern(values, payload, key)
+    return _added(values, pattern, _weakest(values, pattern, key) if psnr is None else psnr)
+
+
+def watermark_strength(rgb: NDArray[np.floating], payload: int = 0, *, key: int = 0) -> float:
+    """The PSNR in dB of the faintest mark that can still be found in a small JPEG copy of a crop: 48 to 42.5.
+
+    Frames of a film share it, so that it is looked for once. Input and errors as of `embed_watermark`.
+    """
+    values = _checked(rgb, payload)
+    return _weakest(values, _scaled_pattern(values, payload, key), key)
+
+
+def _checked(rgb: NDArray[np.floating], payload: int) -> NDArray[np.float32]:
     values = np.asarray(rgb, np.float32)
     _check_crop(values)
     if not 0 <= payload < 2**_BITS:
         raise UsageError(f"watermark payload {payload} is out of range; give 0 to {2**_BITS - 1}")
-    size = values.shape[0]
-    pattern = _resized(_message(payload, key) * _window(), size) * _masking(colour.luma(values))
-    pattern /= float(np.sqrt(np.mean(pattern**2)))
-    marked = values
+    return values
+
+
+def _scaled_pattern(values: NDArray[np.float32], payload: int, key: int) -> NDArray[np.float32]:
+    """The mark for a crop, of unit energy per pixel."""
+    pattern = _resized(_message(payload, key) * _window(), values.shape[0]) * _masking(colour.luma(values))
+    return np.asarray(pattern / np.sqrt(np.mean(pattern**2)), np.float32)
+
+
+def _added(values: NDArray[np.float32], pattern: NDArray[np.float32], psnr: float) -> NDArray[np.float32]:
+    return np.clip(values + np.float32(255 * 10 ** (-psnr / 20)) * pattern[..., None], 0, 255)
+
+
+def _weakest(values: NDArray[np.float32], pattern: NDArray[np.float32], key: int) -> float:
     for psnr in _STRENGTHS:
-        marked = np.clip(values + 255 * 10 ** (-psnr / 20) * pattern[..., None], 0, 255)
-        if _match(_whitened(_level(_as_found_online(marked))), key)[0] >= _SAFE_SCORE:
+        if _match(_whitened(_level(_as_found_online(_added(values, pattern, psnr)))), key)[0] >= _SAFE_SCORE:
             break
-    return marked
+    return psnr
 
 
 def _as_found_online(crop: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -346,6 +372,7 @@ def _pattern(key: int, index: int) -> NDArray[np.complex64]:
     return np.asarray(spectrum, np.complex64)
 
 
+@lru_cache(maxsize=16)
 def _message(payload: int, key: int) -> NDArray[np.float32]:
     """Sync and bits together, of unit energy per pixel."""
     spectrum = np.sqrt(_SYNC_SHARE) * _pattern(key, 0)

@@ -63,7 +63,7 @@ def restore_video(
     """Restore the faces of a film into `target`; raises VideoError, OutputError or UsageError.
 
     Faces cannot be chosen by index, box or point in a film, because they come and go; `max_faces` works.
-    `provenance` records what was done in the film's comment tag. Frames are not watermarked.
+    `provenance` records what was done in the film's comment tag.
     """
     options = options or RestoreOptions()
     if options.faces is not None or options.skip or options.boxes or options.points:
@@ -79,6 +79,7 @@ def restore_video(
             min_eye_distance=0 if options.force else MIN_EYE_DISTANCE,
             max_yaw=180 if options.force else MAX_YAW,
             detect_every=detect_every,
+            watermark=options.watermark,
         ),
         judge=None if options.force else _judge(pipeline),
     )
@@ -104,7 +105,7 @@ def _provenance(pipeline: RestorePipeline, options: RestoreOptions) -> str:
         version=__version__,
         models=pipeline.models,
         checkpoint=pipeline.checkpoint,
-        parameters={k: getattr(options, k) for k in ("upscale", "fidelity", "strength", "seed")},
+        parameters={k: getattr(options, k) for k in ("upscale", "fidelity", "strength", "seed", "watermark")},
     ).to_json()
 
 

@@ -24,6 +24,7 @@ from ..io.encode import format_of
 from ..io.image import Photo, read
 from ..io.provenance import Provenance, embed_watermark, xmp_packet
 from ..systems.base import Detector, batches
+from ..systems.quality.kept import kept
 from .masking import restoring_masks
 
 if TYPE_CHECKING:
@@ -128,8 +129,8 @@ class FaceResult:
 
 
 def quality(estimate: DegradationEstimate) -> float:
-    """A 0–100 quality: the estimated structural similarity to the undamaged face, in percent."""
-    return round(100 * min(1.0, max(0.0, estimate.ssim)), 1)
+    """A 0–100 quality: how much of the face the estimated damage has left, in percent."""
+    return round(100 * kept(estimate), 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +205,9 @@ class RestoreResult:
             models=self.models,
             checkpoint=self.checkpoint,
             faces=tuple(tuple(float(v) for v in f.face.box) for f in self.faces if f.restored),  # type: ignore[misc]
-            parameters={k: getattr(options, k) for k in ("upscale", "fidelity", "strength", "seed", "watermark")},
+            parameters={
+                k: getattr(options, k) for k in ("upscale", "fidelity", "strength", "seed", "watermark", "whole")
+            },
         )
 
     def save(

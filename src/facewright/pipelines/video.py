@@ -25,6 +25,7 @@ from ..align import (
 )
 from ..errors import UsageError
 from ..face import Face
+from ..io.provenance import embed_watermark, watermark_strength
 from .tracking import FaceTracker, TrackedFace, TrackerOptions, face_motion
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class VideoOptions:
     `min_eye_distance` pixels or turned by more than `max_yaw` degrees are left alone, and of many only the `max_faces`
     largest are restored. The detector looks at every `detect_every`-th frame and at every scene's first; in between,
     faces are followed in the picture. `steadiness` in [0, 1) is how much of the restored detail is carried over from
-    the frame before (0: nothing). `crops_per_call` bounds the network's batch.
+    the frame before (0: nothing). `watermark` marks restored faces invisibly. `crops_per_call` bounds the network's
+    batch.
     """
 
     upscale: int = 1
@@ -59,6 +61,7 @@ class VideoOptions:
     max_yaw: float = 70.0
     detect_every: int = 1
     steadiness: float = 0.85
+    watermark: bool = True
     crops_per_call: int = 16
     tracker: TrackerOptions = field(default_factory=TrackerOptions)
 
@@ -159,8 +162,16 @@ class _Person:
         self.id, self.first, self.last = identity, index, index
         self.memory = DetailMemory(steadiness)
         self.gain: float | None = None
+        self.psnr: float | None = None
         self.frames, self.restored = 0, 0
         self.skipped: Counter[str] = Counter()
+
+    def marked(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The crop with the invisible mark, whose strength the first one decides."""
+        values = crop.astype(np.float32)
+        if self.psnr is None:
+            self.psnr = watermark_strength(values)
+        return np.rint(embed_watermark(values, psnr=self.psnr)).clip(0, 255).astype(np.uint8)
 
     def decide(self, reason: str | None, fade: int) -> float:
         """Move the gain towards "restore" or, for a reason, "leave alone"; the first decision counts in full."""
@@ -314,6 +325,8 @@ class VideoRestorer:
             out = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_LANCZOS4), np.uint8)
         for work in plan:
             steady = work.person.memory(work.crop.image, next(restored))
+            if self.options.watermark:
+                steady = work.person.marked(steady)
             mask = face_mask(transform_points(work.crop.matrix, work.face.points5), work.crop.size)
             height, width = out.shape[:2]
             patch = face_patch(work.crop, steady, mask, (height, width), scale)
