@@ -69,6 +69,10 @@ def main() -> None:
     print(f"peak memory {peak:.0f} MiB")
     if options.write:
         lines = [
+            "# Speed of the recogniser",
+            "",
+            "Made by `python benchmarks/recognise.py`.",
+            "",
             f"Embeddings (with the mirror image) per second on {options.threads} threads; best of several, in",
             f"one process with a peak of {peak:.0f} MiB. *Cosine* is the worst agreement of the two forms.",
             "",

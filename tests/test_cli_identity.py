@@ -9,6 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from facewright import api
+from facewright.metrics.calibration import AffineLlr, ScoreCalibration
+from facewright.metrics.verification import OperatingPoint
+from facewright.systems.recognise.pfid import PFID, PFIDConfig
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -44,6 +49,28 @@ def test_several_faces_need_a_choice(run: Any, album: Path) -> None:
     assert "--largest" in err
     code, out, _ = run("verify", album / "large.png", album / "two.png", "--largest")
     assert (code, out.split(":")[0]) == (0, "same")
+
+
+def test_any_recogniser_can_be_named_with_weights_of_its_own(run: Any, album: Path, tmp_path: Path) -> None:
+    folder = PFID(PFIDConfig(backbone="thin", size=32, individuals=3, width=8)).save_pretrained(tmp_path / "weights")
+    asked = ("verify", album / "large.png", album / "small.jpg", "--model", "pfid", "--weights", folder, "--json")
+    code, out, _ = run(*asked)
+    data = json.loads(out)
+    assert (code, data["decision"], data["probability"]) == (0, "cannot tell", None)
+    assert data["faces"][0]["model"] == "pfid"
+    points = (OperatingPoint(1e-3, data["similarity"] - 0.01, 0.9, 1e-3, 10),)
+    digest = data["faces"][0]["weights_sha256"]
+    calibration = ScoreCalibration("pfid", digest, "two photos", 1, 1, AffineLlr(1.0, 0.0), points)
+    (folder / "calibration.json").write_text(calibration.to_json(), encoding="utf-8")
+    api.load_recogniser.cache_clear()
+    api.load_identity.cache_clear()
+    assert json.loads(run(*asked)[1])["decision"] == "same"
+
+
+def test_what_embeds_no_faces_is_refused(run: Any, album: Path) -> None:
+    code, _, err = run("verify", album / "large.png", album / "small.jpg", "--model", "frgp")
+    assert code == 2
+    assert "frgp is no recogniser; choose one of" in err
 
 
 def test_photo_without_a_face_is_named(run: Any, album: Path) -> None:

@@ -21,17 +21,18 @@ from torch import Tensor, nn
 
 from facewright.align import crop_face
 from facewright.data.detection import five_points
-from facewright.data.faces import data_cache, open_faces
+from facewright.data.faces import open_faces
+from facewright.data.identity import cached_crops, people_numbers
+from facewright.data.pairs import Pairs, exhaustive_pairs
 from facewright.metrics.verification import fold_accuracy, roc, squared_distances
 from facewright.nn.resnet import BasicBlock, ResNet
-from facewright.systems.recognise.pfid import box_crop
+from facewright.systems.recognise.recogniser import box_crop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 SIZE = 64
 SHIFT = 4  # px a training crop is moved at most
-FOLDS = 10
 MOMENTUM = 0.9
 CLIP = 5.0
 WARM_UP = 0.05  # of all steps
@@ -70,16 +71,13 @@ class Faces:
 def load_faces(kind: Literal["aligned", "box"]) -> Faces:
     """All people of LFW, on the ArcFace template or cut from the detector's box alone; prepared on first use."""
     collection = open_faces("lfw")
-    path = data_cache() / f"lfw-floor-{kind}-{SIZE}.npy"
-    if not path.exists():
-        print(f"preparing {len(collection)} crops once: {path}", flush=True)
-        crop = _aligned if kind == "aligned" else _boxed
-        images = np.stack([crop(collection.read(int(row)), collection.labels, int(row)) for row in collection.rows])
-        temporary = path.with_suffix(".tmp.npy")
-        np.save(temporary, images)
-        temporary.replace(path)
-    names = np.asarray(collection.labels["subject"])[collection.rows]
-    return Faces(np.load(path), np.unique(names, return_inverse=True)[1].astype(np.int64))
+    crop = _aligned if kind == "aligned" else _boxed
+
+    def cut(image: Images, row: int) -> Images:
+        return crop(image, collection.labels, row)
+
+    images = cached_crops(f"lfw-floor-{kind}-{SIZE}", collection, SIZE, cut)
+    return Faces(np.array(images), people_numbers(collection))
 
 
 def _aligned(image: Images, labels: dict[str, Any], row: int) -> Images:
@@ -88,34 +86,12 @@ def _aligned(image: Images, labels: dict[str, Any], row: int) -> Images:
 
 def _boxed(image: Images, labels: dict[str, Any], row: int) -> Images:
     x, y, width, height = labels["box_xywh"][row].astype(np.float64)
-    return box_crop(image, (x, y, x + width, y + height), SIZE, margin=0.1)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pairs:
-    """Verification pairs: indices of both sides and whether they show one person, (P,); ten folds in a row.
-
-    Every fold has people of its own, and as many pairs of one kind as of the other.
-    """
-
-    left: Indices
-    right: Indices
-    same: NDArray[np.bool_]
+    return box_crop(image, (x, y, x + width, y + height), SIZE, margin=0.1).image
 
 
 def verification_pairs(faces: Faces, indices: Indices, per_fold: int, seed: int = 0) -> Pairs:
-    """Up to `per_fold` pairs a fold among the pictures `indices`."""
-    rng = np.random.default_rng(seed)
-    groups = np.array_split(rng.permutation(np.unique(faces.people[indices])), FOLDS)
-    pools = [indices[np.isin(faces.people[indices], people)] for people in groups]
-    folds = []
-    for pool in pools:
-        a, b = np.triu_indices(len(pool), 1)
-        same = faces.people[pool[a]] == faces.people[pool[b]]
-        folds.append([np.stack([pool[a], pool[b]], 1)[rng.permutation(np.flatnonzero(k))] for k in (same, ~same)])
-    number = min(per_fold // 2, *(len(genuine) for genuine, _ in folds))
-    sides = np.concatenate([pairs[:number] for fold in folds for pairs in fold])
-    return Pairs(sides[:, 0], sides[:, 1], np.tile(np.repeat([True, False], number), FOLDS))
+    """Up to `per_fold` pairs a fold among the pictures `indices`, in ten folds with people of their own."""
+    return exhaustive_pairs(faces.people, indices, per_fold=per_fold, seed=seed)
 
 
 # --- training
@@ -256,7 +232,7 @@ class Verification:
     @classmethod
     def of(cls, embeddings: NDArray[np.float64], pairs: Pairs, *, unit: bool = True) -> Verification:
         """Judge embeddings (N, D), numbered as `pairs` numbers pictures; by angle, or by distance if not `unit`."""
-        a, b = embeddings[pairs.left], embeddings[pairs.right]
+        a, b = embeddings[pairs.first], embeddings[pairs.second]
         distance = squared_distances(a, b) if unit else ((a - b) ** 2).sum(1)
         grid = np.linspace(0, np.quantile(distance, 0.999), 1000)
         curve = roc(-distance, pairs.same)

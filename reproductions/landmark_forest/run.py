@@ -20,13 +20,14 @@ import torch
 from facewright.align import crop_face
 from facewright.data.detection import LabelledFace, labelled_face
 from facewright.data.faces import FaceCollection, Split, is_validation, open_faces
+from facewright.data.pairs import Pairs, many_pairs
 from facewright.systems.base import system_class
 from facewright.systems.detect.mos import MOS
 from facewright.systems.quality import landmark_forest as forest
 from facewright.systems.quality.landmark_forest import LandmarkForest, LandmarkForestConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from vitfiqa.run import Pairs, discard_table, draw_pairs, laplacian_variance, spearman
+from vitfiqa.run import discard_table, laplacian_variance, spearman
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -187,7 +188,7 @@ def judge(options: argparse.Namespace) -> None:
     print(f"accuracy at the threshold {(accepted == good).mean():.4f}, ", end="")
     print(f"balanced {(accepted[good].mean() + (~accepted[~good]).mean()) / 2:.4f}, accepted {accepted.mean():.3f}")
     subjects = np.array([s.subject for s in found])
-    pairs = draw_pairs(subjects, np.random.default_rng(2))
+    pairs = many_pairs(subjects, seed=2)
     for slug in options.judge:
         print(gate_lines(slug, crops, pairs, qualities, accepted, options))
     print_speed(model, found[0])

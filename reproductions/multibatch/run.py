@@ -216,7 +216,7 @@ def training_arm(faces: Faces, test: Pairs, s: Settings, method: str, seed: int)
     optimise(model.train(), faces, s, method, seed, s.steps, after=check)
     vectors = signatures(model.eval(), faces, test)
     found = Verification.of(vectors, test, unit=False)
-    distance = ((vectors[test.left] - vectors[test.right]) ** 2).sum(1)
+    distance = ((vectors[test.first] - vectors[test.second]) ** 2).sum(1)
     theta = float(model.threshold.detach())
     return {
         "images": images,
@@ -233,7 +233,7 @@ def training_arm(faces: Faces, test: Pairs, s: Settings, method: str, seed: int)
 
 
 def signatures(model: Multibatch, faces: Faces, pairs: Pairs) -> NDArray[np.float64]:
-    used = np.union1d(pairs.left, pairs.right)
+    used = np.union1d(pairs.first, pairs.second)
     return floor.spread_out(faces, used, floor.run(model, floor.signed, faces.images[used], mirror=False))
 
 

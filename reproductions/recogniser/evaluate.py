@@ -12,25 +12,28 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from restored import small_photo
 
 from facewright.align import crop_face
-from facewright.api import load_detector
+from facewright.api import create, load_detector
 from facewright.data.detection import five_points
-from facewright.data.identity import SIZE, IdentityCrops, VerificationPairs, open_identities, verification_pairs
+from facewright.data.identity import SIZE, IdentityCrops, open_identities
+from facewright.data.pairs import Pairs, many_pairs, verification_pairs
+from facewright.face import Face
 from facewright.metrics.calibration import ScoreCalibration, cllr, cllr_min, fit_affine, reliability
-from facewright.metrics.curves import det_figure, reliability_figure, save_figure
+from facewright.metrics.curves import det_figure, reliability_figure, roc_figure, save_figure
 from facewright.metrics.verification import fold_accuracy, roc
-from facewright.systems.recognise.sface import SFace
+from facewright.systems.base import batches
+from facewright.systems.recognise.recogniser import face_crop
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-IMPOSTORS = 60_000
-GENUINE_PER_PERSON = 40
+    from facewright.systems.recognise.sface import SFace
+
 EYES = (20, 12, 8)
 ETHNICITIES = ("White", "Black", "Asian", "Indian", "other")
 
@@ -39,6 +42,27 @@ def small_crop(crops: IdentityCrops, entry: int, eyes: float) -> NDArray[np.uint
     """The crop of a photo that was reduced until the eyes are `eyes` pixels apart and saved as JPEG."""
     photo, points = small_photo(crops, entry, eyes)
     return crop_face(photo, points, SIZE, "arcface").image
+
+
+def on_usual_crops(model: Any) -> bool:
+    """Whether a recogniser takes the crops that are cut already."""
+    return (model.preprocess.size, model.preprocess.template) == (SIZE, "arcface")
+
+
+def embed_photos(model: Any, crops: IdentityCrops) -> NDArray[np.float32]:
+    """Embeddings of all photos, on the crops that the model wants, by the labelled box and points."""
+    if on_usual_crops(model):
+        return np.asarray(model.embed(crops.aligned(np.arange(len(crops.rows)))))
+    labels, found = crops.collection.labels, []
+    for part in batches(crops.rows.tolist(), 64):
+        faces = []
+        for row in part:
+            x, y, width, height = np.asarray(labels["box_xywh"][row], np.float32)
+            points = five_points(np.asarray(labels["landmarks68"][row], np.float64)).astype(np.float32)
+            face = Face(box=np.array([x, y, x + width, y + height]), points5=points, score=1.0)
+            faces.append(face_crop(crops.collection.read(row), face, model.preprocess).image)
+        found.append(model.embed(np.stack(faces)))
+    return np.concatenate(found)
 
 
 def detected_crops(crops: IdentityCrops) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -55,34 +79,20 @@ def detected_crops(crops: IdentityCrops) -> tuple[NDArray[np.uint8], NDArray[np.
     return out, found
 
 
-def accuracy(first: NDArray[np.float32], second: NDArray[np.float32], pairs: VerificationPairs) -> str:
+def accuracy(first: NDArray[np.float32], second: NDArray[np.float32], pairs: Pairs) -> str:
     """Ten-fold accuracy of the pairs, in percent with its spread over the folds."""
     distances = ((first[pairs.first] - second[pairs.second]) ** 2).sum(1)
     result = fold_accuracy(distances, pairs.same)
     return f"{100 * result.mean:.2f} ± {100 * result.std:.2f}"
 
 
-def many_pairs(subjects: NDArray[np.int64], seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """All genuine pairs, at most `GENUINE_PER_PERSON` of a person, and `IMPOSTORS` impostor pairs; each (N, 2)."""
-    rng = np.random.default_rng(seed)
-    genuine = []
-    for person in np.unique(subjects):
-        entries = np.flatnonzero(subjects == person)
-        found = [(a, b) for i, a in enumerate(entries) for b in entries[i + 1 :]]
-        genuine += [found[k] for k in rng.permutation(len(found))[:GENUINE_PER_PERSON]]
-    both = rng.integers(0, len(subjects), (2 * IMPOSTORS, 2))
-    impostor = both[subjects[both[:, 0]] != subjects[both[:, 1]]][:IMPOSTORS]
-    return np.array(genuine), impostor
-
-
 def calibration_scores(
     embeddings: NDArray[np.float32], subjects: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
     """Scores, labels and identities of many pairs of clean photos."""
-    genuine, impostor = many_pairs(subjects)
-    both = np.concatenate([genuine, impostor])
-    scores = (embeddings[both[:, 0]] * embeddings[both[:, 1]]).sum(1)
-    return scores, np.arange(len(both)) < len(genuine), subjects[both]
+    pairs = many_pairs(subjects)
+    scores = (embeddings[pairs.first] * embeddings[pairs.second]).sum(1)
+    return scores, pairs.same, subjects[np.stack([pairs.first, pairs.second], 1)]
 
 
 def halves(identities: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -110,21 +120,22 @@ def group_rows(model: SFace, threshold: float) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Evaluate the embedded recogniser.")
-    parser.add_argument("--weights", default=None)
+    parser.add_argument("--model", default="sface", help="recogniser")
+    parser.add_argument("--weights", default=None, help="file, folder or name; the shipped ones when left out")
     parser.add_argument("--write", type=Path)
     parser.add_argument("--figures", type=Path)
     parser.add_argument("--calibrate", type=Path)
     options = parser.parse_args()
     start = time.perf_counter()
-    model = SFace.from_pretrained(options.weights)
+    model: Any = create(options.model, pretrained=options.weights or True)
     crops = open_identities("lfw", "val")
-    clean = model.embed(crops.aligned(np.arange(len(crops.rows))))
+    clean = embed_photos(model, crops)
     scores, same, identities = calibration_scores(clean, crops.subjects)
     calibration = ScoreCalibration.measure(
         scores,
         same,
         identities,
-        recogniser="sface",
+        recogniser=options.model,
         sha256=model.weights_sha256 or "",
         measured_on="LFW, validation people",
         replicates=300,
@@ -134,6 +145,8 @@ def main() -> None:
         print(f"{options.calibrate}: {calibration.genuine} genuine, {calibration.impostors} impostor pairs")
     if not options.write:
         return
+    if not on_usual_crops(model):
+        raise SystemExit(f"the page is about recognisers on the crops of SFace; {options.model} can only be calibrated")
     lines = report(model, crops, clean, scores, same, identities, calibration)
     minutes = (time.perf_counter() - start) / 60
     lines.insert(2, f"Made by `python reproductions/recogniser/evaluate.py --write …` in {minutes:.0f} minutes.\n")
@@ -144,7 +157,9 @@ def main() -> None:
             scores[judge], prior=float(same[judge].mean())
         )
         diagram = reliability(stated, same[judge])
-        save_figure(det_figure({"clean": roc(scores, same)}), options.figures / "recogniser-det.png", overwrite=True)
+        curves = {"clean": roc(scores, same)}
+        save_figure(det_figure(curves), options.figures / "recogniser-det.png", overwrite=True)
+        save_figure(roc_figure(curves), options.figures / "recogniser-roc.png", overwrite=True)
         save_figure(
             reliability_figure({"sface": diagram}), options.figures / "recogniser-reliability.png", overwrite=True
         )

@@ -20,7 +20,8 @@ import numpy as np
 from facewright.align import crop_face, transform_points
 from facewright.api import create
 from facewright.data.detection import five_points
-from facewright.data.identity import SIZE, IdentityCrops, open_identities, verification_pairs
+from facewright.data.identity import SIZE, IdentityCrops, open_identities
+from facewright.data.pairs import verification_pairs
 from facewright.metrics.uncertainty import bootstrap
 from facewright.systems.base import batches
 

@@ -7,7 +7,7 @@ python reproductions/vitfiqa/run.py judge [--weights runs/vitfiqa-compact/model]
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -16,8 +16,10 @@ import torch
 from scipy.stats import spearmanr
 
 from facewright.data.identity import IdentityCrops, degrade, labels_of_several, open_identities
+from facewright.data.pairs import Pairs, many_pairs
 from facewright.data.restoration import luma_ssim
-from facewright.metrics.discard import error_versus_discard, pair_quality, partial_auc
+from facewright.metrics.curves import discard_figure, save_figure
+from facewright.metrics.discard import DiscardCurve, error_versus_discard, pair_quality, partial_auc
 from facewright.systems.base import system_class
 from facewright.systems.quality.vitfiqa import ViTFIQA
 
@@ -25,33 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 CLEAN_SHARE = 0.5
-MOST_GENUINE = 40  # pairs of one person, so that a few much-photographed people do not decide
-IMPOSTORS = 60_000
 DISCARDS = (0.1, 0.2, 0.3)
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Indices of the two pictures of every pair, and whether they show one person."""
-
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-    same: NDArray[np.bool_]
-
-
-def draw_pairs(subjects: NDArray[np.generic], rng: np.random.Generator) -> Pairs:
-    """Genuine pairs, at most `MOST_GENUINE` a person, and random impostor pairs."""
-    genuine = []
-    for subject in np.unique(subjects):
-        rows = np.flatnonzero(subjects == subject)
-        a, b = np.triu_indices(len(rows), 1)
-        chosen = rng.permutation(len(a))[:MOST_GENUINE]
-        genuine.append(np.stack([rows[a[chosen]], rows[b[chosen]]]))
-    random = rng.integers(0, len(subjects), (2, IMPOSTORS))
-    impostors = random[:, subjects[random[0]] != subjects[random[1]]]
-    together = np.concatenate([*genuine, impostors], axis=1)
-    same = np.arange(together.shape[1]) < together.shape[1] - impostors.shape[1]
-    return Pairs(together[0], together[1], same)
+FMR = 1e-2
 
 
 def discard_table(
@@ -73,6 +50,14 @@ def discard_table(
         values = f"{areas[0]:9.3f} {areas[1]:9.3f} {partial_auc(refitted):8.4f}   "
         lines.append(f"  {name:20s}{values}" + " ".join(f"{v:.3f}" for v in rates))
     return "\n".join(lines)
+
+
+def discard_curves(
+    cosines: NDArray[np.floating], pairs: Pairs, qualities: dict[str, NDArray[np.floating]]
+) -> dict[str, DiscardCurve]:
+    """Error versus discard of several quality measures at a fixed threshold."""
+    worse = {name: pair_quality(quality[pairs.first], quality[pairs.second]) for name, quality in qualities.items()}
+    return {name: error_versus_discard(cosines, pairs.same, values, fmr=FMR) for name, values in worse.items()}
 
 
 def laplacian_variance(crops: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -119,7 +104,7 @@ def judge(options: argparse.Namespace) -> None:
     clean = crops.aligned(several)
     rng = np.random.default_rng(1)
     pictures, loss = damaged(clean, rng, CLEAN_SHARE)
-    pairs = draw_pairs(crops.subjects[several], rng)
+    pairs = many_pairs(crops.subjects[several], seed=1)
     embeddings, scores = model.evaluate(pictures)
     print(f"{len(pictures)} crops of {len(np.unique(crops.subjects[several]))} people, half of them damaged")
     print(f"Spearman of the score with the structure lost: {spearman(scores, loss):.3f}")
@@ -135,7 +120,10 @@ def judge(options: argparse.Namespace) -> None:
         embedded = recogniser.embed(pictures)
         cosines = (embedded[pairs.first] * embedded[pairs.second]).sum(1)
         print(f"judged by {slug}, {pairs.same.sum()} genuine and {(~pairs.same).sum()} impostor pairs")
-        print(discard_table(cosines, pairs, qualities, fmr=1e-2))
+        print(discard_table(cosines, pairs, qualities, fmr=FMR))
+        if options.figures:
+            target = options.figures / f"vitfiqa-discard-{slug}.png"
+            save_figure(discard_figure(discard_curves(cosines, pairs, qualities)), target, overwrite=True)
 
 
 def main() -> None:
@@ -148,6 +136,7 @@ def main() -> None:
     judging = commands.add_parser("judge")
     judging.add_argument("--weights", help="folder, file or name; the shipped ones when left out")
     judging.add_argument("--judge", action="append", help="slug, or slug=folder, of a recogniser; default sface")
+    judging.add_argument("--figures", type=Path, help="folder for the curves as PNG, one for each recogniser")
     judging.set_defaults(run=judge)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     from .metrics.calibration import ScoreCalibration
     from .pipelines.analyse import Analyser, FaceAnalysis
     from .pipelines.film import FilmReport
-    from .pipelines.identity import FaceEmbedding, IdentityPipeline, Verification
+    from .pipelines.identity import FaceEmbedding, IdentityPipeline, Recogniser, Verification
     from .pipelines.restore import RestorePipeline, RestoreResult
     from .systems.base import Detector, Parser, QualityEstimator, System
     from .systems.quality.reasons import FaceQuality
-    from .systems.recognise.recogniser import Recogniser
 
 
 def read(source: Any, *, page: int = 0, max_pixels: int = 200_000_000) -> Photo:
@@ -85,7 +84,8 @@ def load_pipeline(
     restorer.precision = dtype
     if where.type == "cpu":
         restorer.to(memory_format=torch.channels_last)
-    recogniser, calibration = _load_recogniser("sface", None, device)
+    recogniser: Any
+    recogniser, calibration = load_recogniser("sface", None, device)
     assessor: Any = None if hasattr(restorer, "assess") else create("frgp", pretrained=True).to(where)
     detector, parser = load_detector(device), load_parser(device=device)
     return RestorePipeline(detector, restorer, recogniser, calibration, assessor, parser)
@@ -96,21 +96,31 @@ def load_identity(model: str = "sface", weights: str | None = None, device: str 
     """The recogniser with its calibration, the detector and the quality estimator on a device, loaded once."""
     from .pipelines.identity import IdentityPipeline
 
-    recogniser, calibration = _load_recogniser(model, weights, device)
+    recogniser, calibration = load_recogniser(model, weights, device)
     return IdentityPipeline(load_detector(device), recogniser, calibration, load_quality(device=device))
 
 
 @lru_cache(maxsize=4)
-def _load_recogniser(model: str, weights: str | None, device: str) -> tuple[Recogniser, ScoreCalibration | None]:
-    recogniser: Any = _of_task(model, "recognise", weights).to(_device(device))
-    return recogniser, _calibration(model, recogniser.weights_sha256)
+def load_recogniser(
+    model: str, weights: str | None = None, device: str = "auto"
+) -> tuple[Recogniser, ScoreCalibration | None]:
+    """A system that embeds faces, on a device, and the calibration of its weights, if they have one; loaded once."""
+    from .systems.base import Embedder, system_class
+
+    if not issubclass(system_class(model), Embedder):
+        raise UsageError(f"{model} is no recogniser; choose one of {', '.join(c.slug for c in models('recognise'))}")
+    recogniser: Any = create(model, pretrained=weights or True).to(_device(device))
+    return recogniser, _calibration(model, weights, recogniser.weights_sha256)
 
 
 @lru_cache(maxsize=2)
 def load_quality(model: str = "vitfiqa", weights: str | None = None, device: str = "auto") -> QualityEstimator:
-    """The quality estimator on a device, loaded once."""
+    """The quality estimator and the restorer that estimates the damage, on a device, loaded once."""
+    from .pipelines.quality import QualityRater
+
     estimator: Any = _of_task(model, "quality", weights).to(_device(device))
-    return estimator  # type: ignore[no-any-return]
+    assessor: Any = create("frgp", pretrained=True).to(_device(device))
+    return QualityRater(estimator, assessor)
 
 
 def _of_task(model: str, task: str, weights: str | None) -> System:
@@ -119,16 +129,20 @@ def _of_task(model: str, task: str, weights: str | None) -> System:
     return create(model, pretrained=weights or True)
 
 
-def _calibration(model: str, sha256: str | None) -> ScoreCalibration | None:
-    """The calibration that came with embedded weights; None for others."""
+def _calibration(model: str, weights: str | None, sha256: str | None) -> ScoreCalibration | None:
+    """The calibration beside weights in a folder, or the one that came with embedded weights; None without one."""
     from .metrics.calibration import ScoreCalibration
+    from .pipelines.identity import CALIBRATION_FILE
     from .weights.store import embedded_path
 
-    for checkpoint in get_card(model).checkpoints:
-        if checkpoint.file and checkpoint.sha256 == sha256:
-            path = embedded_path(checkpoint).with_suffix(".calibration.json")
-            if path.exists():
-                return ScoreCalibration.from_json(path.read_text(encoding="utf-8"), source=str(path))
+    embedded = [c for c in get_card(model).checkpoints if c.file and c.sha256 == sha256]
+    places = [embedded_path(checkpoint).with_suffix(".calibration.json") for checkpoint in embedded]
+    if weights is not None:
+        place = Path(weights)
+        places.append((place if place.is_dir() else place.parent) / CALIBRATION_FILE)
+    for path in places:
+        if path.is_file():
+            return ScoreCalibration.from_json(path.read_text(encoding="utf-8"), source=str(path))
     return None
 
 
@@ -203,7 +217,7 @@ def verify(
 
 
 def quality(source: Any, *, device: str = "auto") -> list[tuple[Face, FaceQuality]]:
-    """How useful the picture of each face is, 0–100, and what is wrong with it; in reading order."""
+    """How much damage has left of each face, 0–100 (`FaceQuality.number`), and what is wrong; in reading order."""
     from .pipelines.restore import reading_order
 
     rgb = read(source).rgb()

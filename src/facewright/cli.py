@@ -348,7 +348,10 @@ def verify_photos(
         typer.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
         return
     typer.echo(f"{result.decision}: {result.reason}")
-    typer.echo(f"probability of one person {result.probability:.1%}, if both were equally likely before")
+    if result.probability is not None:
+        typer.echo(f"probability of one person {result.probability:.1%}, if both were equally likely before")
+    if result.note:
+        typer.echo(f"note: {result.note}")
 
 
 def _per_photo(source: Path, analyse: Any, output: Path | None, as_json: bool, overwrite: bool) -> None:

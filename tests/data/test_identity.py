@@ -1,49 +1,24 @@
-"""Identity crops: degradation, labels of people with several photos, and verification pairs without leaks."""
+"""Identity crops: degradation and labels of people with several photos."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from facewright.align import template_points
 from facewright.data import identity
-from facewright.data.identity import MARGIN, SIZE, labels_of_several, padded_crop, verification_pairs
+from facewright.data.identity import MARGIN, SIZE, labels_of_several, padded_crop
 
-SUBJECTS = np.repeat(np.arange(60), np.r_[np.full(30, 1), np.full(20, 3), np.full(10, 8)])
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_labels_number_people_with_several_photos_without_gaps() -> None:
     crops: Any = SimpleNamespace(subjects=np.array([4, 0, 4, 2, 1, 2]))
     assert labels_of_several(crops).tolist() == [1, -1, 1, 0, -1, 0]
-
-
-def test_pairs_are_balanced_true_and_never_share_people_between_folds() -> None:
-    pairs = verification_pairs(SUBJECTS, folds=5, per_fold=20, per_person=5)
-    assert (pairs.people == SUBJECTS[np.stack([pairs.first, pairs.second], 1)]).all()
-    assert ((pairs.people[:, 0] == pairs.people[:, 1]) == pairs.same).all()
-    assert (pairs.first != pairs.second).all()
-    folds = np.array_split(np.arange(len(pairs.same)), 5)
-    assert len({len(f) for f in folds}) == 1
-    people = [set(pairs.people[f].ravel()) for f in folds]
-    assert all(not (a & b) for i, a in enumerate(people) for b in people[i + 1 :])
-    assert all(pairs.same[f].mean() == 0.5 for f in folds)
-
-
-def test_pairs_are_the_same_every_time_and_differ_by_seed() -> None:
-    first, again = verification_pairs(SUBJECTS, folds=5), verification_pairs(SUBJECTS, folds=5)
-    other = verification_pairs(SUBJECTS, folds=5, seed=1)
-    assert np.array_equal(first.first, again.first)
-    assert not np.array_equal(first.first, other.first)
-
-
-def test_nobody_gives_a_second_pair_before_everybody_gave_one() -> None:
-    pairs = verification_pairs(SUBJECTS, folds=2, per_fold=20)
-    for fold in np.array_split(np.arange(len(pairs.same)), 2):
-        people = pairs.people[fold][pairs.same[fold], 0]
-        assert len(set(people)) == len(people)
 
 
 def test_crop_puts_the_eyes_on_the_template() -> None:
@@ -58,6 +33,40 @@ def test_crop_puts_the_eyes_on_the_template() -> None:
     assert crop.shape == (SIZE + 2 * MARGIN, SIZE + 2 * MARGIN, 3)
     y, x = np.unravel_index(crop[..., 0].argmax(), crop.shape[:2])
     assert np.hypot(*(np.array([x, y]) - template_points("arcface", SIZE)[0] - MARGIN)) < 2
+
+
+def test_crops_are_cut_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "data_cache", lambda: tmp_path)
+
+    class Collection:
+        rows = np.array([4, 7])
+
+        def __len__(self) -> int:
+            return 2
+
+        def read(self, row: int) -> np.ndarray:
+            return np.full((9, 9, 3), row, np.uint8)
+
+    cuts: list[int] = []
+
+    def cut(image: np.ndarray, row: int) -> np.ndarray:
+        cuts.append(row)
+        return image[:5, :5]
+
+    collection: Any = Collection()
+    first, again = (identity.cached_crops("few", collection, 5, cut) for _ in range(2))
+    assert cuts == [4, 7]
+    assert first.shape == (2, 5, 5, 3)
+    assert first[:, 0, 0, 0].tolist() == [4, 7]
+    assert np.array_equal(first, again)
+    assert [file.name for file in tmp_path.iterdir()] == ["few.npy"]
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 0
+
+
+def test_people_are_numbered_by_name() -> None:
+    collection: Any = SimpleNamespace(labels={"subject": np.array(["Bo", "Al", "Cy", "Bo"])}, rows=np.array([0, 1, 3]))
+    assert identity.people_numbers(collection).tolist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 import typer
 from PIL import Image
 
+from facewright.align import crop_face
 from facewright.errors import FacewrightError, UsageError
 from facewright.gallery import Gallery, cli
 from facewright.weights.card import Preprocess
@@ -38,14 +38,11 @@ class ColourDetector:
 class ColourRecogniser:
     """The mean colour of the crop's middle as a unit vector."""
 
+    slug = "colour"
     preprocess = Preprocess(size=112, template="arcface")
 
     def __init__(self, weights_sha256: str | None = "12" * 32) -> None:
         self.weights_sha256 = weights_sha256
-
-    @classmethod
-    def card(cls) -> Any:
-        return SimpleNamespace(slug="colour")
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         colours = crops[:, 40:70, 40:70].reshape(len(crops), -1, 3).mean(1) - 100
@@ -132,11 +129,14 @@ def test_enrol_takes_a_folder_for_each_person(run: Any, networks: Any, place: Pa
         assert first.quality == pytest.approx(0.8)  # its eyes are farther apart than in the crop
 
 
-def test_quality_falls_with_the_resolution(run: Any, networks: Any, place: Path, tmp_path: Path) -> None:
+def test_quality_falls_with_the_resolution(run: Any, networks: Any, fakes: Any, place: Path, tmp_path: Path) -> None:
     run("create", place)
     run("enrol", place, photo(tmp_path / "small.png", BLUE, width=60), "--person", "Azure")
     with Gallery.open(place, None) as opened:
-        assert opened.samples("Azure")[0].quality == pytest.approx(0.8 * 20 / 35.2377, rel=1e-3)
+        (sample,) = opened.samples("Azure")
+    enlarged = crop_face(np.zeros((90, 90, 3), np.uint8), fakes.face_at((45, 45), 20.0).points5, 112, "arcface").scale
+    assert enlarged > 1.5
+    assert sample.quality == pytest.approx(0.8 / enlarged, rel=1e-3)
 
 
 def test_running_again_does_what_is_left(run: Any, networks: Any, filled: Path, album: Path) -> None:

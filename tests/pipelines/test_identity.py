@@ -108,6 +108,15 @@ def test_doubt_names_what_is_wrong_with_the_pictures(one: Face) -> None:
     assert "first" not in reason
 
 
+def test_a_ruined_picture_can_match_but_not_exclude(one: Face) -> None:
+    fine, ruined = embedding(one, FaceQuality(0.4, 50.0, kept=0.9)), embedding(one, FaceQuality(0.4, 50.0, kept=0.24))
+    assert decide(0.1, -4.0, 0.7, 1e-3, (fine, fine))[0] == "different"
+    decision, reason = decide(0.1, -4.0, 0.7, 1e-3, (fine, ruined))
+    assert decision == "cannot tell"
+    assert "second picture is too damaged, quality 24" in reason
+    assert decide(0.8, 5.0, 0.7, 1e-3, (fine, ruined))[0] == "same"
+
+
 def test_tiny_and_turned_faces_are_no_evidence_however_alike(fakes: SimpleNamespace, one: Face) -> None:
     tiny = embedding(fakes.face_at((20, 20), 6.0))
     turned = embedding(fakes.face_at((100, 100), pose=Pose(-80.0, 0.0, 0.0)))
@@ -128,8 +137,41 @@ def test_calibration_of_other_weights_is_refused(fakes: SimpleNamespace, one: Fa
     other = ScoreCalibration("mean-colour", "cd" * 32, "", 1, 1, AffineLlr(1, 0), ())
     with pytest.raises(WeightsError, match="measure it again"):
         IdentityPipeline(fakes.Detector(one), MeanColour(), other)
-    with pytest.raises(UsageError, match="no calibration"):
-        IdentityPipeline(fakes.Detector(one), MeanColour()).verify(photo_of((9, 9, 9)), photo_of((9, 9, 9)))
+
+
+def test_without_a_calibration_nothing_is_decided(fakes: SimpleNamespace, one: Face) -> None:
+    grey = photo_of((9, 9, 9))
+    found = IdentityPipeline(fakes.Detector(one), MeanColour()).verify(grey, grey)
+    assert (found.decision, found.probability, found.threshold) == ("cannot tell", None, None)
+    assert found.similarity == pytest.approx(1, abs=1e-5)
+    assert "calibration.json" in found.reason
+    assert found.to_dict()["llr"] is None
+
+
+def test_a_match_says_that_liveness_was_not_checked(fakes: SimpleNamespace, one: Face) -> None:
+    networks = pipeline(fakes, one)
+    red, green = photo_of((220, 40, 40)), photo_of((40, 220, 40))
+    assert "photo of a photo" in networks.verify(red, red).note
+    assert networks.verify(red, green).note == ""
+
+
+def test_a_recogniser_without_a_template_gets_the_box(fakes: SimpleNamespace, one: Face) -> None:
+    class Boxed(MeanColour):
+        preprocess = Preprocess(size=64, template="")
+        seen: np.ndarray
+
+        def embed(self, crops: np.ndarray) -> np.ndarray:
+            self.seen = crops
+            return super().embed(crops)
+
+    recogniser = Boxed()
+    x0, y0, x1, y1 = (round(float(v)) for v in one.box)
+    pixels = np.zeros((200, 200, 3), np.uint8)
+    pixels[y0:y1, x0:x1] = (220, 40, 40)
+    IdentityPipeline(fakes.Detector(one), recogniser).embed(read(pixels))
+    assert recogniser.seen.shape == (1, 64, 64, 3)
+    share = (recogniser.seen[0, ..., 0] > 110).mean()
+    assert share == pytest.approx(one.width * one.height / (1.3 * max(one.width, one.height)) ** 2, abs=0.03)
 
 
 def test_unknown_false_acceptance_rate_lists_the_known(fakes: SimpleNamespace, one: Face) -> None:

@@ -16,7 +16,8 @@ from facewright.face import Pose
 from facewright.io.image import Photo, read
 from facewright.io.provenance import detect_face_watermark, read_provenance
 from facewright.metrics.calibration import AffineLlr, ScoreCalibration
-from facewright.pipelines.restore import RestoreOptions, RestorePipeline, RestoreResult, reading_order
+from facewright.pipelines.restore import RestoreOptions, RestorePipeline, RestoreResult, quality, reading_order
+from facewright.systems.restore.frgp import DegradationEstimate
 from facewright.weights.card import Preprocess
 
 if TYPE_CHECKING:
@@ -171,13 +172,24 @@ def test_no_face_leaves_the_picture_and_says_so(photo: Photo, fakes: SimpleNames
     assert "only enlarged" in pipeline(photo, RestoreOptions(upscale=2)).summary
 
 
+def number_at(ssim: float) -> float:
+    """The quality of what the fake restorer says of its inputs."""
+    return quality(DegradationEstimate(1.0, 2.0, 3.0, 90.0, 25.0, ssim))
+
+
+def test_the_number_is_no_bare_structural_similarity() -> None:
+    assert number_at(0.99) > number_at(0.9) > number_at(0.75) > number_at(0.6)
+    severe = DegradationEstimate(2.0, 5.3, 9.9, 75.0, 25.0, 0.75)
+    assert quality(severe) < 65
+
+
 @pytest.mark.parametrize(
     ("face", "ssim", "reason"),
     [
         ({"eye_distance": 4.0}, 0.5, "too small, 4.0 px between the eyes"),
         ({"pose": Pose(-81, 0, 0)}, 0.5, "too turned, yaw -81 degrees"),
         ({"score": 0.31}, 0.5, "low confidence, score 0.31"),
-        ({}, 0.97, "already good, quality 97"),
+        ({}, 0.97, f"already good, quality {number_at(0.97):.0f}"),
     ],
     ids=["small", "turned", "unsure", "good"],
 )
@@ -393,7 +405,11 @@ def test_report_is_json_and_complete(two: Any, fakes: SimpleNamespace, tmp_path:
     assert data["options"]["upscale"] == 2
     left, right = data["faces"]
     assert (left["restored"], left["reason"], left["quality_after"], left["change"]) == (False, "not selected", None, 0)
-    assert (right["restored"], right["quality_before"], right["quality_after"]) == (True, 50.0, 50.0)
+    assert (right["restored"], right["quality_before"], right["quality_after"]) == (
+        True,
+        number_at(0.5),
+        number_at(0.5),
+    )
     assert right["degradation"]["downscale"] == 2.0
     assert right["change"] > 5
     assert right["box"] == [round(float(v), 2) for v in two[1].box]

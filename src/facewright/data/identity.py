@@ -21,6 +21,7 @@ from .detection import five_points
 from .faces import FaceCollection, Split, data_cache, open_faces
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -58,22 +59,37 @@ def open_identities(name: Name, split: Split, root: str | Path | None = None) ->
     """The identity crops of a collection's split; prepared on first use."""
     collection = open_faces(name, split, root)
     rows = collection.rows
-    path = data_cache() / f"{name}-{split}-arcface{SIZE}-{len(rows)}.npy"
+
+    def cut(image: NDArray[np.uint8], row: int) -> NDArray[np.uint8]:
+        return padded_crop(image, np.asarray(collection.labels["landmarks68"][row]))
+
+    images = cached_crops(f"{name}-{split}-arcface{SIZE}-{len(rows)}", collection, SIZE + 2 * MARGIN, cut)
+    return IdentityCrops(images, rows, people_numbers(collection), collection)
+
+
+def people_numbers(collection: FaceCollection) -> NDArray[np.int64]:
+    """(N,) number of the person in each picture of a collection's split, by the order of their names."""
+    names = np.asarray(collection.labels["subject"])[collection.rows]
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+
+def cached_crops(
+    name: str, collection: FaceCollection, side: int, cut: Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """(N, side, side, 3) crops of a collection, memory-mapped and read-only; cut on first use, and kept by `name`.
+
+    `cut` makes a crop of a picture and its row in the collection's labels.
+    """
+    path = data_cache() / f"{name}.npy"
     if not path.exists():
-        _prepare(collection, path)
-    names = np.asarray(collection.labels["subject"])[rows]
-    subjects = np.unique(names, return_inverse=True)[1].astype(np.int64)
-    return IdentityCrops(np.load(path, mmap_mode="r"), rows, subjects, collection)
-
-
-def _prepare(collection: FaceCollection, path: Path) -> None:
-    side = SIZE + 2 * MARGIN
-    temporary = path.with_suffix(".tmp")
-    images = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(collection), side, side, 3))
-    for i, row in enumerate(collection.rows):
-        images[i] = padded_crop(collection.read(int(row)), np.asarray(collection.labels["landmarks68"][row]))
-    images.flush()
-    temporary.replace(path)
+        temporary = path.with_suffix(".tmp")
+        made = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(collection), side, side, 3))
+        for i, row in enumerate(collection.rows):
+            made[i] = cut(collection.read(int(row)), int(row))
+        made.flush()
+        temporary.replace(path)
+    images: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return images
 
 
 def padded_crop(image: NDArray[np.uint8], landmarks68: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -181,60 +197,3 @@ def _cover(image: NDArray[np.uint8], rng: np.random.Generator) -> None:
     height, width = rng.integers(SIZE // 10, SIZE // 3, 2)
     top, left = rng.integers(0, SIZE - height), rng.integers(0, SIZE - width)
     image[top : top + height, left : left + width] = rng.integers(0, 256, 3)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class VerificationPairs:
-    """Pairs of entries of an `IdentityCrops`: `first`, `second` (P,), `same` (P,) bool, and `people` (P, 2).
-
-    As LFW does it, the pairs are ordered in `folds` runs of equal length, half of each genuine, and no person appears
-    in two runs.
-    """
-
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-    same: NDArray[np.bool_]
-    people: NDArray[np.int64]
-
-
-def verification_pairs(
-    subjects: NDArray[np.int64], *, folds: int = 10, per_fold: int = 300, per_person: int = 20, seed: int = 0
-) -> VerificationPairs:
-    """Balanced pairs among the people of a split, drawn with a fixed seed.
-
-    Genuine pairs take turns through the people of a fold, at most `per_person` of each; folds shrink to what the
-    scarcest fold can give.
-    """
-    rng = np.random.default_rng(seed)
-    runs = np.array_split(rng.permutation(np.unique(subjects)), folds)
-    genuine = [_genuine_pairs(subjects, people, per_person, rng) for people in runs]
-    count = min(per_fold // 2, *(len(pairs) for pairs in genuine))
-    pairs, same = [], []
-    for people, found in zip(runs, genuine):
-        pairs += [found[:count], _impostor_pairs(subjects, people, count, rng)]
-        same += [np.ones(count, bool), np.zeros(count, bool)]
-    both = np.concatenate(pairs)
-    return VerificationPairs(both[:, 0], both[:, 1], np.concatenate(same), subjects[both])
-
-
-def _genuine_pairs(
-    subjects: NDArray[np.int64], people: NDArray[np.int64], per_person: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """All chosen pairs (n, 2), the first pair of everybody before the second of anybody."""
-    ranked: list[tuple[int, float, tuple[int, int]]] = []
-    for person in people:
-        entries = np.flatnonzero(subjects == person)
-        pairs = [(int(a), int(b)) for i, a in enumerate(entries) for b in entries[i + 1 :]]
-        chosen = rng.permutation(len(pairs))[:per_person]
-        ranked += [(turn, float(rng.random()), pairs[k]) for turn, k in enumerate(chosen)]
-    return np.array([pair for _, _, pair in sorted(ranked)], np.int64).reshape(-1, 2)
-
-
-def _impostor_pairs(
-    subjects: NDArray[np.int64], people: NDArray[np.int64], count: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    pairs = np.empty((count, 2), np.int64)
-    for k in range(count):
-        for side, person in enumerate(rng.choice(people, 2, replace=False)):
-            pairs[k, side] = rng.choice(np.flatnonzero(subjects == person))
-    return pairs

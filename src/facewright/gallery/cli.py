@@ -8,13 +8,12 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 from PIL import Image
 
-from ..align import crop_face, template_points
 from ..errors import GalleryError, ImageReadError, UsageError
 from ..io.decode import read_file
 from ..io.image import read
@@ -29,11 +28,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ..face import Face
+    from ..face import Face, FaceCrop
+    from ..pipelines.identity import Recogniser
     from ..systems.base import Detector
-    from ..weights.card import Card, Preprocess
 
 THUMBNAIL_QUALITY = 85
+LEAST_QUALITY = 1e-3  # so that no picture is without weight
 CROWDED = 0.5  # a face of this share of the largest one's size could be meant, too
 
 app = typer.Typer(
@@ -53,26 +53,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _DEFAULT_MODEL = "sface"
 
 
-class IdentityNetwork(Protocol):
-    """What is needed of a recogniser: an embedder that says which network and weights it is."""
-
-    weights_sha256: str | None
-
-    @property
-    def preprocess(self) -> Preprocess: ...
-
-    @classmethod
-    def card(cls) -> Card: ...
-
-    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Networks:
     """The detector and recogniser that turn photos into vectors."""
 
     detector: Detector
-    recogniser: IdentityNetwork
+    recogniser: Recogniser
 
     def identify(self) -> RecogniserId:
         """Which recogniser this is. Raises UsageError for one with untrained weights."""
@@ -80,12 +66,13 @@ class Networks:
             raise UsageError("the recogniser has no trained weights; give them with --weights")
         side = self.recogniser.preprocess.size
         (vector,) = self.recogniser.embed(np.full((1, side, side, 3), 128, np.uint8))
-        return RecogniserId(self.recogniser.card().slug, self.recogniser.weights_sha256, len(vector))
+        return RecogniserId(self.recogniser.slug, self.recogniser.weights_sha256, len(vector))
 
-    def crop(self, photo: NDArray[np.uint8], face: Face) -> NDArray[np.uint8]:
-        """The (S, S, 3) crop of a face that the recogniser wants."""
-        wanted = self.recogniser.preprocess
-        return crop_face(photo, face.points5, wanted.size, wanted.template).image
+    def crop(self, photo: NDArray[np.uint8], face: Face) -> FaceCrop:
+        """The crop of a face that the recogniser wants."""
+        from ..systems.recognise.recogniser import face_crop
+
+        return face_crop(photo, face, self.recogniser.preprocess)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +88,10 @@ class Enrolment:
 
 def load_networks(model: str, weights: str | None, device: str) -> Networks:
     """The face detector and the recogniser of that name, ready to use."""
-    from ..api import create, load_detector
-    from ..weights.card import get_card
+    from ..api import load_detector, load_recogniser
 
-    if get_card(model).task != "recognise":
-        raise UsageError(f"{model} is no recogniser; see 'facewright models --task recognise'")
-    detector: Any = load_detector(device)
-    recogniser: Any = create(model, pretrained=weights or True).to(detector.device)
-    return Networks(detector, recogniser)
+    recogniser, _ = load_recogniser(model, weights, device)
+    return Networks(load_detector(device), recogniser)
 
 
 @app.command()
@@ -289,28 +272,22 @@ def describe_photo(
     if not largest and len(faces) > 1 and faces[1].eye_distance > CROWDED * faces[0].eye_distance:
         raise UsageError(f"{photo}: several faces, so it is not clear which one is {person}; crop it, or use --largest")
     crop = networks.crop(pixels, faces[0])
-    (vector,) = networks.recogniser.embed(crop[None])
+    (vector,) = networks.recogniser.embed(crop.image[None])
     return Sample(
         person=person,
         vector=vector,
-        quality=_quality(faces[0], networks.recogniser.preprocess),
+        quality=max(LEAST_QUALITY, faces[0].score * min(1.0, 1 / crop.scale)),
         key=key,
         metadata={"file": photo.name, "face": faces[0].to_dict()},
-        thumbnail=_jpeg(crop) if thumbnail else None,
+        thumbnail=_jpeg(crop.image) if thumbnail else None,
     )
-
-
-def _quality(face: Face, wanted: Preprocess) -> float:
-    eyes = template_points(wanted.template, wanted.size)[:2]
-    full = float(np.hypot(*(eyes[1] - eyes[0])))
-    return max(1e-3, face.score * min(1.0, face.eye_distance / full))
 
 
 def _search_photo(gallery: Gallery, photo: Path, networks: Networks, top: int, min_score: float) -> dict[str, Any]:
     try:
         pixels = read(photo).rgb()
         faces = networks.detector.detect(pixels)
-        crops = [networks.crop(pixels, face) for face in faces]
+        crops = [networks.crop(pixels, face).image for face in faces]
         ranked = gallery.search(networks.recogniser.embed(np.stack(crops)), top) if crops else []
     except (ImageReadError, UsageError) as error:
         return {"photo": str(photo), "faces": [], "error": str(error)}

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from ..align import crop_face
 from ..errors import UsageError
+from ..weights.card import cards
 from .restore import reading_order
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from ..metrics.calibration import ScoreCalibration
     from ..systems.base import Detector, QualityEstimator
     from ..systems.quality.reasons import FaceQuality
-    from ..systems.recognise.recogniser import Recogniser
+    from ..weights.card import Preprocess
+
+CALIBRATION_FILE = "calibration.json"
 
 Decision = Literal["same", "different", "cannot tell"]
 
@@ -35,6 +37,20 @@ DIFFERENT_LLR = -3.0
 MIN_SCORE = 0.8
 MIN_EYE_DISTANCE = 8.0
 MAX_YAW = 60.0
+# Such damage also makes a person unlike their own undamaged photo: unlikeness is then no evidence.
+MIN_KEPT = 0.4
+
+
+class Recogniser(Protocol):
+    """What is needed of a recogniser: an embedder that says which network and weights it is, and what it wants."""
+
+    slug: str
+    weights_sha256: str | None
+
+    @property
+    def preprocess(self) -> Preprocess: ...
+
+    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,24 +89,27 @@ class Verification:
 
     similarity: cosine, −1 to 1. llr: natural log of how much likelier it is for one person than for two. probability:
     of one person, if both were equally likely before. threshold: similarity from which it is `same`, for the false
-    acceptance rate `far`. reason: why it was decided so, in words.
+    acceptance rate `far`. These three are None for weights without a calibration. reason: why it was decided so, in
+    words. note: what the decision does not cover.
     """
 
     decision: Decision
     reason: str
     similarity: float
-    llr: float
-    probability: float
-    threshold: float
+    llr: float | None
+    probability: float | None
+    threshold: float | None
     far: float
     first: FaceEmbedding
     second: FaceEmbedding
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and words, ready for JSON; without the embeddings."""
-        numbers = {k: round(getattr(self, k), 6) for k in ("similarity", "llr", "probability", "threshold", "far")}
+        values = {k: getattr(self, k) for k in ("similarity", "llr", "probability", "threshold", "far")}
+        numbers = {k: None if v is None else round(v, 6) for k, v in values.items()}
         faces = [{k: v for k, v in face.to_dict().items() if k != "embedding"} for face in (self.first, self.second)]
-        return {"decision": self.decision, "reason": self.reason, **numbers, "faces": faces}
+        return {"decision": self.decision, "reason": self.reason, **numbers, "note": self.note, "faces": faces}
 
 
 class IdentityPipeline:
@@ -126,8 +145,9 @@ class IdentityPipeline:
     def _embed_faces(self, rgb: NDArray[np.uint8], faces: list[Face]) -> list[FaceEmbedding]:
         if not faces:
             return []
-        record = self.recogniser.preprocess
-        crops = np.stack([crop_face(rgb, f.points5, record.size, record.template).image for f in faces])
+        from ..systems.recognise.recogniser import face_crop
+
+        crops = np.stack([face_crop(rgb, face, self.recogniser.preprocess).image for face in faces])
         vectors = self.recogniser.embed(crops)
         rated = [None] * len(faces) if self.quality is None else self.quality.rate(rgb, faces)
         slug, sha256 = self.recogniser.slug, self.recogniser.weights_sha256
@@ -139,16 +159,19 @@ class IdentityPipeline:
 
     def compare(self, first: FaceEmbedding, second: FaceEmbedding, *, far: float = DEFAULT_FAR) -> Verification:
         """As `verify`, of two faces already embedded."""
-        if self.calibration is None:
-            raise UsageError(
-                f"the weights of {self.recogniser.slug} have no calibration; compare similarities yourself"
-            )
         similarity = first.similarity(second)
+        if self.calibration is None:
+            reason = (
+                f"similarity {similarity:.2f} has no known meaning, because these weights of {self.recogniser.slug} "
+                f"have no {CALIBRATION_FILE} beside them"
+            )
+            return Verification("cannot tell", reason, similarity, None, None, None, far, first, second)
         llr = float(self.calibration.llr(similarity))
         threshold = self.calibration.point(far).threshold
         decision, reason = decide(similarity, llr, threshold, far, (first, second))
         probability = float(self.calibration.probability(similarity))
-        return Verification(decision, reason, similarity, llr, probability, threshold, far, first, second)
+        note = presentation_note() if decision == "same" else ""
+        return Verification(decision, reason, similarity, llr, probability, threshold, far, first, second, note)
 
 
 def only_face(faces: list[Face], source: str, *, largest: bool = False) -> Face:
@@ -166,17 +189,29 @@ def decide(
 ) -> tuple[Decision, str]:
     """The decision about two faces and its reason in words.
 
-    Faces too small or too turned are no evidence, however alike they look to the network.
+    Faces too small or too turned are no evidence, however alike they look to the network. Ruined ones can still be
+    alike, but not different.
     """
     for which, face in zip(("first", "second"), faces):
         if fault := unusable(face):
             return "cannot tell", f"the {which} face is {fault}"
     if similarity >= threshold:
         return "same", f"similarity {similarity:.2f} is at least {threshold:.2f}, the threshold of a FAR of {far:g}"
+    for which, face in zip(("first", "second"), faces):
+        if face.quality is not None and face.quality.kept is not None and face.quality.kept < MIN_KEPT:
+            ruined = f"the {which} picture is too damaged, quality {face.quality.number:.0f}"
+            return "cannot tell", f"{ruined}, to take similarity {similarity:.2f} for another person"
     if llr <= DIFFERENT_LLR:
         return "different", f"similarity {similarity:.2f} is {np.exp(-llr):.0f} times likelier for two people than one"
     poor = [f"the {w} picture is {_words(f)}" for w, f in zip(("first", "second"), faces) if _words(f)]
     return "cannot tell", "; ".join([f"similarity {similarity:.2f} speaks for neither clearly", *poor])
+
+
+def presentation_note() -> str:
+    """What a match does not say: a picture of a picture shows the same person as well."""
+    checks = [card.slug for card in cards().values() if card.task == "liveness"]
+    advice = f"check it with {checks[0]}" if checks else "there is no liveness check in facewright yet"
+    return f"a photo of a photo, of a screen or of a mask would match as well: {advice}"
 
 
 def unusable(embedding: FaceEmbedding) -> str:
@@ -198,4 +233,4 @@ def quality_dict(quality: FaceQuality | None) -> dict[str, Any] | None:
     """A quality as plain numbers (0–100) and words, ready for JSON."""
     if quality is None:
         return None
-    return {"quality": round(quality.percentile, 1), "reasons": [str(r) for r in quality.reasons]}
+    return {"quality": round(quality.number, 1), "reasons": [str(r) for r in quality.reasons]}

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from facewright.align import crop_face, transform_points
 from facewright.errors import UsageError, WeightsError
 from facewright.losses.pairs import posterior_kl, posterior_pair_loss
 from facewright.nn.resnet import BasicBlock, ResNet
@@ -18,10 +19,11 @@ from facewright.systems.recognise.pfid import (
     UNKNOWN,
     PFIDConfig,
     Posteriors,
-    box_crop,
     gallery_templates,
     identify,
 )
+from facewright.systems.recognise.recogniser import box_crop, face_crop
+from facewright.weights.card import Preprocess
 
 TINY = PFIDConfig(backbone="thin", size=32, individuals=5, width=8)
 
@@ -134,7 +136,7 @@ def test_the_pairwise_term_pulls_one_individual_together_and_pushes_two_apart():
 def test_box_crop_is_the_square_with_its_margin():
     image = np.zeros((120, 160, 3), np.uint8)
     image[40:80, 60:90] = 200  # 40 high, 30 wide: the square is 40 × 1.3 = 52 px around (75, 60)
-    crop = box_crop(image, (60, 40, 90, 80), 104, margin=0.15)
+    crop = box_crop(image, (60, 40, 90, 80), 104, margin=0.15).image
     bright = crop[..., 0] > 100
     rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
     scale = 104 / 52
@@ -150,7 +152,7 @@ def test_box_crop_levels_the_eyes():
     for centre in (left, right):
         cv2.circle(image, centre, 4, (255, 255, 255), -1)
     roll = np.degrees(np.arctan2(right[1] - left[1], right[0] - left[0]))
-    crop = box_crop(image, (60, 60, 140, 140), 96, roll=roll)
+    crop = box_crop(image, (60, 60, 140, 140), 96, roll=roll).image
     count, _, _, centroids = cv2.connectedComponentsWithStats((crop[..., 0] > 100).astype(np.uint8))
     assert count == 3
     assert abs(centroids[1][1] - centroids[2][1]) < 1
@@ -159,6 +161,21 @@ def test_box_crop_levels_the_eyes():
 def test_box_crop_refuses_an_empty_box():
     with pytest.raises(UsageError, match="empty"):
         box_crop(np.zeros((10, 10, 3), np.uint8), (5, 5, 5, 9), 32)
+
+
+def test_face_crop_follows_the_preprocess_record(fakes, astronaut):
+    face = fakes.face_at((224, 130), 60.0, angle=20.0)
+    aligned = face_crop(astronaut, face, Preprocess(size=112, template="arcface"))
+    np.testing.assert_array_equal(aligned.image, crop_face(astronaut, face.points5, 112, "arcface").image)
+    boxed = face_crop(astronaut, face, tiny().preprocess)
+    assert boxed.image.shape == (32, 32, 3)
+    eyes = transform_points(boxed.matrix, face.points5)[:2]
+    assert abs(eyes[0, 1] - eyes[1, 1]) < 1e-3
+    assert boxed.scale == pytest.approx(32 / (1.3 * face.height), rel=1e-3)
+
+
+def test_no_crops_give_no_embeddings():
+    assert tiny().embed(np.zeros((0, 32, 32, 3), np.uint8)).shape == (0, tiny().fc.in_features)
 
 
 # --- galleries

@@ -56,11 +56,19 @@ class FaceQuality:
     score: as the model gives it, higher is better; comparable only within one set of weights.
     percentile: in [0, 100], the share of the model's reference set that scores lower.
     reasons: what is wrong with the picture, worst first; may be empty.
+    kept: in [0, 1], how much of the face its damage has left (`facewright.systems.quality.kept`); None where no
+        restorer estimated the damage.
     """
 
     score: float
     percentile: float
     reasons: tuple[Reason, ...] = ()
+    kept: float | None = None
+
+    @property
+    def number(self) -> float:
+        """The quality as people read it, 0–100: what is left of the face, or the percentile where that is unknown."""
+        return self.percentile if self.kept is None else 100 * self.kept
 
 
 def reference_quantiles(scores: NDArray[np.floating]) -> NDArray[np.int32]:

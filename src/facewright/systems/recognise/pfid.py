@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...align import crop_by_matrix
 from ...errors import UsageError, WeightsError
 from ...nn.resnet import RESNETS, BasicBlock, DenseNet, ResNet, resnet, trunk_state
 from ...weights.card import Preprocess
 from .recogniser import Recogniser
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -37,7 +36,7 @@ class PFIDConfig:
 
     backbone: resnet18, resnet34, resnet50, densenet121, or `thin`, a ResNet of one block a stage, `width` channels wide
         at its start. individuals: how many the classifier tells apart; `names` gives theirs, in the order of the
-        classes. template: "" for crops cut from a box (`box_crop`), `arcface` for people.
+        classes. template: "" for crops cut from a box (`recogniser.box_crop`), `arcface` for people.
     """
 
     backbone: str = "resnet18"
@@ -90,6 +89,10 @@ class PFID(Recogniser):
     def preprocess_for(cls, config: Any) -> Preprocess:
         return Preprocess(size=config.size, template=config.template, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
+    @property
+    def dim(self) -> int:
+        return self.fc.in_features
+
     @overload
     def forward(self, image: Tensor) -> Tensor: ...
 
@@ -128,32 +131,6 @@ def _trunk(config: PFIDConfig) -> ResNet | DenseNet:
     if config.backbone in RESNETS:
         return resnet(config.backbone)
     raise UsageError(f"PFID has no trunk {config.backbone!r}; it has: {', '.join(RESNETS)}, densenet121, thin")
-
-
-def box_crop(
-    image: NDArray[np.uint8],
-    box: NDArray[np.floating] | Sequence[float],
-    size: int,
-    *,
-    margin: float = 0.15,
-    roll: float = 0.0,
-) -> NDArray[np.uint8]:
-    """The (size, size, 3) crop around a face box of an (H, W, 3) RGB picture, for faces no landmark template fits.
-
-    `box` is (x0, y0, x1, y1) in pixels; the crop is the square around its longer side with `margin` of it added on
-    every side, turned by −`roll` degrees (the slope of the eye line) about its centre. Beyond the picture it is
-    mirrored. Raises UsageError for an empty box.
-    """
-    x0, y0, x1, y1 = (float(v) for v in box)
-    side = max(x1 - x0, y1 - y0) * (1 + 2 * margin)
-    if not min(x1 - x0, y1 - y0) > 0:
-        raise UsageError(f"the face box {x0:g}, {y0:g}, {x1:g}, {y1:g} is empty")
-    scale = size / side
-    cos, sin = scale * np.cos(np.radians(roll)), scale * np.sin(np.radians(roll))
-    linear = np.array([[cos, sin], [-sin, cos]])
-    middle = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
-    shift = np.full(2, (size - 1) / 2) - linear @ middle
-    return crop_by_matrix(image, np.column_stack([linear, shift]), size, "").image
 
 
 def gallery_templates(
