@@ -1,16 +1,23 @@
-"""Milliseconds and memory to render one face: `python benchmarks/render.py [--ict PATH]`.
+"""Speed and memory of the renderer: `python benchmarks/render.py [--model PATH] [--record]`.
 
-Each picture is whole: vertices from coefficients, pose, normals, projection, rasterisation, interpolation, spherical
-harmonics light and antialiased silhouettes. The last column compares the rasteriser alone with a loop over triangles
-that tests the pixels of each bounding box with numpy. With one thread CPU time is measured, with two the clock.
+Pictures of random scenes are whole: person, dress, light with shadows, camera effects and truth. Faces are bare:
+vertices from coefficients, pose, normals, projection, rasterisation, interpolation, spherical harmonics light and
+antialiased silhouettes. The last column compares the rasteriser alone with a loop over triangles that tests the pixels
+of each bounding box with numpy. All times are processor time on one thread, so that other work on the machine counts
+less; of several processes that run together the rates add up.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import resource
 import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -20,23 +27,53 @@ from facewright.render import (
     MorphableData,
     MorphableModel,
     Projected,
+    Renderer,
+    SceneSampler,
     antialias,
-    coarse_face,
-    load_ict,
     place,
     rasterise,
     rotation_from_pose,
     sh_irradiance,
     sh_of_light,
 )
+from facewright.render.jobs import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 POSE = torch.tensor([[20.0, 5.0, 0.0]])
+SIZES = (128, 256)
+LEVELS = (0, 1, 2)
+RECORD = Path("docs/results/render-speed.md")
 
 
-class Scene:
+def single_thread() -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def pictures(model: str, size: int, first: int, count: int) -> tuple[float, float]:
+    """Pictures for a second of processor time, of a new person each, and the peak memory of the process in MiB."""
+    data = load_model(model)
+    sampler, renderer = SceneSampler(data, seed=1, size=size), Renderer(data)
+    renderer.render(sampler.scene(first + count))
+    begin = time.process_time()
+    for index in range(first, first + count):
+        renderer.render(sampler.scene(index))
+    seconds = time.process_time() - begin
+    return count / seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def together(model: str, size: int, processes: int, count: int) -> tuple[float, float]:
+    """Pictures for a second and the largest memory of one process, of several that render at the same time."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=single_thread) as pool:
+        jobs = [pool.submit(pictures, model, size, 100 * k, count) for k in range(processes)]
+        rates, memory = zip(*(job.result() for job in jobs))
+    return sum(rates), max(memory)
+
+
+class Face:
     """One face in front of one camera."""
 
     def __init__(self, data: MorphableData, size: int) -> None:
@@ -48,6 +85,7 @@ class Scene:
         self.camera = Camera.from_fov(size, 20, distance=0.6 / data.unit)
         direction = F.normalize(torch.tensor([0.4, 0.5, 0.8]), dim=0)
         self.light = sh_of_light(direction, torch.full((3,), 2.5))
+        self.screen = self.camera.project(self.vertices())
 
     def vertices(self) -> torch.Tensor:
         return place(self.model.vertices(self.identity, self.expression), self.rotation)
@@ -61,11 +99,10 @@ class Scene:
         return antialias(seen.image(colours, 0.2), seen, screen)
 
     def rasterised(self) -> torch.Tensor:
-        screen = self.camera.project(self.vertices())
-        return rasterise(screen, self.model.topology, self.size, self.size, cull=True).triangle_map()
+        return rasterise(self.screen, self.model.topology, self.size, self.size, cull=True).triangle_map()
 
     def looped(self) -> np.ndarray:
-        return triangle_loop(self.camera.project(self.vertices()), self.model.triangles.numpy(), self.size)
+        return triangle_loop(self.screen, self.model.triangles.numpy(), self.size)
 
 
 def triangle_loop(screen: Projected, triangles: np.ndarray, size: int) -> np.ndarray:
@@ -90,13 +127,13 @@ def triangle_loop(screen: Projected, triangles: np.ndarray, size: int) -> np.nda
     return seen
 
 
-def milliseconds(work: Callable[[], object], repeats: int, clock: Callable[[], float]) -> float:
+def milliseconds(work: Callable[[], object], repeats: int) -> float:
     """The median over `repeats` runs; the first of several only warm up."""
     times = []
     for _ in range(repeats + 2 * (repeats > 1)):
-        start = clock()
+        start = time.thread_time()
         work()
-        times.append(clock() - start)
+        times.append(time.thread_time() - start)
     return float(np.median(times[-repeats:])) * 1e3
 
 
@@ -109,45 +146,69 @@ def peak_mebibytes(work: Callable[[], object]) -> float:
     return float(alive.max()) / 2**20
 
 
-def models(ict: str | None) -> dict[str, MorphableData]:
-    found = {"coarse": coarse_face()}
-    if ict:
-        full = load_ict(ict)
-        found |= {"ICT-FaceKit": full} | {f"ICT-FaceKit, level {k}": full.decimated(k) for k in (1, 2)}
-    return found
+def scene_rows(model: str, count: int) -> list[str]:
+    rows = []
+    for size in SIZES:
+        (one, memory), (two, _) = (together(model, size, processes, count) for processes in (1, 2))
+        rows.append(f"| {size} | {one:.2f} | {two:.2f} | {memory:.0f} |")
+    return rows
+
+
+@torch.inference_mode()
+def face_rows(data: MorphableData, repeats: int) -> list[str]:
+    rows, model = [], data
+    for level in LEVELS:
+        for size in SIZES:
+            face = Face(model, size)
+            whole, raster = (milliseconds(work, repeats) for work in (face.picture, face.rasterised))
+            loop, memory = milliseconds(face.looped, 1), peak_mebibytes(face.picture)
+            cells = (level, f"{len(model.triangles):,}", size, f"{whole:.1f}", f"{memory:.0f}", f"{raster:.1f}")
+            rows.append("| " + " | ".join(map(str, (*cells, f"{loop / raster:.0f}"))) + " |")
+        model = model.decimated(1)
+    return rows
+
+
+def page(model: str, count: int, repeats: int) -> str:
+    scenes, data = scene_rows(model, count), load_model(model)
+    lines = [
+        "# Speed of the renderer",
+        "",
+        "```",
+        "python benchmarks/render.py --model path/to/FaceXModel --record",
+        "```",
+        "",
+        "Processor time on one thread for each process; other work ran on the machine at the same time.",
+        "",
+        f"## Pictures of random scenes ({data.name}, {count} of a new person each)",
+        "",
+        "| px | pictures/s, 1 process | pictures/s, 2 processes | peak MiB of a process |",
+        "| ---: | ---: | ---: | ---: |",
+        *scenes,
+        "",
+        "With two processes the rates of both are added; that holds where each has a core to itself.",
+        "",
+        "## One bare face by level of decimation",
+        "",
+        "| level | triangles | px | ms | peak MiB of tensors | rasteriser ms | loop over triangles ÷ rasteriser |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *face_rows(data, repeats),
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ict", help="folder or .npz file of ICT-FaceKit")
+    parser.add_argument("--model", default="coarse", help="folder or .npz file of ICT-FaceKit")
+    parser.add_argument("--count", type=int, default=8, help="pictures for each process")
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256])
-    parser.add_argument("--single", action="store_true", help="one thread only: on a busy machine two mean nothing")
+    parser.add_argument("--record", action="store_true", help=f"write {RECORD}")
     arguments = parser.parse_args()
-    print("| model | triangles | px | ms, 1 thread | ms, 2 threads | peak MiB | rasteriser ms | loop ÷ rasteriser |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    with torch.inference_mode():
-        for name, data in models(arguments.ict).items():
-            for size in arguments.sizes:
-                scene = Scene(data, size)
-                torch.set_num_threads(2)
-                two = (
-                    "–"
-                    if arguments.single
-                    else f"{milliseconds(scene.picture, arguments.repeats, time.perf_counter):.1f}"
-                )
-                torch.set_num_threads(1)
-                one, raster, loop = (
-                    milliseconds(work, repeats, time.thread_time)
-                    for work, repeats in (
-                        (scene.picture, arguments.repeats),
-                        (scene.rasterised, arguments.repeats),
-                        (scene.looped, 1),
-                    )
-                )
-                memory = peak_mebibytes(scene.picture)
-                cells = (name, f"{len(data.triangles):,}", size, f"{one:.1f}", two, f"{memory:.0f}")
-                print("| " + " | ".join(map(str, (*cells, f"{raster:.1f}", f"{loop / raster:.0f}"))) + " |")
+    single_thread()
+    text = page(arguments.model, arguments.count, arguments.repeats)
+    print(text)
+    if arguments.record:
+        RECORD.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from facewright.render.cli import load_model
-from facewright.render.scene import Rendered, Renderer, Scene, SceneSampler
+from facewright.render.renderer import Rendered, Renderer
+from facewright.render.scene import Scene, SceneSampler
 
 
 def landmark_error(picture: Rendered, scene: Scene, indices: np.ndarray, unit: float) -> float:

@@ -1,15 +1,23 @@
-"""Shapes the tests of the renderer share."""
+"""Shapes, scenes and pictures the tests of the renderer share."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
+from facewright.render import Renderer, SceneSampler, coarse_face
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from facewright.render import Rendered, Scene
+
+SIZE = 128
+PLAIN = {"hat": "none", "glasses": "none", "occluder": "none", "hair": "bald", "fringe": False}
 
 
 def _sphere(rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,3 +41,29 @@ def _sphere(rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
 def sphere() -> Callable[[int, int], tuple[torch.Tensor, torch.Tensor]]:
     """A function of the numbers of rows and columns that returns a sphere."""
     return _sphere
+
+
+@pytest.fixture(scope="session")
+def sampler() -> SceneSampler:
+    return SceneSampler(coarse_face(), seed=3, size=SIZE)
+
+
+@pytest.fixture(scope="session")
+def renderer() -> Renderer:
+    return Renderer(coarse_face())
+
+
+@pytest.fixture(scope="session")
+def frontal(sampler: SceneSampler) -> Scene:
+    """A bald person who looks straight ahead at a camera without effects."""
+    scene = sampler.scene(0)
+    scene = replace(scene, pose=(0.0, 0.0, 0.0), gaze=((0.0, 0.0), (0.0, 0.0)), expression={}, look=scene.look | PLAIN)
+    camera = replace(scene.camera, focal=0.5 * SIZE * 70 / 13, distance=70.0, centre=(63.5, 63.5))
+    return replace(
+        scene, camera=camera, effects=SceneSampler(coarse_face(), 0, size=SIZE, effects=False).scene(0).effects
+    )
+
+
+@pytest.fixture(scope="session")
+def picture(renderer: Renderer, frontal: Scene) -> Rendered:
+    return renderer.render(frontal)

@@ -179,3 +179,22 @@ def test_ears_of_the_scanned_head_are_found(shared_dir):
     for style in ("stud", "hoop"):
         for layer, side in zip(worn.earrings(head, style, COLOUR), (-1, 1)):
             assert (layer.places[:, 0] * side).mean() == pytest.approx(7.5, abs=1.2)
+
+
+def test_rounded_surfaces_are_lit_like_a_ball(coarse):
+    head = coarse.head
+    mesh = ball(CENTRE + np.array([0, 9.0, 0]), 2.0)
+    face = torch.from_numpy(coarse.data.mean)[None]
+    for rounding, expected in ((0.0, 0.0), (1.0, 1.0)):
+        layer = head.wear("hair", mesh, (0.1, 0.1, 0.1), rounding=rounding)
+        vertices = layer.vertices_of(face)
+        own = vertex_normals(vertices, layer.triangles)
+        lit = layer.shading_normals(face, vertices, own)
+        middle = (torch.from_numpy((CENTRE - head.shift) / head.scale)).float()
+        outwards = torch.nn.functional.normalize(vertices - middle, dim=-1)
+        assert (lit.norm(dim=-1) - 1).abs().max() < 1e-5
+        if expected:
+            assert (lit * outwards).sum(-1).min() > 0.999
+        else:
+            assert (lit * own).sum(-1).abs().min() > 0.999
+            assert (lit * outwards).sum(-1).min() > -1e-5

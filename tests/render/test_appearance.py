@@ -19,7 +19,7 @@ from facewright.render import (
     rotation_from_pose,
     sample_texture,
 )
-from facewright.render.appearance import BEARDS, CELEBAMASK, RATES, Look, beard_share, dress, sample_look
+from facewright.render.appearance import CELEBAMASK, RATES, Look, dress, sample_look
 from facewright.render.rasteriser import rasterise
 
 PLAIN = Look(hair="bald", seed=3)
@@ -198,7 +198,8 @@ def test_make_up_changes_what_it_is_put_on(coarse):
 
 def test_beards_grow_below_the_nose_and_not_on_lips(coarse):
     labels, plain, at = seen_on(coarse, PLAIN)
-    _, bearded, _ = seen_on(coarse, replace(PLAIN, beard="full", beard_density=1.0))
+    still, bearded, _ = seen_on(coarse, replace(PLAIN, beard="full", beard_density=1.0))
+    np.testing.assert_array_equal(still, labels)  # a beard is skin
     darker = plain.sum(-1) - bearded.sum(-1) > 0.1
     assert darker[: int(at[30, 1])][:, int(at[36, 0]) : int(at[45, 0])].sum() == 0
     chin = (at[8] + at[57]) / 2
@@ -206,14 +207,14 @@ def test_beards_grow_below_the_nose_and_not_on_lips(coarse):
     assert darker[labels == CELEBAMASK.index("u_lip")].mean() < 0.5
 
 
-def test_beard_styles_nest():
-    x, y = (a.ravel() for a in np.meshgrid(np.linspace(-9, 9, 80), np.linspace(-9, 4, 80)))
-    places = np.stack([x, y], -1).astype(np.float32)
-    points = np.stack([x, y, np.full_like(x, 9)], -1).astype(np.float32)
-    share = {style: beard_share(places, points, style) for style in BEARDS[1:]}
-    assert (share["moustache"] <= share["goatee"] + 1e-6).all()
-    assert share["moustache"].sum() < share["goatee"].sum() < share["full"].sum()
-    np.testing.assert_array_equal(share["full"], share["stubble"])
+def test_a_beard_greys_hair_by_hair(coarse):
+    own = replace(PLAIN, beard="full", beard_density=1.0, hair_colour=(0.02, 0.015, 0.01))
+    labels, black, at = seen_on(coarse, own)
+    _, mixed, white = (seen_on(coarse, replace(own, grey=grey))[1] for grey in (0.0, 0.5, 1.0))
+    rows, columns = np.mgrid[: len(labels), : len(labels)]
+    chin = (labels == CELEBAMASK.index("skin")) & (rows > at[57, 1] + 3) & (np.abs(columns - at[8, 0]) < 8)
+    assert black[chin].mean() < 0.5 * mixed[chin].mean() < 0.5 * white[chin].mean()
+    assert mixed[chin].std() > 1.3 * max(black[chin].std(), white[chin].std())
 
 
 def test_grey_hair_and_dark_skin(coarse):

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from facewright.errors import UsageError
-from facewright.render import coarse_face
+from facewright.render import Renderer, Scene, SceneSampler, coarse_face
 from facewright.render.clips import CLOSING, Blink, Clip, closure, draw_blinks, make_clip
-from facewright.render.scene import Renderer, Scene, SceneSampler
 from facewright.render.visemes import Phone, Speech
 
 NAMES = coarse_face().expression_names

@@ -57,6 +57,15 @@ def test_strands_stay_off_the_head_and_the_face(head, style):
     assert face.mean() < 0.01
 
 
+@pytest.mark.parametrize("style", ["curly", "afro"])
+def test_a_mass_of_hair_ends_at_its_border(head, style):
+    """What lies under the skin of the face would come through when lips or cheeks move."""
+    mass = points_of(wear_hair(head, style, BROWN)[:1])
+    assert hairline(mass).min() > -1.5
+    layer = wear_hair(head, style, BROWN)[0]
+    assert torch.equal(torch.unique(layer.triangles), torch.arange(len(layer.colour)))
+
+
 def test_length_decides_how_far_hair_hangs(head):
     styles = ("short", "bob", "long")
     lowest = {name: np.quantile(points_of(wear_hair(head, name, BROWN))[:, 1], 0.02) for name in styles}

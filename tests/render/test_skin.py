@@ -26,6 +26,7 @@ from facewright.render.skin import (
     skin_colour,
     skin_map,
     smoothstep,
+    srgb_from_linear,
     statistics,
     wrinkles,
 )
@@ -50,6 +51,11 @@ def fit_skin() -> ModuleType:
 def test_linear_light_of_known_codes():
     codes = np.array([0.0, 0.04045, 0.5, 1.0], np.float32)
     np.testing.assert_allclose(linear_of_srgb(codes), [0, 0.0031308, 0.2140411, 1], atol=1e-6)
+
+
+def test_srgb_is_the_standard() -> None:
+    values = np.array([0.0, 0.0031308, 0.18, 1.0, 2.0], np.float32)
+    np.testing.assert_allclose(srgb_from_linear(values), [0, 0.04045, 0.46135, 1, 1], atol=1e-4)
 
 
 def test_chart_lays_landmarks_of_any_model_on_its_own():

@@ -164,7 +164,8 @@ def render_heads(count: int, seed: int = 0, model: str = "coarse") -> list[Head]
 
 def _render(count: int, seed: int, model: str, path: Path) -> None:
     from ..render.jobs import load_model
-    from ..render.scene import Renderer, SceneSampler
+    from ..render.renderer import Renderer
+    from ..render.scene import SceneSampler
 
     data = load_model(model)
     sampler, renderer = SceneSampler(data, seed, size=HEAD_SIZE, effects=False), Renderer(data, cast=False)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .action_units import ACTION_UNITS, action_units_of, expression_of
     from .appearance import Dressed, Look, dress, sample_look
+    from .backgrounds import Backgrounds
     from .bfm import load_bfm, split_coefficients
     from .camera import Camera, WeakPerspective, place, pose_of_rotation, rotation_from_deep3d, rotation_from_pose
     from .clips import make_clip
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     )
     from .morphable import MorphableData, MorphableModel, five_points, vertex_normals
     from .rasteriser import Fragments, Projected, Topology, antialias, rasterise, sample_texture
-    from .scene import Backgrounds, Rendered, Renderer, Scene, SceneSampler
+    from .renderer import Rendered, Renderer
+    from .scene import Scene, SceneSampler
     from .visemes import speak
 
 _HOMES = {
@@ -43,7 +45,7 @@ _HOMES = {
     "Look": "appearance",
     "Dressed": "appearance",
     "ACTION_UNITS": "action_units",
-    "Backgrounds": "scene",
+    "Backgrounds": "backgrounds",
     "Camera": "camera",
     "Flame": "flame",
     "Fragments": "rasteriser",
@@ -52,8 +54,8 @@ _HOMES = {
     "MorphableData": "morphable",
     "MorphableModel": "morphable",
     "Projected": "rasteriser",
-    "Rendered": "scene",
-    "Renderer": "scene",
+    "Rendered": "renderer",
+    "Renderer": "renderer",
     "Scene": "scene",
     "SceneSampler": "scene",
     "Topology": "rasteriser",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
@@ -46,7 +47,8 @@ class Layer:
     `triangles` (M, 3), counter-clockwise from outside; `colour` (K, 3) linear reflectance 0..1; `gloss` and
     `roughness` are those of `lighting.Gloss`; `alpha` 1 is opaque, less lets through what is behind, highlights aside.
     `two_sided` surfaces are sheets: draw them without culling, with normals turned to the viewer. `places` (K, 4) times
-    `solve` (4, A) times the vertices `anchors` (A,) of the face are the layer's vertices.
+    `solve` (4, A) times the vertices `anchors` (A,) of the face are the layer's vertices. `rounding` 0..1 is how far
+    light takes the surface's normals for those of a ball around the skull's middle: strands scatter as a mass.
     """
 
     part: str
@@ -59,11 +61,22 @@ class Layer:
     gloss: float = 1.0
     roughness: float = 0.5
     two_sided: bool = False
+    rounding: float = 0.0
 
     def vertices_of(self, face_vertices: Tensor) -> Tensor:
         """(N, K, 3) vertices for a face's (N, V, 3), in the same space, differentiable."""
+        return self._carried(self.places, face_vertices)
+
+    def shading_normals(self, face_vertices: Tensor, vertices: Tensor, normals: Tensor) -> Tensor:
+        """(N, K, 3) the unit normals that light sees of the layer's `vertices` with unit `normals`, both (N, K, 3)."""
+        middle = self._carried(torch.tensor([[*CENTRE, 1.0]]), face_vertices)
+        outwards = F.normalize(vertices - middle, dim=-1)
+        facing = torch.where((normals * outwards).sum(-1, keepdim=True) < 0, -normals, normals)
+        return F.normalize(torch.lerp(facing, outwards, self.rounding), dim=-1)
+
+    def _carried(self, places: Tensor, face_vertices: Tensor) -> Tensor:
         held = face_vertices[:, self.anchors]
-        return self.places.to(held) @ (self.solve.to(held) @ held)
+        return places.to(held) @ (self.solve.to(held) @ held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +159,7 @@ class Head:
         gloss: float = 1.0,
         roughness: float = 0.5,
         two_sided: bool = False,
+        rounding: float = 0.0,
     ) -> Layer:
         """A mesh around the resting head as a layer; `near` (point, reach) limits what it is held by."""
         held = self.rigid
@@ -171,6 +185,7 @@ class Head:
             gloss=gloss,
             roughness=roughness,
             two_sided=two_sided,
+            rounding=rounding,
         )
 
 

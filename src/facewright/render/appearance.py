@@ -18,10 +18,12 @@ import torch
 from ..errors import UsageError
 from . import accessories
 from .accessories import Layer, below_collar, head_of
+from .facial_hair import BEARDS, beard, beard_share, brows, may_have_beard
 from .hair import STYLES, scalp_share, wear_hair
 from .rasteriser import Projected, Topology, rasterise
 from .skin import (
     CHART,
+    below_jaw,
     chart_cm,
     chart_of,
     chart_uv,
@@ -50,7 +52,6 @@ CELEBAMASK = (
     *("u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth"),
 )
 """Names of the 19 classes in the order of the labels."""
-BEARDS = ("none", "stubble", "moustache", "goatee", "full")
 HAIR_COLOURS = {
     "black": (0.012, 0.010, 0.009),
     "dark_brown": (0.035, 0.022, 0.015),
@@ -334,8 +335,8 @@ class _Paint(NamedTuple):
     roughness: NDArray[np.float32]
     labels: NDArray[np.float32]
 
-    def over(self, where: NDArray[np.bool_], share: NDArray[Any], colour: Any) -> None:
-        """A colour laid over the texels `where` (K,), opaque where `share` is 1."""
+    def over(self, where: NDArray[Any], share: NDArray[Any], colour: Any) -> None:
+        """A colour laid over the texels `where`, a mask (K,) or numbers, opaque where `share` is 1."""
         self.albedo[where] += share[:, None] * (np.asarray(colour, np.float32) - self.albedo[where])
 
 
@@ -435,7 +436,7 @@ def _spread(canvas: _Canvas, values: NDArray[np.float32]) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _regions() -> dict[str, NDArray[np.float32]]:
-    """Soft masks over the chart of what landmarks bound: lips, brows, nose, eyes."""
+    """Soft masks over the chart of what landmarks bound: lips, brows, nose, eyes; `brows` for hair that thins out."""
     points = statistics().landmarks
     at = chart_cm(chart_of(points, points, points))
     lower_brow = [
@@ -457,18 +458,19 @@ def _regions() -> dict[str, NDArray[np.float32]]:
         "r_eye": at[36:42],
         "l_eye": at[42:48],
     }
-    return {name: _drawn(polygon) for name, polygon in polygons.items()}
+    drawn = {name: _drawn(polygon, 0.05) for name, polygon in polygons.items()}
+    drawn["brows"] = np.maximum(*(_drawn(polygons[name], 0.14) for name in ("l_brow", "r_brow")))
+    return drawn
 
 
-def _drawn(polygon: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A polygon in cm as a mask over the chart, 1 inside, with a soft edge of about a millimetre."""
+def _drawn(polygon: NDArray[np.float32], soft: float) -> NDArray[np.float32]:
+    """A polygon in cm as a mask over the chart, 1 inside, blurred at its edge with a deviation of `soft` cm."""
     scale = _SHEET * CHART.height / (CHART.top - CHART.bottom)
     size = (_SHEET * CHART.height, _SHEET * CHART.width)
     pixels = chart_uv(polygon) * size[::-1]
     mask = np.zeros(size, np.uint8)
     cv2.fillPoly(mask, [np.round(pixels * 16).astype(np.int32)], 255, lineType=cv2.LINE_AA, shift=4)
-    soft = cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), 0.05 * scale)
-    return np.asarray(soft, np.float32)
+    return np.asarray(cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), soft * scale), np.float32)
 
 
 def _masks(places: NDArray[np.float32], points: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -495,7 +497,7 @@ def _paint_skin(paint: _Paint, canvas: _Canvas, look: Look) -> None:
     paint.albedo[outer] = tone * np.exp(change)
     _paint_lips(paint, outer, masks, points, look)
     _make_up(paint, outer, masks, places, ahead, look)
-    _paint_brows(paint, outer, masks, places, points, look)
+    _paint_brows(paint, outer, masks, places, look)
     _paint_beard(paint, outer, masks, places, points, ears, look)
     scalp = scalp_share(points.astype(np.float64), look.hair, look.receding, look.seed) * ~ears
     paint.over(outer, scalp, hair_colour(look) * (1 + 0.25 * noise(points, 0.12, look.seed + 9))[:, None])
@@ -562,16 +564,14 @@ def _paint_brows(
     outer: NDArray[np.bool_],
     masks: Mapping[str, NDArray[np.float32]],
     places: NDArray[np.float32],
-    points: NDArray[np.float32],
     look: Look,
 ) -> None:
-    """Brows of fine hairs that lean outwards."""
-    brows = np.maximum(masks["l_brow"], masks["r_brow"])
-    leaning = np.stack([np.abs(places[:, 0]) * 1.2 - places[:, 1], places[:, 1] * 0.3, points[:, 2] * 0], -1)
-    hairs = 0.55 + 0.6 * noise(leaning.astype(np.float32), 0.09, look.seed + 31)
+    here = masks["brows"] > 0.01
+    texels = np.flatnonzero(outer)[here]
+    grown = brows(places[here], masks["brows"][here], look.brows, look.seed + 31)
     dark = np.minimum(hair_colour(look), 0.12) * 0.9 if look.grey < 0.6 else hair_colour(look) * 0.5
-    paint.over(outer, (brows * look.brows * hairs).clip(0, 0.95), dark)
-    paint.gloss[outer] *= 1 - 0.6 * brows
+    paint.over(texels, grown.cover, dark * grown.shade[:, None])
+    paint.gloss[texels] *= 1 - 0.6 * grown.cover
 
 
 def _paint_beard(
@@ -585,38 +585,16 @@ def _paint_beard(
 ) -> None:
     if look.beard == "none":
         return
-    share = (
-        beard_share(places, points, look.beard)
-        * (1 - np.maximum.reduce([masks["u_lip"], masks["l_lip"], masks["nose"]]))
-        * ~ears
-    )
-    grain = 0.5 + 0.5 * noise(points * np.array([1.6, 0.7, 1.6], np.float32), 0.07, look.seed + 41)
-    if look.beard == "stubble":
-        cover = share * look.beard_density * (0.12 + 0.5 * smoothstep(0.45, 0.9, grain))
-    else:
-        cover = share * (0.35 + 0.5 * look.beard_density) * (0.55 + 0.45 * grain)
-    tone = hair_colour(look) * (0.8 + 1.2 * grain)[:, None]
-    paint.over(outer, cover.clip(0, 0.97).astype(np.float32), tone)
-    paint.gloss[outer] *= 1 - 0.7 * cover
-
-
-def beard_share(places: NDArray[np.float32], points: NDArray[np.float32], style: str) -> NDArray[np.float32]:
-    """(K,) 0..1 how densely a style of `BEARDS` grows at places (K, 2) on the chart in cm, `points` (K, 3)."""
-    x, y = np.abs(places[:, 0]), places[:, 1]
-    edge = 0.25 * noise(points, 0.5, 77)
-    moustache = smoothstep(3.0, 2.3, x + edge) * smoothstep(-1.35, -1.75, y + 0.1 * x) * smoothstep(-4.0, -3.4, y)
-    chin = smoothstep(3.6, 2.8, x + edge) * smoothstep(-4.3, -4.9, y - edge) * smoothstep(-9.6, -8.6, y)
-    beside = smoothstep(3.0, 2.5, x) * smoothstep(2.0, 2.5, x) * (y < -2.2) * (y > -5.5)
-    cheek_line = np.interp(x, [0, 2.4, 4.0, 7.0, 9.5, 11.0], [-1.6, -2.3, -2.9, -0.6, 3.0, 5.0])
-    cheeks = smoothstep(0.3, -0.5, y - cheek_line + edge) * smoothstep(2.2, 2.9, x) * (points[:, 2] > 1.2)
-    lower = smoothstep(-10.2, -8.8, y)
-    regions = {
-        "moustache": moustache,
-        "goatee": np.maximum.reduce([moustache, chin, beside]),
-        "full": np.maximum.reduce([moustache, chin, cheeks * lower]),
-    }
-    regions["stubble"] = regions["full"]
-    return np.asarray(regions[style] * smoothstep(1.0, 2.0, points[:, 2]), np.float32)
+    bare = np.maximum.reduce([masks["u_lip"], masks["l_lip"], masks["nose"]])
+    here = may_have_beard(places, points) & ~ears & (bare < 1)
+    texels, places, points = np.flatnonzero(outer)[here], places[here], points[here]
+    share = beard_share(places, points, look.beard, look.seed + 41) * (1 - bare[here])
+    grown = beard(places, points, share, look.beard, look.beard_density, look.seed + 41)
+    own = np.array(look.hair_colour, np.float32)
+    greyed = smoothstep(-0.8, 0.8, grown.grey + 1.4 * (2 * look.grey - 1))[:, None]
+    colour = own + greyed * (np.array(GREY, np.float32) - own)
+    paint.over(texels, grown.cover, colour * grown.shade[:, None])
+    paint.gloss[texels] *= 1 - 0.7 * grown.cover
 
 
 def _label(
@@ -628,23 +606,13 @@ def _label(
     scalp: NDArray[np.float32],
 ) -> None:
     labels = np.full(len(points), CELEBAMASK.index("skin"), np.float32)
-    labels[_below_jaw(points)] = CELEBAMASK.index("neck")
+    labels[below_jaw(points) > 0.5] = CELEBAMASK.index("neck")
     left = points[:, 0] > 0
     for name, where in (("l_ear", ears & left), ("r_ear", ears & ~left), ("hair", scalp > 0.5)):
         labels[where] = CELEBAMASK.index(name)
     for name in ("nose", "l_brow", "r_brow", "u_lip", "l_lip"):
         labels[masks[name] > 0.5] = CELEBAMASK.index(name)
     paint.labels[outer] = labels
-
-
-def _below_jaw(points: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Texels of the neck: below the jaw's contour, which goes on to the nape."""
-    jaw = statistics().landmarks[8:17]
-    angle = np.arctan2(np.abs(points[:, 0]), points[:, 2] - CHART.axis_z)
-    own = np.arctan2(jaw[:, 0], jaw[:, 2] - CHART.axis_z)
-    order = np.argsort(own)
-    border = np.interp(angle, np.r_[own[order][:-2], np.pi / 2, np.pi], np.r_[jaw[order, 1][:-2], -2.5, -3.8])
-    return np.asarray(points[:, 1] < border - 0.5)
 
 
 def _paint_inner(paint: _Paint, canvas: _Canvas, name: str, chosen: NDArray[np.int64], look: Look) -> None:

@@ -43,7 +43,7 @@ STYLES = {
     "buzz": Style(scalp=0.75, strands=0),
     "short": Style(length=2.6, lift=0.6, back=0.15, strands=1100, width=0.4),
     "side": Style(length=5.5, lift=1.0, parting=2.6, back=0.5, strands=1100, width=0.5),
-    "curly": Style(length=9.0, lift=1.5, curl=0.55, back=0.2, strands=900, width=0.45, shell=0.9),
+    "curly": Style(length=6.5, lift=1.7, curl=0.55, back=0.2, strands=900, width=0.6, shell=1.5),
     "afro": Style(length=2.0, lift=4.2, curl=0.3, back=0.0, strands=700, width=0.35, shell=4.0),
     "bob": Style(length=17.0, lift=1.2, parting=0.4, back=0.45, strands=1000, width=0.75),
     "long": Style(length=31.0, lift=1.3, parting=-0.8, back=0.55, strands=1100, width=0.9),
@@ -55,7 +55,8 @@ _HEIGHTS = (11.0, 10.9, 10.2, 8.6, 6.6, 5.0, 2.4, 2.0, 3.9, 4.0, 1.6, -1.4, -3.2
 BUN = np.array([0.0, 13.6, -6.5])
 GATHERED, GATHER = np.array([0.0, 0.0, -2.0]), np.array([0.025, 0.0, 0.03])
 """Where hanging hair is drawn to, and how strongly for each cm that it is away."""
-STEP = 1.0  # cm of a ribbon's length between its points, at least
+STEP, CURLED_STEP = 1.0, 0.7  # cm of a ribbon's length between its points, at least
+ROUNDING = 0.65  # how far ribbons are lit as one round mass
 
 
 def hairline(points: NDArray[np.float64], receding: float = 0.0) -> NDArray[np.float64]:
@@ -99,8 +100,17 @@ def wear_hair(
         layers.append(head.wear("hair", mesh, bun_tones[:, None] * np.array(colour), gloss=1.2, roughness=0.45))
     if len(strands):
         mesh, shades = _ribbons(strands, tones, kind.width, rng)
-        worn = head.wear("hair", mesh, shades[:, None] * np.array(colour), gloss=1.2, roughness=0.42, two_sided=True)
-        layers.append(worn)
+        layers.append(
+            head.wear(
+                "hair",
+                mesh,
+                shades[:, None] * np.array(colour),
+                gloss=0.5 if kind.curl else 1.2,
+                roughness=0.42,
+                two_sided=True,
+                rounding=ROUNDING,
+            )
+        )
     return layers
 
 
@@ -121,7 +131,7 @@ def _grow(
     """Strands (S, P, 3) from root to tip, and their shades (S,)."""
     roots = _roots(head, kind.strands, receding, rng)
     count = len(roots)
-    steps = int(np.clip(length / STEP, 4, 16))
+    steps = int(np.clip(length / (CURLED_STEP if kind.curl else STEP), 4, 16))
     reach = length / steps * rng.uniform(0.75, 1.1, (count, 1))
     side = np.where(rng.random(count) < 0.5, 1.0, -1.0)
     if kind.parting is not None:
@@ -147,13 +157,13 @@ def _grow(
         strands.append(point)
     grown = np.stack(strands, 1)
     if kind.curl:
-        turn = phase[:, None] + pace[:, None] * 1.6 * np.arange(steps + 1)
+        turn = phase[:, None] + pace[:, None] * 1.6 * length / steps * np.arange(steps + 1)
         ramp = np.minimum(1, np.arange(steps + 1) / 3)
         swing = np.stack([np.cos(turn), np.sin(turn), np.cos(turn + 1.3)], -1)
         grown = grown + kind.curl * ramp[:, None] * swing
         grown = head.outside(grown, 0.15)
     locks = noise(roots.astype(np.float32), 1.6, int(rng.integers(2**31)))
-    return grown, 1 + 0.22 * locks + rng.normal(0, 0.13, count)
+    return grown, 1 + 0.22 * locks + rng.normal(0, 0.1, count)
 
 
 def _comb(
@@ -197,7 +207,7 @@ def _ribbons(
     aside = np.cross(_outwards(strands), along)
     aside /= np.linalg.norm(aside, axis=-1, keepdims=True).clip(1e-6)
     share = np.linspace(0, 1, steps)
-    taper = np.minimum(1, 0.45 + 2 * share) * np.sqrt(1 - share**2).clip(0.03)
+    taper = np.minimum(1, 0.45 + 2 * share) * np.sqrt(1 - share**2).clip(0.2)
     half = width / 2 * taper[:, None] * rng.uniform(0.5, 1.3, (count, 1, 1)) * aside
     edges = np.stack([strands - half, strands + half], 2)
     index = np.arange(count * steps * 2).reshape(count, steps, 2)
@@ -209,7 +219,7 @@ def _ribbons(
 
 
 def _shell(head: Head, kind: Style, receding: float, rng: np.random.Generator) -> tuple[Mesh, NDArray[np.float64]]:
-    """A closed bumpy mass of hair over the scalp, and the shade of each vertex."""
+    """A bumpy mass of hair over the scalp that ends under the skin at its border, and the shade of each vertex."""
     elevation, azimuth = np.meshgrid(
         np.linspace(-0.9, np.pi / 2, 72), np.linspace(-np.pi, np.pi, 161)[:-1], indexing="ij"
     )
@@ -224,7 +234,10 @@ def _shell(head: Head, kind: Style, receding: float, rng: np.random.Generator) -
     thick = kind.shell * dome * (0.95 + 0.06 * curls)
     inside = above < -0.2
     grid = CENTRE + towards * (radius + np.where(inside, -0.6, thick))[..., None]
-    return sheet(grid, closed=True), (0.75 + 0.3 * curls).clip(0.3).ravel()
+    mesh = sheet(grid, closed=True)
+    seen = mesh.triangles[~inside.ravel()[mesh.triangles].all(1)]  # an expression would push the face through the rest
+    used, corners = np.unique(seen, return_inverse=True)
+    return Mesh(mesh.points[used], corners.reshape(-1, 3)), (0.75 + 0.3 * curls).clip(0.3).ravel()[used]
 
 
 def _bun(rng: np.random.Generator) -> tuple[Mesh, NDArray[np.float64]]:

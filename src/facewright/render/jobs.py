@@ -16,10 +16,12 @@ import torch
 
 from ..errors import OutputError, UsageError
 from ..io.atomic import atomic_output
+from .backgrounds import Backgrounds
 from .clips import Clip, make_clip
 from .coarse import coarse_face
 from .ict import load_ict
-from .scene import Backgrounds, Renderer, Scene, SceneSampler
+from .renderer import Renderer
+from .scene import Scene, SceneSampler
 from .shards import files_of, is_in_folder, shard_path, write_folder, write_shard
 from .visemes import speak
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .morphable import MorphableData
-    from .scene import Rendered
+    from .renderer import Rendered
 
 FORMATS = ("folder", "webdataset")
 SETTINGS = "render.json"

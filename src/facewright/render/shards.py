@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .scene import Rendered
+    from .renderer import Rendered
 
 TRUTH = "json"
 
@@ -116,7 +116,7 @@ def _shown(values: NDArray[np.floating]) -> bytes:
 
 
 def _albedo(picture: Rendered) -> bytes:
-    from .scene import srgb_from_linear
+    from .skin import srgb_from_linear
 
     return _shown(srgb_from_linear(picture.albedo))
 

@@ -51,6 +51,12 @@ def linear_of_srgb(values: NDArray[Any]) -> NDArray[np.float32]:
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
+def srgb_from_linear(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """sRGB-coded values 0..1 of linear light, which is cut to 0..1 (IEC 61966-2-1)."""
+    light = np.clip(values, 0, 1)
+    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055).astype(np.float32)
+
+
 def chart_of(
     points: NDArray[np.float32], landmarks: NDArray[np.float32], reference: NDArray[np.float32]
 ) -> NDArray[np.float32]:
@@ -164,6 +170,16 @@ def _extension() -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.flo
     from_edge = np.minimum.reduce([rows, CHART.height - 1 - rows, columns, CHART.width - 1 - columns])
     fade = np.minimum(smoothstep(14, 2, distance), smoothstep(0, 12, from_edge))
     return (distance == 0)[..., None].astype(np.float32), nearest, fade[..., None].astype(np.float32)
+
+
+def below_jaw(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(K,) cm by which points (K, 3) of the head lie below the jaw's contour, which goes on to the nape."""
+    jaw = statistics().landmarks[8:17]
+    angle = np.arctan2(np.abs(points[:, 0]), points[:, 2] - CHART.axis_z)
+    own = np.arctan2(jaw[:, 0], jaw[:, 2] - CHART.axis_z)
+    order = np.argsort(own)
+    border = np.interp(angle, np.r_[own[order][:-2], np.pi / 2, np.pi], np.r_[jaw[order, 1][:-2], -2.5, -3.8])
+    return np.asarray(border - points[:, 1], np.float32)
 
 
 def sample_chart(values: NDArray[np.float32], places: NDArray[np.float32]) -> NDArray[np.float32]:
