@@ -1,22 +1,28 @@
-"""Speed and memory of one restorer at full size with random weights, printed as a Markdown table.
+"""Speed and memory of the large restorers at full size with random weights, as a Markdown table.
 
-    python benchmarks/restorers.py restoreformer [--preset v1] [--threads 1] [--repeats 3] [--write FILE]
+    python benchmarks/restorers.py [--threads 2] [--repeats 3] [--record]
+    python benchmarks/restorers.py --only codeformer --preset compact
 
-Compares `restore` with the same network as plain eager float32 in the same process, run by turns so that a busy machine
-slows both.
+Compares `restore` with the same network as plain eager float32, channels first, on one aligned crop. Every form runs in
+a process of its own, so that each peak of memory is its own; the two processes of a network work by turns, so that a
+busy machine slows both. `--record` writes docs/results/restorer-speed.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import json
 import os
 import platform
 import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -28,6 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from facewright.systems.base import System
+
+Form = Literal["plain", "shipped"]
+
+NETWORKS = ("restoreformer++", "gfpgan")
+PAGE = Path("docs/results/restorer-speed.md")
 
 
 def build(slug: str, preset: str) -> System:
@@ -48,74 +59,155 @@ def crop_of(size: int) -> np.ndarray:
     return np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)[None]
 
 
-def plain_form(model: System) -> Callable[[np.ndarray], np.ndarray]:
-    """The same weights in float32, channels first, as one would call them without thinking of speed."""
-    plain: Any = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+def plain(model: System) -> Callable[[np.ndarray], np.ndarray]:
+    """The network as one would call it without thinking of speed: float32, channels first."""
+    network: Any = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     @torch.no_grad()
     def run(crops: np.ndarray) -> np.ndarray:
-        out = plain(plain.normalise(crops).contiguous())
-        return out.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+        out = network(network.normalise(crops).contiguous())
+        pixels: np.ndarray = out.add(1).mul(127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+        return pixels
 
     return run
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """Processor seconds of one call: other work on the machine does not count."""
-    began = time.process_time()
-    call()
-    return time.process_time() - began
-
-
-def compare(model: Any, repeats: int) -> list[str]:
-    """Rows of the table."""
+def serve(slug: str, preset: str, form: Form, threads: int, picture: Path) -> None:
+    """The work of one process: a call for every line of input, answered by its seconds and the peak of memory."""
+    torch.set_num_threads(threads)
+    model: Any = build(slug, preset)
+    call = plain(model) if form == "plain" else model.restore
     crops = crop_of(model.preprocess.size)
-    plain = plain_form(model)
-    reference = plain(crops)
-    plain_peak = peak_mb()
-    restored = model.restore(crops)
-    agreement = psnr(reference[0], restored[0], data_range=255)
-    turns = [(seconds(lambda: plain(crops)), seconds(lambda: model.restore(crops))) for _ in range(repeats)]
-    slow, fast = (statistics.median(times) for times in zip(*turns))
-    ratio = statistics.median(a / b for a, b in turns)
-    return [
-        f"| plain float32, channels first, eager | {1000 * slow:.0f} | 1.00 | {plain_peak:.0f} | – |",
-        f"| `restore` | {1000 * fast:.0f} | {ratio:.2f} | {peak_mb():.0f} | {agreement:.1f} dB |",
+    np.save(picture, call(crops))
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    print(json.dumps({"size": model.preprocess.size, "millions": millions}), flush=True)
+    for _ in sys.stdin:
+        wall, processor = time.perf_counter(), time.process_time()
+        call(crops)
+        answer = {
+            "wall": time.perf_counter() - wall,
+            "processor": time.process_time() - processor,
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+        print(json.dumps(answer), flush=True)
+
+
+class Worker:
+    """A process that runs one form of a network when asked."""
+
+    def __init__(self, slug: str, form: Form, folder: Path, options: argparse.Namespace) -> None:
+        self.picture = folder / f"{form}.npy"
+        command = [sys.executable, __file__, "--serve", form, "--only", slug, "--picture", str(self.picture)]
+        command += ["--threads", str(options.threads), "--preset", options.preset]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.about = self._answer()
+
+    def _answer(self) -> dict[str, float]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the process of {self.picture.stem} ended early")
+        answer: dict[str, float] = json.loads(line)
+        return answer
+
+    def turn(self) -> dict[str, float]:
+        """One call."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Medians over the turns: seconds of processor time and wall clock, peak MB, and the agreement of the results."""
+
+    slug: str
+    size: int
+    millions: float
+    processor: dict[Form, float]
+    wall: dict[Form, float]
+    peak_mb: dict[Form, float]
+    ratio: float
+    agreement: float
+
+    def rows(self) -> list[str]:
+        title = f"{self.slug}, {self.millions:.1f} M, {self.size} px"
+        return [
+            f"| {title} | plain float32, channels first, eager | {self._numbers('plain')} | 1.00 | – |",
+            f"| | `restore` | {self._numbers('shipped')} | {self.ratio:.2f} | {self.agreement:.1f} dB |",
+        ]
+
+    def _numbers(self, form: Form) -> str:
+        return f"{self.processor[form]:.2f} | {self.wall[form]:.2f} | {self.peak_mb[form]:.0f}"
+
+
+def compare(slug: str, options: argparse.Namespace) -> Comparison:
+    """Both forms of one network, by turns."""
+    forms: tuple[Form, ...] = get_args(Form)
+    with tempfile.TemporaryDirectory() as folder:
+        workers = {form: Worker(slug, form, Path(folder), options) for form in forms}
+        turns = [{form: worker.turn() for form, worker in workers.items()} for _ in range(options.repeats)]
+        pictures = [np.load(worker.picture)[0] for worker in workers.values()]
+        for worker in workers.values():
+            worker.close()
+
+    def medians(what: str) -> dict[Form, float]:
+        return {form: statistics.median(turn[form][what] for turn in turns) for form in forms}
+
+    about = workers["plain"].about
+    return Comparison(
+        slug,
+        int(about["size"]),
+        about["millions"],
+        medians("processor"),
+        medians("wall"),
+        {form: turns[-1][form]["peak_mb"] for form in forms},
+        statistics.median(turn["plain"]["processor"] / turn["shipped"]["processor"] for turn in turns),
+        psnr(pictures[0], pictures[1], data_range=255),
+    )
+
+
+def page(found: list[Comparison], options: argparse.Namespace) -> str:
+    """The results page."""
+    lines = [
+        "# Speed of the large restorers",
+        "",
+        f"Made by `python benchmarks/restorers.py --threads {options.threads} --record`, torch {torch.__version__}, "
+        f"{platform.machine()}. One crop, random weights. Every form in a process of its own, median of "
+        f"{options.repeats} turns; the factor is that of the processor time, which other work on the machine disturbs "
+        "least. Peak memory is that of the process, weights and libraries included.",
+        "",
+        "| network | form | s processor | s wall clock | peak MB | times faster | agreement |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *[row for comparison in found for row in comparison.rows()],
+        "",
     ]
-
-
-def peak_mb() -> float:
-    """The most memory the process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("slug")
+    parser.add_argument("--only", default="", help="one restorer instead of the two of the table")
     parser.add_argument("--preset", default="", help="a preset of the configuration instead of the full size")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--write", type=Path)
+    parser.add_argument("--record", action="store_true", help=f"write {PAGE}")
+    parser.add_argument("--serve", choices=get_args(Form), help=argparse.SUPPRESS)
+    parser.add_argument("--picture", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    model = build(options.slug, options.preset)
-    millions = sum(p.numel() for p in model.parameters()) / 1e6
-    lines = [
-        f"# Speed of {options.slug}{f' ({options.preset})' if options.preset else ''}",
-        "",
-        f"One crop of {model.preprocess.size} px, {millions:.1f} M parameters with random weights, {options.threads} "
-        f"threads, torch {torch.__version__}, {platform.machine()}. Processor time, median of {options.repeats} turns; "
-        "peak memory of the process up to that form.",
-        "",
-        "| form | ms of processor time | times faster | peak MB | agreement |",
-        "| --- | --- | --- | --- | --- |",
-        *compare(model, options.repeats),
-        "",
-    ]
-    print("\n".join(lines))
-    if options.write:
-        options.write.parent.mkdir(parents=True, exist_ok=True)
-        options.write.write_text("\n".join(lines), encoding="utf-8")
+    if options.serve:
+        serve(options.only, options.preset, options.serve, options.threads, options.picture)
+        return
+    text = page([compare(slug, options) for slug in ([options.only] if options.only else NETWORKS)], options)
+    print(text)
+    if options.record:
+        PAGE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

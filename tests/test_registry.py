@@ -13,6 +13,7 @@ from torch import Tensor
 from facewright.systems.base import (
     Detector,
     Embedder,
+    Generator,
     Landmarker,
     Parser,
     QualityEstimator,
@@ -31,6 +32,7 @@ TASKS = {
     "restore": Restorer,
     "recognise": Embedder,
     "quality": QualityEstimator,
+    "synthesise": Generator,
 }
 
 EXTRA_OUTPUTS: dict[str, dict[str, Any]] = {
@@ -83,7 +85,9 @@ def model(slug: str) -> System:
 
 
 def batch(model: System, count: int = 2) -> Tensor:
-    """Random pictures through the input contract; odd sizes where any size goes."""
+    """Random pictures through the input contract; odd sizes where any size goes. Latents for what makes faces."""
+    if model.card().task == "synthesise":
+        return torch.randn(count, model.config.style_dim, generator=torch.Generator().manual_seed(0))
     record = model.preprocess
     shape = (record.size, record.size) if record.size else (97, 131)
     pixels = np.random.default_rng(0).integers(0, 256, (count, *shape, 3), dtype=np.uint8)

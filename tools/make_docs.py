@@ -29,6 +29,9 @@ TASKS = {
     "restore": "Restore faces",
     "recognise": "Recognise people",
     "quality": "Rate pictures of faces",
+    "landmarks": "Place landmarks",
+    "parse": "Tell the parts of a face",
+    "synthesise": "Make faces",
 }
 NO_WEIGHTS = "None yet; train them with a recipe, or give your own with `--weights`."
 

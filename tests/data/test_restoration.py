@@ -16,9 +16,19 @@ from skimage.metrics import structural_similarity
 from facewright.align import template_points
 from facewright.data.detection import LANDMARK_OFFSET
 from facewright.data.faces import is_validation, open_faces
-from facewright.data.restoration import RestorationPairs, aligned_truth, degradation_target, luma_ssim, open_crops
+from facewright.data.restoration import (
+    Curriculum,
+    RestorationPairs,
+    aligned_truth,
+    damaged,
+    degradation_target,
+    luma_ssim,
+    open_crops,
+    super_resolution,
+)
 from facewright.degrade import Blur, Chain, Degradation, Noise
 from facewright.degrade.record import STEPS
+from facewright.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +48,10 @@ def labelled68(points5: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> Path:
-    """Eight pictures; the first is blurred, the second grey, the third has a black corner, eyes are marked by dots."""
+    """Eight pictures; the first is blurred, the second grey, the third has a black corner, eyes are marked by dots.
+
+    The last is turned by 60°.
+    """
     folder = tmp_path_factory.mktemp("data")
     face = fakes.face_at((60, 60), 24, angle=10)
     labels: dict[str, list[Any]] = {k: [] for k in ("filename", "subject", "landmarks68", "sharpness", "greyscale")}
@@ -58,6 +71,8 @@ def root(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> Pa
             for key, value in zip(labels, row):
                 labels[key].append(value)
     arrays = {k: np.array(v) for k, v in labels.items()}
+    arrays["pose_yaw_pitch_roll_deg"] = np.zeros((8, 3), np.float32)
+    arrays["pose_yaw_pitch_roll_deg"][7, 0] = -60
     np.savez(folder / "lfw_labels.npz", detected=np.ones(8, bool), **arrays)
     return folder
 
@@ -203,3 +218,107 @@ def test_ssim_is_the_known_one(astronaut: np.ndarray) -> None:
     assert luma_ssim(a, b, everywhere) == pytest.approx(expected, abs=0.01)
     assert luma_ssim(a, a, everywhere) == pytest.approx(1, abs=1e-5)
     assert luma_ssim(a, b, np.zeros_like(everywhere)) == 1.0
+
+
+# Self-supervision and poses
+
+
+def test_curriculum_grows_from_nothing_to_all() -> None:
+    plan = Curriculum(1000)
+    severities = [plan.severity(i) for i in (0, 99, 100, 150, 200, 300, 999, 5000)]
+    assert severities == pytest.approx([0, 0, 0, 0.25, 0.5, 1, 1, 1])
+    for wrong in ({"samples": 0}, {"samples": 9, "clean": 0.4}, {"samples": 9, "clean": -0.1}):
+        with pytest.raises(UsageError, match="curriculum"):
+            Curriculum(**wrong)
+
+
+def test_curriculum_shows_clean_pictures_first_and_the_plain_pairs_at_last(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, easy = pairs(root, presets={"severe": 1.0}), pairs(root, presets={"severe": 1.0}, curriculum={"samples": 40})
+    for i in range(5):
+        assert torch.equal(easy[i]["lq"], easy[i]["hq"])
+        assert torch.equal(easy[i]["hq"], plain[i]["hq"])
+    assert all(same(easy[i], plain[i]) for i in range(12, 20))
+    assert not any(torch.equal(easy[i]["lq"], easy[i]["hq"]) for i in range(5, 12))
+    assert not same(easy[6], plain[6])
+    assert easy[6]["degradation"][4] > plain[6]["degradation"][4], "milder in between"
+    with pytest.raises(UsageError, match="samples, clean and full, not"):
+        pairs(root, curriculum={"steps": 3})
+    monkeypatch.setattr("facewright.data.restoration.open_crops", lambda *_, **__: easy.caches["lfw"])
+    judged = pairs(root, split="val", presets={"severe": 1.0}, curriculum={"samples": 40})
+    assert same(judged[0], plain[0]), "validation is not eased"
+
+
+def test_second_view_is_the_same_truth_damaged_another_time(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from facewright.degrade import PRESETS, Preset
+
+    noisy = Preset("noisy", (0, 0), (1, 1), (10, 10), (100, 100), p_blur=0, p_down=0, p_jpeg=0)
+    monkeypatch.setitem(PRESETS, "noisy", noisy)
+    one, two = pairs(root, presets={"noisy": 1.0}), pairs(root, presets={"noisy": 1.0}, views=2)
+    for i in range(4):
+        item = two[i]
+        assert same(one[i], item), "the first view is as without the second"
+        first, second, truth = (item[k].float() for k in ("lq", "lq_second", "hq"))
+        assert float((second - truth).square().mean()) == pytest.approx(100, rel=0.1)
+        assert float((first - second).square().mean()) == pytest.approx(200, rel=0.1), "noise of its own"
+    with pytest.raises(UsageError, match="1 or 2 views"):
+        pairs(root, views=3)
+
+
+def test_views_share_what_also_moves_the_target(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from facewright.degrade import PRESETS, Preset
+
+    moving = Preset("moving", (0, 0), (1, 1), (0, 0), (100, 100), p_blur=0, p_down=0, p_noise=0, p_jpeg=0, p_shift=1.0)
+    monkeypatch.setitem(PRESETS, "moving", moving)
+    data = pairs(root, presets={"moving": 1.0}, views=2)
+    for i in range(6):
+        assert torch.equal(data[i]["lq_second"], data[i]["hq"])
+
+
+def test_unpaired_pictures_are_the_bad_ones(root: Path) -> None:
+    data = pairs(root, presets={"severe": 1.0}, unpaired=True, jitter=0.0, flip=False)
+    bad = open_crops("lfw", "train", SIZE, root, sharp=False)
+    assert list(bad.rows) == [0]
+    item = data[1]
+    assert np.array_equal(item["real"].numpy(), bad.crop(0)[0])
+    assert np.array_equal(item["real_mask"][0].numpy(), bad.crop(0)[1])
+    assert item["real_worse"].shape == item["real"].shape
+    assert not torch.equal(item["real_worse"], item["real"])
+    assert same(pairs(root, presets={"severe": 1.0}, jitter=0.0, flip=False)[1], item)
+
+
+def test_turned_heads_are_drawn_more_often(root: Path) -> None:
+    """Six truths, one of them turned: weights 6/5 five times and 4, not 6, once."""
+    data = pairs(root, presets={"clean": 1.0}, jitter=0.0, flip=False, balance_pose=True)
+    turned = torch.from_numpy(open_crops("lfw", "train", SIZE, root).crop(5)[0].copy())
+    share = np.mean([torch.equal(data[i]["hq"], turned) for i in range(300)])
+    assert share == pytest.approx(4 / (4 + 5 * 1.2), abs=0.08)
+
+
+@pytest.mark.parametrize(("preset", "side"), [("sr-x4", 32), ("sr-x8", 16), ("sr-x16", 8)])
+def test_super_resolution_is_torchs_antialiased_bicubic(astronaut: np.ndarray, preset: str, side: int) -> None:
+    truth = np.ascontiguousarray(astronaut[80:208, 150:278])
+    x = torch.from_numpy(truth).permute(2, 0, 1)[None].float()
+    for size in (side, 128):
+        x = torch.nn.functional.interpolate(x, (size, size), mode="bicubic", antialias=True, align_corners=False)
+        x = x.round().clamp(0, 255)
+    low = damaged(truth, super_resolution(preset, 128))
+    difference = np.abs(low - x[0].permute(1, 2, 0).numpy())
+    assert difference.mean() < 0.6, "Pillow rounds and clips after every direction"
+    assert np.percentile(difference, 99) <= 2
+
+
+def test_super_resolution_leaves_no_moire() -> None:
+    board = ((np.indices((64, 64)).sum(0) % 2) * 255).astype(np.uint8)[..., None].repeat(3, 2)
+    low = damaged(board, super_resolution("sr-x4", 64))
+    assert np.abs(low[8:-8, 8:-8].astype(float) - 127.5).max() < 2
+
+
+def test_super_resolution_is_a_preset_of_pairs(root: Path) -> None:
+    data = pairs(root, presets={"sr-x8": 1.0}, jitter=0.0, flip=False, curriculum={"samples": 10})
+    assert torch.equal(data[0]["lq"], data[0]["hq"])
+    halfway, full = data[2], data[5]
+    assert halfway["degradation"][1] == pytest.approx(np.log2(1 + 0.5 * 7))
+    assert full["degradation"][:4].tolist() == pytest.approx([0, 3, 0, 0])
+    assert np.array_equal(full["lq"].numpy(), damaged(full["hq"].numpy(), super_resolution("sr-x8", SIZE)))

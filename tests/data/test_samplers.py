@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from facewright.data.samplers import IdentitySampler
+from facewright.data.samplers import IdentitySampler, WeightedDraw, inverse_share_weights, yaw_bins
 from facewright.errors import UsageError
 
 COUNTS = (1, 2, 3, 4, 5, 8, 20)
@@ -89,3 +89,38 @@ def test_impossible_batches_are_refused():
         sampler(at_least=6)
     with pytest.raises(UsageError, match="without end"):
         len(sampler())
+
+
+def test_yaw_is_binned_by_its_size():
+    assert yaw_bins([0, -14.9, 15, -29, 30, -44.9, 45, 90]).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_weights_are_inverse_shares_up_to_the_limit():
+    bins = np.repeat([0, 1, 2], [5, 4, 1])
+    assert inverse_share_weights(bins).tolist() == pytest.approx([2.0] * 5 + [2.5] * 4 + [4.0])
+    assert inverse_share_weights(bins, most=100)[-1] == pytest.approx(10)
+    shuffled = np.array([2, 0, 1, 0, 1, 0, 1, 0, 1, 0])
+    assert inverse_share_weights(shuffled)[[0, 1, 2]].tolist() == pytest.approx([4.0, 2.0, 2.5])
+    with pytest.raises(UsageError, match="limit"):
+        inverse_share_weights(bins, most=0.5)
+
+
+def test_without_a_limit_bins_are_drawn_equally_often():
+    bins = np.repeat([0, 1, 2], [80, 15, 5])
+    draw, rng = WeightedDraw(inverse_share_weights(bins, most=np.inf)), np.random.default_rng(0)
+    counts = np.bincount(bins[[draw(rng) for _ in range(6000)]])
+    assert counts / 6000 == pytest.approx([1 / 3] * 3, abs=0.025)
+
+
+def test_entries_are_drawn_by_their_weights():
+    draw, rng = WeightedDraw([0, 3, 1, 0]), np.random.default_rng(1)
+    counts = np.bincount([draw(rng) for _ in range(4000)], minlength=4)
+    assert counts[[0, 3]].tolist() == [0, 0]
+    assert counts[1] / 4000 == pytest.approx(0.75, abs=0.03)
+    assert [draw(np.random.default_rng(9)) for _ in range(3)] == [draw(np.random.default_rng(9))] * 3
+
+
+@pytest.mark.parametrize("weights", [[], [0, 0], [1, -1], [1, np.nan], [[1, 2]]])
+def test_weights_that_mean_nothing_are_refused(weights):
+    with pytest.raises(UsageError, match="weights"):
+        WeightedDraw(weights)

@@ -220,3 +220,106 @@ def test_wrong_arguments_are_refused():
         s2.from_basicsr({"backbone.weight": torch.zeros(1)})
     with pytest.raises(WeightsError, match="stem"):
         s2.discriminator_from_rosinality({"stem.weight": torch.zeros(1)})
+
+
+def test_key_maps_there_and_back_change_nothing():
+    state = small(equalised=True, upsample="fir").state_dict()
+    for there, back in (
+        (s2.to_rosinality, s2.from_rosinality),
+        (s2.to_nvidia, s2.from_nvidia),
+        (s2.to_basicsr, s2.from_basicsr),
+        (lambda s: s2.to_basicsr(s, clean=True), s2.from_basicsr),
+    ):
+        returned = back(there(state))
+        assert set(returned) == set(state)
+        assert all(torch.equal(returned[k], v) for k, v in state.items())
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "there", "back"),
+    [
+        ("stylegan2", s2.to_rosinality, s2.from_rosinality),
+        ("stylegan2-clean", lambda s: s2.to_basicsr(s, clean=True), s2.from_basicsr),
+    ],
+)
+def test_published_names_and_shapes_are_met_exactly(parity, name, there, back):
+    _, state, _ = parity(name)
+    returned = there(back(state))
+    expected = {k: v for k, v in state.items() if not k.endswith(".kernel")}
+    assert set(returned) == set(expected)
+    assert all(returned[k].shape == v.shape for k, v in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("mapping.fc1.weight", (8, 8)),
+        ("synthesis.b4.const", (12, 4, 4)),
+        ("synthesis.b4.conv1.noise_strength", ()),
+        ("synthesis.b4.torgb.affine.weight", (12, 8)),
+        ("synthesis.b8.conv0.weight", (10, 12, 3, 3)),
+        ("synthesis.b16.conv1.noise_const", (16, 16)),
+        ("synthesis.b16.torgb.weight", (3, 8, 1, 1)),
+    ],
+)
+def test_nvidia_names(name, shape):
+    published = s2.to_nvidia(small(equalised=True, upsample="fir").state_dict())
+    assert tuple(published[name].shape) == shape
+    assert len(published) == 2 * 2 + 1 + 5 * 6 + 3 * 4
+
+
+def test_nvidia_conditional_and_foreign_keys_are_refused():
+    with pytest.raises(WeightsError, match="classes"):
+        s2.from_nvidia({"mapping.embed.weight": torch.zeros(1)})
+    with pytest.raises(WeightsError, match="backbone"):
+        s2.from_nvidia({"backbone": torch.zeros(1)})
+    assert s2.from_nvidia({"mapping.w_avg": torch.zeros(1), "synthesis.b4.resample_filter": torch.zeros(1)}) == {}
+
+
+def nvidia_discriminator(net: s2.Discriminator) -> dict[str, torch.Tensor]:
+    """The state of a 16 px discriminator under NVIDIA's names."""
+    places = {
+        "stem": "b16.fromrgb",
+        "blocks.0.conv1": "b16.conv0",
+        "blocks.0.conv2": "b16.conv1",
+        "blocks.0.skip": "b16.skip",
+        "blocks.1.conv1": "b8.conv0",
+        "blocks.1.conv2": "b8.conv1",
+        "blocks.1.skip": "b8.skip",
+        "final_conv": "b4.conv",
+        "final_linear": "b4.fc",
+        "out": "b4.out",
+    }
+    return {f"{places[k.rpartition('.')[0]]}.{k.rpartition('.')[2]}": v for k, v in net.state_dict().items()}
+
+
+def test_nvidia_discriminator():
+    net = s2.Discriminator(16, widths=(8, 8, 8))
+    published = nvidia_discriminator(net)
+    returned = s2.discriminator_from_nvidia(published | {"b16.conv1.resample_filter": torch.zeros(4, 4)})
+    assert all(torch.equal(returned[k], v) for k, v in net.state_dict().items())
+    with pytest.raises(WeightsError, match="mapping"):
+        s2.discriminator_from_nvidia(published | {"mapping.fc0.weight": torch.zeros(1)})
+
+
+def test_unfolding_undoes_folding():
+    state = small(equalised=True).state_dict()
+    returned = s2.unfold_equalised(s2.fold_equalised(state))
+    for key, value in state.items():
+        torch.testing.assert_close(returned[key], value)
+
+
+@pytest.mark.parametrize("upsample", ["fir", "bilinear"])
+def test_second_derivatives_of_both_networks(upsample):
+    net, judge = small(equalised=True, upsample=upsample), s2.Discriminator(16, widths=(8, 8, 8))
+    latent = net.mapping(torch.randn(4, 8))
+    image = net(latent)
+    (slope,) = torch.autograd.grad((image * torch.randn_like(image)).sum(), latent, create_graph=True)
+    slope.square().sum().backward()
+    assert all(conv.conv.weight.grad.abs().max() > 0 for conv in net.convs)
+    picture = torch.randn(4, 3, 16, 16, requires_grad=True)
+    (slope,) = torch.autograd.grad(judge(picture).sum(), picture, create_graph=True)
+    slope.square().sum().backward()
+    # behind the last statistics the slope is piecewise constant in the biases
+    assert all(p.grad.abs().max() > 0 for k, p in judge.named_parameters() if k.endswith("weight"))

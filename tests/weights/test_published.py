@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from facewright.errors import OutputError, UsageError, WeightsError
+from facewright.errors import OutputError, UnsafeWeightsError, UsageError, WeightsError
+from facewright.systems.base import system_class
 from facewright.systems.detect.mos import MOS, MOSConfig
 from facewright.weights import pack, published
+from facewright.weights.card import get_card
 from facewright.weights.store import load_file, sha256
 
 if TYPE_CHECKING:
@@ -93,3 +96,94 @@ def test_packing_writes_half_precision_weights_and_their_card_entry(
     pack.pack(folder, "mos", "small", recipe="recipes/x.yaml", trained_on=["LFW"])
     names = [c["name"] for c in json.loads((tmp_path / "cards" / "mos.json").read_text())["checkpoints"]]
     assert names == ["small", "older"]
+
+
+# --- wrong checkpoints of the restorers that can be imported, tried on the real networks
+
+
+def zeros(*keys: str) -> dict[str, torch.Tensor]:
+    return {key: torch.zeros(1) for key in keys}
+
+
+WRONG = {
+    "gfpgan": zeros("vqvae.decoder.up.4.attn.0.q.weight", "vqvae.quantize.embedding.weight"),
+    "restoreformer": zeros("conv_body_first.weight", "stylegan_decoder.constant_input.weight"),
+    "restoreformer++": zeros("conv_body_first.weight", "stylegan_decoder.constant_input.weight"),
+    "codeformer": zeros("conv_body_first.weight", "stylegan_decoder.constant_input.weight"),
+    "dfdnet": zeros("ft_layers.0.linear1.weight"),
+}
+NEAREST = {
+    "gfpgan": "RestoreFormer++",
+    "restoreformer": "GFPGAN",
+    "restoreformer++": "GFPGAN",
+    "codeformer": "GFPGAN",
+    "dfdnet": "CodeFormer",
+}
+
+
+@pytest.mark.parametrize("slug", list(WRONG))
+def test_checkpoint_of_another_model_is_named(slug: str, tmp_path: Path) -> None:
+    torch.save({"state_dict": WRONG[slug]}, tmp_path / "a.pth")
+    with torch.device("meta"), pytest.raises(WeightsError) as failure:
+        published.import_checkpoint(slug, tmp_path / "a.pth", tmp_path / "out")
+    said = str(failure.value)
+    assert said.startswith(str(tmp_path / "a.pth"))
+    assert f"looks most like {NEAREST[slug]}" in said
+    assert re.search(r": \d{3} tensors missing \['", said)
+    assert re.search(r"[1-9]\d* unknown \['", said)
+    assert "\n" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_partial_and_older_checkpoints_of_gfpgan(tmp_path: Path) -> None:
+    torch.save(zeros("conv_body_first.weight", "final_conv.bias"), tmp_path / "a.pth")
+    with (
+        torch.device("meta"),
+        pytest.raises(WeightsError, match=r"most like GFPGAN: \d+ tensors missing .*, 0 unknown \[\], 2 of another"),
+    ):
+        published.import_checkpoint("gfpgan", tmp_path / "a.pth", tmp_path / "out")
+    torch.save(zeros("conv_body_first.0.weight"), tmp_path / "b.pth")
+    with (
+        torch.device("meta"),
+        pytest.raises(WeightsError, match=r"original form \(1\.0\); versions 1\.2, 1\.3 and 1\.4"),
+    ):
+        published.import_checkpoint("gfpgan", tmp_path / "b.pth", tmp_path / "out")
+
+
+def test_code_is_refused_for_every_restorer(tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> Any:
+            import os
+
+            return os.system, ("exit 1",)
+
+    torch.save({"state_dict": Harm()}, tmp_path / "a.pth")
+    for slug in WRONG:
+        with pytest.raises(UnsafeWeightsError, match="more than tensors"):
+            published.import_checkpoint(slug, tmp_path / "a.pth", tmp_path / "out")
+
+
+def test_plus_plus_is_a_name_of_restoreformer() -> None:
+    assert get_card("restoreformer++") is get_card("restoreformer")
+    assert system_class("restoreformer++").slug == "restoreformer"
+    with pytest.raises(UsageError, match=r"unknown model 'restoreformer\+'"):
+        get_card("restoreformer+")
+
+
+@pytest.mark.parametrize(
+    ("keys", "name"),
+    [
+        (("ft_layers.0.norm1.weight", "encoder.blocks.0.weight"), "CodeFormer"),
+        (("generator.blocks.0.weight",), "CodeFormer's auto-encoder"),
+        (("stylegan_decoder.style_mlp.2.weight", "final_conv.0.weight"), "GFPGAN 1.0 (the original form)"),
+        (("stylegan_decoder.constant_input.weight",), "GFPGAN"),
+        (("MSDilate.conv1.0.weight_orig",), "DFDNet"),
+        (("style_convs.0.weight",), "a StyleGAN2 of BasicSR"),
+        (("synthesis.b4.const",), "a StyleGAN2 of NVIDIA"),
+        (("input.input", "style.1.weight"), "a StyleGAN2 of rosinality"),
+        (("b4.fc.weight",), "a StyleGAN2 discriminator"),
+        (("conv1.weight",), "no network known here"),
+    ],
+)
+def test_networks_are_told_by_their_keys(keys: tuple[str, ...], name: str) -> None:
+    assert published.nearest_model(zeros(*keys)) == name

@@ -1,4 +1,7 @@
-"""Which pictures share a batch, when a loss compares people: P people with K pictures each.
+"""Which pictures are drawn, and which of them share a batch.
+
+When a loss compares people, a batch is P people with K pictures each. When some kinds of pictures are rare, such as
+turned heads, they can be drawn more often than they occur.
 
 Like everything the trainer reads, a batch is a function of its number and the seed alone, so that a run can stop and
 go on anywhere, and so that any process can work out any batch.
@@ -89,3 +92,41 @@ class IdentitySampler(Sampler[list[int]]):
             shuffled = np.random.default_rng((self.seed, person, round_)).permutation(deck)
             hand.append(int(shuffled[card]))
         return hand
+
+
+YAW_EDGES = (15.0, 30.0, 45.0)
+"""Degrees of |yaw| at which the bins of pose-balanced sampling, and of results by pose, meet."""
+
+
+def yaw_bins(yaw: ArrayLike) -> NDArray[np.int64]:
+    """Numbers 0…3 of the bins [0, 15), [15, 30), [30, 45), [45, ∞) that |yaw| in degrees falls into."""
+    return np.asarray(np.digitize(np.abs(np.asarray(yaw, float)), YAW_EDGES), np.int64)
+
+
+def inverse_share_weights(bins: ArrayLike, most: float = 4.0) -> NDArray[np.float64]:
+    """For every entry the inverse of its bin's share of all entries, at most `most`.
+
+    A limit keeps a handful of pictures in a rare bin from being shown over and over. Raises UsageError for a limit
+    below 1, where all weights would be equal.
+    """
+    if most < 1:
+        raise UsageError(f"weights by inverse share are at least 1, so a limit of {most} leaves nothing to balance")
+    _, number, counts = np.unique(np.asarray(bins), return_inverse=True, return_counts=True)
+    return np.asarray(np.minimum(len(number) / counts, most)[number], np.float64)
+
+
+class WeightedDraw:
+    """Draws entries with probabilities proportional to `weights` (N,), one random number each.
+
+    Raises UsageError for weights that are not finite, below 0, or all 0.
+    """
+
+    def __init__(self, weights: ArrayLike) -> None:
+        given = np.asarray(weights, np.float64)
+        if given.ndim != 1 or not np.isfinite(given).all() or (given < 0).any() or not given.sum() > 0:
+            raise UsageError("weights to draw by must be a row of finite numbers of at least 0, not all of them 0")
+        self._cumulative = np.cumsum(given / given.sum())
+
+    def __call__(self, rng: np.random.Generator) -> int:
+        place = int(np.searchsorted(self._cumulative, rng.random() * self._cumulative[-1], side="right"))
+        return min(place, len(self._cumulative) - 1)

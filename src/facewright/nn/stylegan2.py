@@ -12,6 +12,7 @@ convolving every sample with its own kernel but batches and keeps channels-last 
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -105,10 +106,10 @@ def fir_kernel() -> Tensor:
     return kernel / kernel.sum()
 
 
-def _filter(x: Tensor, kernel: Tensor, pad: int) -> Tensor:
+def _filter(x: Tensor, kernel: Tensor, pad: int, stride: int = 1) -> Tensor:
     channels = x.shape[1]
     weight = kernel.to(x.dtype).expand(channels, 1, *kernel.shape)
-    return F.conv2d(x, weight, padding=pad, groups=channels)
+    return F.conv2d(x, weight, padding=pad, stride=stride, groups=channels)
 
 
 def upsample_fir(x: Tensor, kernel: Tensor) -> Tensor:
@@ -376,7 +377,10 @@ def truncate(latent: Tensor, mean: Tensor, psi: float) -> Tensor:
 
 
 class EqualConv(nn.Module):
-    """Convolution of the discriminator: optional low-pass and stride 2, equalised weight, bias and leaky ReLU·√2."""
+    """Convolution of the discriminator: optional low-pass and stride 2, equalised weight, bias and leaky ReLU·√2.
+
+    Gains, the caller's too, are applied to weight and bias, before the (positively homogeneous) activation.
+    """
 
     kernel: Tensor
 
@@ -391,11 +395,17 @@ class EqualConv(nn.Module):
         if down:
             self.register_buffer("kernel", fir_kernel(), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.stride == 2:
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        stride = self.stride
+        if stride == 2 and self.weight.shape[-1] == 1:
+            x, stride = _filter(x, self.kernel, self.blur_pad, stride=2), 1
+        elif stride == 2:
             x = _filter(x, self.kernel, self.blur_pad)
-        x = F.conv2d(x, self.weight * self.weight_scale, self.bias, stride=self.stride, padding=self.padding)
-        return x if self.bias is None else leaky(x) * GAIN
+        if self.bias is None:
+            return F.conv2d(x, self.weight * (self.weight_scale * gain), stride=stride, padding=self.padding)
+        gain = gain * GAIN
+        weight, bias = self.weight * (self.weight_scale * gain), self.bias * gain
+        return leaky(F.conv2d(x, weight, bias, stride=stride, padding=self.padding))
 
 
 class _DownBlock(nn.Module):
@@ -406,7 +416,7 @@ class _DownBlock(nn.Module):
         self.skip = EqualConv(c_in, c_out, 1, down=True, activate=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = (self.conv2(self.conv1(x)) + self.skip(x)) / GAIN
+        out: Tensor = self.conv2(self.conv1(x), 1 / GAIN) + self.skip(x, 1 / GAIN)
         return out
 
 
@@ -536,6 +546,132 @@ def _without_padding_axes(name: str, value: Tensor) -> Tensor:
     return value.flatten() if name == "bias" else value
 
 
+def to_basicsr(state: State, *, clean: bool = False) -> State:
+    """Our generator keys as BasicSR and GFPGAN name them, without the fixed filters.
+
+    `clean` names the clean form; its weights are those of `equalised=False` (see `fold_equalised`).
+    """
+    step = 2 if clean else 1
+    out = {}
+    for key, value in state.items():
+        head, _, rest = key.partition(".")
+        if head == "mapping":
+            _, index, name = rest.split(".")
+            out[f"style_mlp.{int(index) * step + 1}.{name}"] = value
+        elif head == "constant":
+            out["constant_input.weight"] = value
+        elif head == "noises":
+            out[key] = value
+        else:
+            index, _, name = rest.partition(".")
+            stem = "style_conv" if head == "convs" else "to_rgb"
+            place = f"{stem}1" if index == "0" else f"{stem}s.{int(index) - 1}"
+            flat_bias = head == "convs" and not clean
+            out[f"{place}.{_published_name(name, flat_bias)}"] = _with_padding_axes(name, value, flat_bias)
+    return out
+
+
+def _published_name(name: str, flat_bias: bool) -> str:
+    if name == "noise_strength":
+        return "weight"
+    if name == "bias":
+        return "activate.bias" if flat_bias else "bias"
+    return name.replace("conv.", "modulated_conv.", 1)
+
+
+def _with_padding_axes(name: str, value: Tensor, flat_bias: bool) -> Tensor:
+    """The leading 1 of published convolution kernels and the ones around biases."""
+    if name == "conv.weight":
+        return value[None]
+    return value.view(1, -1, 1, 1) if name == "bias" and not flat_bias else value
+
+
+def to_rosinality(state: State) -> State:
+    """Our keys of `Generator(upsample="fir", equalised=True)` as in rosinality's `g_ema`, without the fixed filters."""
+    return {_rosinality_name(key): value for key, value in to_basicsr(state).items()}
+
+
+def _rosinality_name(key: str) -> str:
+    """The name rosinality gives to a tensor of BasicSR's original generator."""
+    if key == "constant_input.weight":
+        return "input.input"
+    if key.startswith("noises."):
+        return key.replace("noise", "noise_").replace("noise_s.", "noises.")
+    key = re.sub(r"^(style_conv1|style_convs\.\d+)\.weight$", r"\1.noise.weight", key)
+    return key.replace("style_mlp.", "style.").replace("style_conv", "conv").replace(".modulated_conv.", ".conv.")
+
+
+_NVIDIA_LAYER = re.compile(r"synthesis\.b(\d+)\.(conv0|conv1|torgb)\.(.+)")
+_NVIDIA_NAMES = {
+    "weight": "conv.weight",
+    "bias": "bias",
+    "noise_strength": "noise_strength",
+    "affine.weight": "conv.modulation.weight",
+    "affine.bias": "conv.modulation.bias",
+}
+
+
+def from_nvidia(state: State) -> State:
+    """NVlabs/stylegan2-ada-pytorch `G_ema` to `Generator(upsample="fir", equalised=True)`.
+
+    Its convolutions lack the run-time scale of ours, which demodulation cancels. The tracked mean of w and the fixed
+    filters are left out; where the published network clamps its features at 256 (mixed precision), ours does not.
+    Raises WeightsError for class-conditional networks and for foreign keys.
+    """
+    out = {}
+    for key, value in state.items():
+        layer = _NVIDIA_LAYER.fullmatch(key)
+        if key.endswith("resample_filter") or key == "mapping.w_avg":
+            continue
+        if key == "synthesis.b4.const":
+            out["constant"] = value[None]
+        elif match := re.fullmatch(r"mapping\.fc(\d+)\.(weight|bias)", key):
+            out[f"mapping.layers.{match[1]}.{match[2]}"] = value
+        elif layer:
+            out |= _from_nvidia_layer(int(layer[1]), layer[2], layer[3], value)
+        elif key.startswith("mapping.embed."):
+            raise WeightsError("this StyleGAN2 is conditioned on classes; only unconditional networks can be read")
+        else:
+            raise WeightsError(f"tensor {key!r} is not part of a StyleGAN2 generator (expected `G_ema`)")
+    return out
+
+
+def _from_nvidia_layer(side: int, part: str, name: str, value: Tensor) -> State:
+    level = side.bit_length() - 3
+    index = level if part == "torgb" else 2 * level - (part == "conv0")
+    if name == "noise_const":
+        return {f"noises.noise{index}": value[None, None]}
+    if name not in _NVIDIA_NAMES:
+        raise WeightsError(f"tensor {name!r} of the {side} px block is not part of a StyleGAN2 generator")
+    ours = "to_rgbs" if part == "torgb" else "convs"
+    return {f"{ours}.{index}.{_NVIDIA_NAMES[name]}": value.reshape(1) if name == "noise_strength" else value}
+
+
+def to_nvidia(state: State) -> State:
+    """Our keys of `Generator(upsample="fir", equalised=True)` as in NVIDIA's `G_ema`, without filters and mean of w."""
+    names = {ours: published for published, ours in _NVIDIA_NAMES.items()}
+    out = {}
+    for key, value in state.items():
+        head, _, rest = key.partition(".")
+        if head == "constant":
+            out["synthesis.b4.const"] = value[0]
+        elif head == "mapping":
+            out[rest.replace("layers.", "mapping.fc", 1)] = value
+        elif head == "noises":
+            out[f"{_nvidia_block('convs', int(rest.removeprefix('noise')))}.noise_const"] = value[0, 0]
+        else:
+            index, _, name = rest.partition(".")
+            value = value.reshape(()) if name == "noise_strength" else value
+            out[f"{_nvidia_block(head, int(index))}.{names[name]}"] = value
+    return out
+
+
+def _nvidia_block(ours: str, index: int) -> str:
+    level = index if ours == "to_rgbs" else (index + 1) // 2
+    part = "torgb" if ours == "to_rgbs" else f"conv{1 - index % 2}"
+    return f"synthesis.b{BASE_SIZE << level}.{part}"
+
+
 def is_clean(state: State) -> bool:
     """Whether BasicSR-style generator keys are of the clean form (mapping layers at odd indices only)."""
     return "style_mlp.2.weight" not in state
@@ -567,6 +703,28 @@ def discriminator_from_rosinality(state: State) -> State:
     return out
 
 
+def discriminator_from_nvidia(state: State) -> State:
+    """NVlabs/stylegan2-ada-pytorch `D` (residual, unconditional) to `Discriminator`."""
+    size = max((int(m[1]) for key in state if (m := re.match(r"b(\d+)\.", key))), default=BASE_SIZE)
+    places = {f"b{size}.fromrgb": "stem", "b4.conv": "final_conv", "b4.fc": "final_linear", "b4.out": "out"}
+    for index in range(size.bit_length() - 3):
+        block = f"b{size >> index}"
+        places |= {
+            f"{block}.conv0": f"blocks.{index}.conv1",
+            f"{block}.conv1": f"blocks.{index}.conv2",
+            f"{block}.skip": f"blocks.{index}.skip",
+        }
+    out = {}
+    for key, value in state.items():
+        place, _, name = key.rpartition(".")
+        if name == "resample_filter":
+            continue
+        if place not in places:
+            raise WeightsError(f"tensor {key!r} is not part of an unconditional residual StyleGAN2 discriminator")
+        out[f"{places[place]}.{name}"] = value
+    return out
+
+
 def fold_equalised(state: State) -> State:
     """Weights of `Generator(equalised=True)` to those of the same generator with `equalised=False`.
 
@@ -574,6 +732,11 @@ def fold_equalised(state: State) -> State:
     approximation: it was trained with another filter.
     """
     return {key: value * _folding(key, value) for key, value in state.items()}
+
+
+def unfold_equalised(state: State) -> State:
+    """The way back from `fold_equalised`, for training a clean generator on with equalised learning rates."""
+    return {key: value / _folding(key, value) for key, value in state.items()}
 
 
 def _folding(key: str, value: Tensor) -> float:

@@ -267,6 +267,15 @@ class QualityEstimator(Protocol):
         ...
 
 
+@runtime_checkable
+class Generator(Protocol):
+    """Makes faces of nobody."""
+
+    def sample(self, count: int, *, seed: int = 0, truncation: float = 0.7) -> NDArray[np.uint8]:
+        """(count, S, S, 3) uint8 RGB; the same faces for the same seed, tamer with a lower truncation."""
+        ...
+
+
 def batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     """Split a sequence into runs of at most `size`."""
     return [items[i : i + size] for i in range(0, len(items), size)]

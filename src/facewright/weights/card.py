@@ -17,6 +17,9 @@ from ..errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+ALIASES = {"restoreformer++": "restoreformer"}
+"""Other names under which a system may be asked for, to its slug."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
@@ -139,8 +142,9 @@ def cards() -> dict[str, Card]:
 
 
 def get_card(slug: str) -> Card:
-    """The card of a system; raises UsageError naming the known ones."""
+    """The card of a system by its slug or alias; raises UsageError naming the known ones."""
     table = cards()
+    slug = ALIASES.get(slug, slug)
     if slug not in table:
         raise UsageError(f"unknown model {slug!r}; known: {', '.join(table)}")
     return table[slug]

@@ -7,17 +7,42 @@ network with the checkpoint's weights in it.
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import OutputError, UsageError, WeightsError
 from .card import cards, get_card
 from .store import load_published
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import ModuleType
 
+    from torch import Tensor, nn
+
     from .card import Card
+
+_MISFIT = (KeyError, RuntimeError, ValueError, TypeError, AttributeError)
+"""What a key map or a strict load raises on tensors of another network."""
+
+# Most special first: the first pattern that any key of a checkpoint begins with names it.
+_TELLTALES = {
+    "CodeFormer": r"(ft_layers|idx_pred_layer|fuse_convs_dict|feat_emb)\b",
+    "CodeFormer's auto-encoder": r"(encoder|generator)\.blocks\.",
+    "GFPGAN 1.0 (the original form)": r"(conv_body_first\.0\.|stylegan_decoder\.style_mlp\.2\.)",
+    "GFPGAN": r"(stylegan_decoder|conv_body_)",
+    "RestoreFormer++": r"decoder\.up\.4\.attn\.",
+    "RestoreFormer or its dictionary": r"(encoder\.down|decoder\.up)\.5\.attn\.\d\.norm2",
+    "a VQGAN": r"(quantize\.|decoder\.up\.)",
+    "DFDNet": r"(VggExtract|MSDilate)\.",
+    "GPEN": r"(ecd\d+|generator\.to_rgb1)\.",
+    "a StyleGAN2 of BasicSR": r"(style_mlp|style_convs?1?)\.",
+    "a StyleGAN2 of NVIDIA": r"synthesis\.b4\.",
+    "a StyleGAN2 of rosinality": r"(input\.input|convs\.\d+\.conv\.modulation\.)",
+    "a StyleGAN2 discriminator": r"(final_linear\.1|convs\.\d+\.skip|b4\.fc)\.",
+    "a recogniser (IResNet)": r"layer1\.0\.prelu\.",
+}
 
 
 def import_checkpoint(slug: str, checkpoint: str | Path, output: str | Path, *, overwrite: bool = False) -> Path:
@@ -27,6 +52,7 @@ def import_checkpoint(slug: str, checkpoint: str | Path, output: str | Path, *, 
     UnsafeWeightsError when it holds code, OutputError when the folder exists.
     """
     card = get_card(slug)
+    slug = card.slug
     convert = getattr(_module(card), "import_published", None)
     if convert is None:
         able = [c.slug for c in cards().values() if hasattr(_module(c), "import_published")]
@@ -38,13 +64,98 @@ def import_checkpoint(slug: str, checkpoint: str | Path, output: str | Path, *, 
         if Path(checkpoint).suffix.lower() == ".onnx" and hasattr(module, "import_onnx"):
             model = module.import_onnx(checkpoint)
         else:
-            model = convert(load_published(checkpoint))
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+            model = _imported(card, convert, checkpoint)
+    except _MISFIT as error:
         raise WeightsError(f"{checkpoint} is no checkpoint of {slug}: {error!r}") from error
     if model.slug != slug:
         raise WeightsError(f"{checkpoint} is a checkpoint of {model.slug}, not of {slug}")
     folder: Path = model.save_pretrained(target)
     return folder
+
+
+def _imported(card: Card, convert: Any, checkpoint: str | Path) -> Any:
+    """The network a checkpoint gives; a refusal names the file, what does not fit, and what the file may be instead."""
+    state = load_published(checkpoint)
+    try:
+        return convert(state)
+    except WeightsError as error:
+        raise WeightsError(f"{checkpoint}: {error}") from error
+    except _MISFIT as error:
+        reason = str(error) if isinstance(error, ValueError) else repr(error).partition("\\n")[0]
+        raise WeightsError(f"{checkpoint} is no checkpoint of {card.slug}: {reason}{_details(card, state)}") from error
+
+
+def nearest_model(keys: Mapping[str, Any]) -> str:
+    """Which published network the keys of a checkpoint look most like."""
+    bare = [key.removeprefix("vqvae.") for key in keys]
+    for name, pattern in _TELLTALES.items():
+        if any(re.match(pattern, key) for key in bare):
+            return name
+    return "no network known here"
+
+
+def load_converted(
+    model: nn.Module, converted: Mapping[str, Tensor], published: Mapping[str, Any], wanted: str
+) -> None:
+    """Load a converted checkpoint strictly.
+
+    Raises WeightsError that says which tensors are missing, unknown or of another shape, and what the `published` keys
+    look most like.
+    """
+    misfits = _misfits(model.state_dict(), converted)
+    if misfits:
+        raise WeightsError(
+            f"this is no complete checkpoint of {wanted} but looks most like {nearest_model(published)}: {misfits}"
+        )
+    model.load_state_dict(dict(converted))
+
+
+def _misfits(own: Mapping[str, Tensor], converted: Mapping[str, Tensor], unknown: tuple[str, ...] = ()) -> str:
+    """What of a converted checkpoint does not fit, "" when all does; `unknown` are keys that had no name of ours."""
+    missing = sorted(set(own) - set(converted))
+    surplus = sorted({*unknown, *(set(converted) - set(own))})
+    wrong = sorted(k for k in set(own) & set(converted) if own[k].shape != converted[k].shape)
+    if not (missing or surplus or wrong):
+        return ""
+    return (
+        f"{len(missing)} tensors missing {missing[:3]}, {len(surplus)} unknown {surplus[:3]}, "
+        f"{len(wrong)} of another shape {wrong[:3]}"
+    )
+
+
+def _details(card: Card, state: Mapping[str, Tensor]) -> str:
+    """For a refusal: what does not fit the full-size network, as far as the key map tells, and the likeliest origin."""
+    found = f"; it looks most like {nearest_model(state)}"
+    convert = getattr(_module(card), "convert_published", None)
+    if convert is None:
+        return found
+    converted, unknown = _converted(convert, state)
+    return f"{found}: {_misfits(_parameters(card), converted, unknown)}"
+
+
+def _converted(convert: Any, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """What a key map makes of a checkpoint, and the keys it does not know."""
+    try:
+        return convert(state), ()
+    except (*_MISFIT, WeightsError):
+        converted: dict[str, Tensor] = {}
+    unknown = []
+    for key, value in state.items():
+        try:
+            converted |= convert({key: value})
+        except (*_MISFIT, WeightsError):
+            unknown.append(key)
+    return converted, tuple(unknown)
+
+
+def _parameters(card: Card) -> dict[str, Tensor]:
+    """Shapes of the full-size network's parameters, without memory for them."""
+    import torch
+
+    from ..systems.base import system_class
+
+    with torch.device("meta"):
+        return dict(system_class(card.slug)().named_parameters())
 
 
 def _module(card: Card) -> ModuleType:

@@ -205,15 +205,20 @@ def load_published(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a published checkpoint: safetensors, or a pickle that holds nothing but tensors.
 
     Wrappers are unpacked (`params_ema`, `params`, `g_ema`, `state_dict`) and a leading `module.` stripped. A pickle
-    that would run code is refused with UnsafeWeightsError and never executed.
+    that would run code is refused with UnsafeWeightsError and never executed. Of NVIDIA's StyleGAN pickles, which carry
+    their source, the tensors of `G_ema` are taken and the source is left alone.
     """
     import torch
+
+    from .nvidia import is_nvidia_pickle, load_nvidia
 
     file = Path(path)
     if not file.is_file():
         raise WeightsError(f"no checkpoint at {file}")
     if not _is_pickle(file):
         return load_file(file)[0]
+    if is_nvidia_pickle(file):
+        return load_nvidia(file)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

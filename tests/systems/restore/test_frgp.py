@@ -263,6 +263,36 @@ def test_published_prior_becomes_the_generator():
         torch.testing.assert_close(model.mean_latent, prior.mean_latent(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("equalised", [True, False])
+def test_prior_of_this_package_becomes_the_generator(equalised):
+    options = {"style_dim": 16, "channel_multiplier": 1, "narrow": 0.0625, "mapping_layers": 2}
+    torch.manual_seed(3)
+    prior = stylegan2.Generator(32, upsample="bilinear", equalised=equalised, **options)
+    model = build(TINY)
+    model.adopt_prior(prior)
+    w = torch.randn(2, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(model.generator(w), prior(w), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model.mean_latent, prior.mean_latent(), rtol=1e-4, atol=1e-5)
+    other = build(TINY, seed=1)
+    other.load_prior({f"generator.{key}": value for key, value in prior.state_dict().items()})
+    assert torch.equal(other.generator.constant, model.generator.constant)
+    with pytest.raises(WeightsError, match="width"):
+        model.adopt_prior(stylegan2.Generator(32, **(options | {"narrow": 0.125})))
+
+
+def test_codec_alone_sees_what_the_network_sees():
+    model = build(TINY)
+    with torch.no_grad():
+        _, aux = model(image(TINY), return_aux=True)
+        taps, features, latent = model.encode(image(TINY))
+    assert [t.shape[-1] for t in taps] == [32, 16, 8, 4]
+    assert torch.equal(latent, aux["latent"])
+    assert all(torch.equal(a, b) for a, b in zip(features, aux["features"], strict=True))
+    with pytest.raises(UsageError, match=r"\(N, 3, 32, 32\)"):
+        model.encode(torch.zeros(1, 3, 64, 64))
+
+
 def test_priors_that_do_not_fit_are_refused():
     model = build(TINY)
     other = stylegan2.Generator(32, style_dim=16, channel_multiplier=1, narrow=0.125, mapping_layers=2)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from facewright.errors import UsageError
+from facewright.nn.mmrb import MMRB
 from facewright.systems.restore.gfpgan import GFPGAN, GFPGANConfig, ResBlock, convert_published, import_published
 
 TINY = GFPGANConfig(size=32, channel_multiplier=1, narrow=0.0625, style_dim=16, mapping_layers=2)
@@ -131,6 +134,31 @@ def test_res_block_halves_doubles_and_is_linear_in_its_skip():
     # bilinear halving without antialiasing is the mean of 2×2 pixels
     halved = ResBlock(4, 4, 0.5)._resized(x)
     torch.testing.assert_close(halved, torch.nn.functional.avg_pool2d(x, 2))
+
+
+def test_mmrb_takes_the_place_of_the_encoders_blocks(tiny, image):
+    torch.manual_seed(0)
+    model = GFPGAN(dataclasses.replace(TINY, encoder_block="mmrb")).eval()
+    assert all(isinstance(down, MMRB) for down in model.downs)
+    assert all(isinstance(up, ResBlock) for up in model.ups)
+    outside = {key: value.shape for key, value in tiny.state_dict().items() if not key.startswith("downs.")}
+    assert outside == {k: v.shape for k, v in model.state_dict().items() if not k.startswith("downs.")}
+    x = torch.randn(2, model.downs[0].skip.in_channels, 32, 32)
+    with torch.no_grad():
+        skipped = model.downs[0].skip(torch.nn.functional.avg_pool2d(x, 2))
+        change = model.downs[0](x) - skipped
+    assert 0 < change.std() < 0.2 * skipped.std()
+    model(image).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.downs.parameters())
+
+
+def test_mmrb_costs_five_percent_of_the_encoder():
+    with torch.device("meta"):
+        model = GFPGAN(GFPGANConfig(encoder_block="mmrb"))
+    assert sum(p.numel() for p in model.parameters()) == 86_739_356
+    assert sum(p.numel() for p in model.downs.parameters()) / 5_607_072 == pytest.approx(1.053, abs=0.001)
+    with pytest.raises(UsageError, match="residual, mmrb"):
+        GFPGAN(dataclasses.replace(TINY, encoder_block="dense"))
 
 
 def test_fidelity_fades_the_picture_out_of_the_face(tiny, image):

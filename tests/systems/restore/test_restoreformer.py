@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from facewright.errors import UsageError, WeightsError
+from facewright.nn.mmrb import MMRB
 from facewright.systems.restore import restoreformer as rf
 from facewright.systems.restore.restoreformer import RestoreFormer, RestoreFormerConfig
 from facewright.systems.restore.restoreformer_training import DictionaryTraining, RestorationTraining
+from facewright.weights.published import load_converted
 
 TINY = RestoreFormerConfig(
     size=32, width=32, multipliers=(1, 1, 2), attention_at=(8,), cross_at=(16, 8), codes=16, code_dim=32
@@ -119,9 +121,9 @@ def test_partial_and_misshapen_checkpoints_say_what_is_wrong():
     model = build()
     state = model.state_dict()
     with pytest.raises(WeightsError, match=r"1 tensors missing \['net.before.bias'\], 0 unknown"):
-        rf.load_converted(model, {k: v for k, v in state.items() if k != "net.before.bias"}, "x", "y")
+        load_converted(model, {k: v for k, v in state.items() if k != "net.before.bias"}, {}, "y")
     with pytest.raises(WeightsError, match=r"1 unknown \['more'\], 1 of another shape \['net.quantiser.codebook'\]"):
-        rf.load_converted(model, state | keys_of("net.quantiser.codebook", "more"), "x", "y")
+        load_converted(model, state | keys_of("net.quantiser.codebook", "more"), {}, "y")
 
 
 # --- the network
@@ -159,6 +161,41 @@ def test_restorers_keep_their_dictionary_and_dictionaries_learn_theirs():
         assert (model.net.quantiser.codebook.grad is not None) == learns
         silent = [k for k, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
         assert silent == []
+
+
+def test_mmrb_takes_the_place_of_the_encoders_blocks():
+    plain, model = build(), build(dataclasses.replace(TINY, encoder_block="mmrb"))
+    blocks = [block for level in model.net.encoder.levels for block in level.blocks]
+    assert len(blocks) == 2 * len(TINY.multipliers)
+    assert all(isinstance(block, MMRB) for block in blocks)
+    own, published = model.state_dict(), plain.state_dict()
+    assert {k for k in published if not (k.startswith("net.encoder.levels") and ".blocks." in k)} <= set(own)
+    x = torch.randn(2, 32, 16, 16)
+    change = blocks[0](x) - x
+    assert 0 < change.std() < 0.1 * x.std()
+    out, aux = model(torch.rand(2, 3, 32, 32) * 2 - 1, return_aux=True)
+    (out.square().mean() + aux["code_loss"]).backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for b in blocks for p in b.parameters())
+
+
+@torch.no_grad()
+def test_mmrb_restores_and_is_saved_with_its_name(tmp_path):
+    model = build(dataclasses.replace(TINY, encoder_block="mmrb"))
+    model.save_pretrained(tmp_path)
+    again = RestoreFormer.from_pretrained(tmp_path)
+    assert again.config.encoder_block == "mmrb"
+    assert np.array_equal(again.restore(crops()), model.restore(crops()))
+
+
+def test_mmrb_makes_the_encoder_lighter():
+    with torch.device("meta"):
+        counts = [
+            sum(p.numel() for p in RestoreFormer(RestoreFormerConfig(encoder_block=block)).net.encoder.parameters())
+            for block in ("residual", "mmrb")
+        ]
+    assert [count / 1e6 for count in counts] == pytest.approx([29.416, 27.386], abs=1e-3)
+    with pytest.raises(UsageError, match="residual, mmrb"):
+        RestoreFormer(dataclasses.replace(TINY, encoder_block="dense"))
 
 
 @torch.no_grad()

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from ...errors import UsageError
 from ...nn.attention import TransformerLayer
 from ...nn.vq import ResBlock, VQAutoencoder, VQLayout, from_flat
-from .restoreformer import CodebookRestorer, load_converted, nearest_model, published_tensors
+from ...weights.published import load_converted
+from .restoreformer import CodebookRestorer, published_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -240,5 +241,5 @@ def import_published(state: Mapping[str, Any]) -> CodeFormer:
     Raises WeightsError for incomplete and for other checkpoints, naming the network they look most like.
     """
     model = CodeFormer()
-    load_converted(model, convert_published(state), nearest_model(published_tensors(state, "vqvae.")), "CodeFormer")
+    load_converted(model, convert_published(state), published_tensors(state), "CodeFormer")
     return model.eval()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +54,7 @@ _LATENT_INIT = 0.1
 # small enough that the first output rounds to the input's pixels, not zero, so that gradients flow from the start
 _RESIDUAL_INIT = 1e-4
 _MEAN_LATENT_SAMPLES = 10_000
+_EQUALISED_ENERGY = 0.1
 
 
 @dataclass(frozen=True)
@@ -271,14 +272,23 @@ class QualityHead(nn.Module):
         return raw
 
 
+class Encoded(NamedTuple):
+    """What the codec sees in images: encoder `taps` from S down to 4, decoder `features` from 8 up to S, and the
+    `latent`, w (N, D) or w⁺ (N, L, D)."""
+
+    taps: list[Tensor]
+    features: list[Tensor]
+    latent: Tensor
+
+
 class FRGP(System):
     """Face restoration with an MMRB codec and a StyleGAN2 prior (arXiv 2205.14377; details are a reconstruction).
 
     forward: image (N, 3, S, S) RGB in [−1, 1], aligned by the `ffhq` template, to the restored image of the same
     shape, unclamped. `fidelity` in [0, 1], a number or one per image (N,), scales how strongly the picture's own
     features condition the generator: 1 as trained, 0 the prior's face of that latent alone (in residual form without
-    the input itself). With `return_aux` also a dict: `latent`, `conditions`, `rgb_pyramid` (coarse to fine) and
-    `degradation` (N, 6), the last two where configured.
+    the input itself). With `return_aux` also a dict: `latent`, `features` (the decoder's, 8 … S), `conditions`,
+    `rgb_pyramid` (coarse to fine) and `degradation` (N, 6), the last two where configured.
 
     `precision`: arithmetic of `restore` and its relatives; `auto` takes bfloat16 where the processor has it.
     """
@@ -352,10 +362,7 @@ class FRGP(System):
         self, image: Tensor, *, fidelity: float | Tensor = 1.0, return_aux: bool = False
     ) -> Tensor | tuple[Tensor, dict[str, Any]]:
         c = self.config
-        self._check_input(image)
-        taps = self.encoder(self._unshuffle(image))
-        features = self.decoder(taps)
-        latent = self._latent(taps[-1])
+        taps, features, latent = self.encode(image)
         conditions = self._conditions(taps[-1], features)
         kept = _as_factor(fidelity, image)
         applied = conditions if kept is None else self._weaken(conditions, kept)
@@ -364,12 +371,18 @@ class FRGP(System):
             out = out + (image if kept is None else kept * image)
         if not return_aux:
             return out
-        aux: dict[str, Any] = {"latent": latent, "conditions": conditions}
+        aux: dict[str, Any] = {"latent": latent, "features": features, "conditions": conditions}
         if c.pyramid:
             aux["rgb_pyramid"] = [self._shuffle(head(f)) for head, f in zip(self.to_rgbs, features)]
         if self.quality is not None:
             aux["degradation"] = self.quality(taps)
         return out, aux
+
+    def encode(self, image: Tensor) -> Encoded:
+        """What the codec sees in images (N, 3, S, S), without painting them; UsageError for another shape."""
+        self._check_input(image)
+        taps = self.encoder(self._unshuffle(image))
+        return Encoded(taps, self.decoder(taps), self._latent(taps[-1]))
 
     def _check_input(self, image: Tensor) -> None:
         side = self.config.size
@@ -451,12 +464,22 @@ class FRGP(System):
 
         `state` as `convert_prior` takes it. Raises WeightsError when width, size or style dimension differ.
         """
-        converted = convert_prior(state)
+        self._take_prior(convert_prior(state))
+
+    def adopt_prior(self, prior: Generator) -> None:
+        """Put a StyleGAN2 trained by this package into the generator and start the latent at its mean face.
+
+        As in `convert_prior`, one that up-samples with the FIR filter changes a little. Raises WeightsError when width,
+        size or style dimension differ.
+        """
+        self._take_prior(convert_prior(prior.state_dict()))
+
+    def _take_prior(self, state: dict[str, Tensor]) -> None:
         own = self.generator.state_dict()
-        wrong = [k for k in own if k not in converted or converted[k].shape != own[k].shape]
-        if wrong or set(converted) - set(own):
+        wrong = [k for k in own if k not in state or state[k].shape != own[k].shape]
+        if wrong or set(state) - set(own):
             raise WeightsError(f"this prior has another size or width than the network: see {(wrong or ['…'])[:3]}")
-        self.generator.load_state_dict(converted)
+        self.generator.load_state_dict(state)
         self.update_mean_latent()
 
     def update_mean_latent(self, samples: int = _MEAN_LATENT_SAMPLES) -> None:
@@ -484,24 +507,32 @@ def convert_prior(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A published StyleGAN2 generator to the `generator` part of FRGP (bilinear up-sampling, folded scales).
 
     Takes the state dict of rosinality/stylegan2-pytorch (`g_ema`), of BasicSR or GFPGAN (`params_ema`; original,
-    bilinear or clean), or of a whole GFPGAN (its `stylegan_decoder.` part). Priors trained with the FIR filter change
-    a little under bilinear up-sampling and want fine-tuning; bilinear and clean ones stay exactly what they were.
-    Raises WeightsError for anything else.
+    bilinear or clean), of a whole GFPGAN (its `stylegan_decoder.` part), of this package's own `Generator`, or of a
+    system that holds one (its `generator.` part). Priors trained with the FIR filter change a little under bilinear
+    up-sampling and want fine-tuning; bilinear and clean ones stay exactly what they were. Raises WeightsError for
+    anything else.
     """
     for wrapper in ("g_ema", "params_ema", "params"):
         if isinstance(state.get(wrapper), dict):
             state = state[wrapper]  # type: ignore[assignment]
             break
     state = {key.removeprefix("module."): value for key, value in state.items()}
-    part = "stylegan_decoder."
-    if any(key.startswith(part) for key in state):
-        state = {key.removeprefix(part): value for key, value in state.items() if key.startswith(part)}
+    for part in ("stylegan_decoder.", "generator."):
+        if any(key.startswith(part) for key in state):
+            state = {key.removeprefix(part): value for key, value in state.items() if key.startswith(part)}
+    if "constant" in state:
+        return fold_equalised(state) if _is_equalised(state) else state
     if "input.input" in state:
         return fold_equalised(from_rosinality(state))
     if "constant_input.weight" not in state:
         raise WeightsError("this is no StyleGAN2 generator (neither `input.input` nor `constant_input.weight` inside)")
     converted = from_basicsr(state)
     return converted if is_clean(state) else fold_equalised(converted)
+
+
+def _is_equalised(state: dict[str, Tensor]) -> bool:
+    """Whether scales are still to be applied: such kernels have a spread of 1, folded ones of 1/√fan-in."""
+    return float(state["convs.0.conv.weight"].float().square().mean()) > _EQUALISED_ENERGY
 
 
 def _check(c: FRGPConfig) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ...errors import UsageError
 from ...nn.deploy import has_bf16
+from ...nn.mmrb import MMRB
 from ...nn.stylegan2 import Generator, channel_widths, from_basicsr, leaky, num_latents, resolutions
 from ...weights.card import Preprocess
 from ..base import System
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Precision = Literal["auto", "fp32", "bf16"]
+EncoderBlock = Literal["residual", "mmrb"]
 
 _ENCODER_NARROW = 0.5
 _DECODER = "stylegan_decoder."
@@ -41,7 +43,8 @@ class GFPGANConfig:
     """Shape of a GFPGAN; the defaults are the published size (512 px, 86.4 M parameters).
 
     channel_multiplier, narrow: StyleGAN2's width rule; the U-Net has half of these widths. style_dim, mapping_layers:
-    of the StyleGAN2 mapping network, which comes with the prior but is bypassed.
+    of the StyleGAN2 mapping network, which comes with the prior but is bypassed. encoder_block: the encoder's
+    down-sampling blocks, the published residual ones or the mixed multi-path ones of FRGP in their place.
     """
 
     size: int = 512
@@ -49,6 +52,7 @@ class GFPGANConfig:
     narrow: float = 1.0
     style_dim: int = 512
     mapping_layers: int = 8
+    encoder_block: EncoderBlock = "residual"
 
     @classmethod
     def compact(cls) -> Self:
@@ -78,6 +82,10 @@ class ResBlock(nn.Module):
         return F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)
 
 
+def _down_block(kind: EncoderBlock, c_in: int, c_out: int) -> nn.Module:
+    return MMRB(c_in, c_out, "down") if kind == "mmrb" else ResBlock(c_in, c_out, 0.5)
+
+
 def _condition_head(channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, channels, 3, 1, 1), nn.LeakyReLU(0.2), nn.Conv2d(channels, channels, 3, 1, 1)
@@ -102,13 +110,15 @@ class GFPGAN(System):
     def __init__(self, config: GFPGANConfig | None = None) -> None:
         super().__init__(config)
         c = self.config
+        if c.encoder_block not in get_args(EncoderBlock):
+            raise UsageError(f"encoder_block {c.encoder_block!r}: choose one of {', '.join(get_args(EncoderBlock))}")
         self.precision: Precision = "auto"
         scales = resolutions(c.size)
         width = channel_widths(c.size, c.channel_multiplier, c.narrow * _ENCODER_NARROW)
         rising, falling = list(zip(scales, scales[1:])), list(zip(scales[::-1], scales[-2::-1]))
 
         self.stem = nn.Conv2d(3, width[c.size], 1)
-        self.downs = nn.ModuleList(ResBlock(width[a], width[b], 0.5) for a, b in falling)
+        self.downs = nn.ModuleList(_down_block(c.encoder_block, width[a], width[b]) for a, b in falling)
         self.bottleneck = nn.Conv2d(width[4], width[4], 3, 1, 1)
         self.ups = nn.ModuleList(ResBlock(width[a], width[b], 2) for a, b in rising)
         self.to_rgbs = nn.ModuleList(nn.Conv2d(width[r], 3, 1) for r in scales[1:])

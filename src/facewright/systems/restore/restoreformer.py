@@ -12,10 +12,9 @@ twice that side. Without any such side the network is the dictionary's auto-enco
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -23,14 +22,17 @@ from torch import Tensor, nn
 
 from ...errors import UsageError, WeightsError
 from ...nn.deploy import has_bf16
-from ...nn.vq import VQAutoencoder, VQLayout, from_taming, inference_copy
+from ...nn.mmrb import MMRB
+from ...nn.vq import Encoder, Level, ResBlock, VQAutoencoder, VQLayout, from_taming, inference_copy
 from ...weights.card import Preprocess
+from ...weights.published import load_converted
 from ..base import System
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Precision = Literal["auto", "fp32", "bf16"]
+EncoderBlock = Literal["residual", "mmrb"]
 Variant = Literal["restoreformer++", "restoreformer", "rohqd", "rohqd-v1"]
 
 
@@ -98,6 +100,8 @@ class RestoreFormerConfig:
     cross_at: sides at which the decoder's attention asks with the picture's features; () is the dictionary.
     heads: of every attention.
     codes, code_dim: size of the dictionary.
+    encoder_block: what the levels of the encoder are made of, the published residual blocks or the mixed multi-path
+        ones of FRGP in their place.
     """
 
     size: int = 512
@@ -108,6 +112,7 @@ class RestoreFormerConfig:
     heads: int = 4
     codes: int = 1024
     code_dim: int = 256
+    encoder_block: EncoderBlock = "residual"
 
     @classmethod
     def v1(cls) -> Self:
@@ -165,6 +170,11 @@ class RestoreFormer(CodebookRestorer):
     def __init__(self, config: RestoreFormerConfig | None = None) -> None:
         super().__init__(config)
         self.net = VQAutoencoder(self.config.layout)
+        if self.config.encoder_block not in get_args(EncoderBlock):
+            known = ", ".join(get_args(EncoderBlock))
+            raise UsageError(f"encoder_block {self.config.encoder_block!r}: choose one of {known}")
+        if self.config.encoder_block == "mmrb":
+            _use_mmrb(self.net.encoder)
         self.net.quantiser.codebook.requires_grad_(not self.config.cross_at)
 
     def forward(
@@ -200,6 +210,15 @@ class RestoreFormer(CodebookRestorer):
         self.load_state_dict(own | given)
 
 
+def _use_mmrb(encoder: Encoder) -> None:
+    """Put mixed multi-path residual blocks of the same widths in place of the levels' residual blocks."""
+    for level in encoder.levels:
+        assert isinstance(level, Level)
+        for i, block in enumerate(level.blocks):
+            assert isinstance(block, ResBlock)
+            level.blocks[i] = MMRB(block.conv1.in_channels, block.conv1.out_channels)
+
+
 # --- published checkpoints --------------------------------------------------------------------------------------
 
 _VARIANTS: dict[str, RestoreFormerConfig] = {
@@ -207,15 +226,6 @@ _VARIANTS: dict[str, RestoreFormerConfig] = {
     "restoreformer": RestoreFormerConfig.v1(),
     "rohqd": RestoreFormerConfig.dictionary(),
     "rohqd-v1": RestoreFormerConfig(cross_at=(), heads=8),
-}
-# Most special first: the first pattern that any key of a checkpoint begins with names it.
-_TELLTALES = {
-    "CodeFormer": r"(ft_layers|idx_pred_layer|fuse_convs_dict|feat_emb)\b",
-    "CodeFormer's auto-encoder": r"(encoder|generator)\.blocks\.",
-    "GFPGAN": r"(stylegan_decoder|conv_body_)",
-    "RestoreFormer++": r"decoder\.up\.4\.attn\.",
-    "RestoreFormer or its dictionary": r"(encoder\.down|decoder\.up)\.5\.attn\.\d\.norm2",
-    "a VQGAN": r"(quantize\.|decoder\.up\.)",
 }
 
 
@@ -227,28 +237,6 @@ def published_tensors(state: Mapping[str, Any], prefix: str = "") -> dict[str, T
             break
     tensors = {k.removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
     return {k.removeprefix(prefix): v for k, v in tensors.items() if not k.startswith("loss.")}
-
-
-def nearest_model(keys: Mapping[str, Any]) -> str:
-    """Which published network the keys of a checkpoint look most like."""
-    for name, pattern in _TELLTALES.items():
-        if any(re.match(pattern, key) for key in keys):
-            return name
-    return "no network known here"
-
-
-def load_converted(model: nn.Module, converted: Mapping[str, Tensor], looks_like: str, wanted: str) -> None:
-    """Load a converted checkpoint strictly; raises WeightsError saying what does not fit and what it looks like."""
-    own = model.state_dict()
-    missing = sorted(set(own) - set(converted))
-    surplus = sorted(set(converted) - set(own))
-    wrong = sorted(k for k in set(own) & set(converted) if own[k].shape != converted[k].shape)
-    if missing or surplus or wrong:
-        raise WeightsError(
-            f"this is no complete checkpoint of {wanted} but looks most like {looks_like}: {len(missing)} tensors "
-            f"missing {missing[:3]}, {len(surplus)} unknown {surplus[:3]}, {len(wrong)} of another shape {wrong[:3]}"
-        )
-    model.load_state_dict(converted)
 
 
 def published_variant(state: Mapping[str, Any]) -> Variant:
@@ -283,6 +271,5 @@ def import_published(state: Mapping[str, Any], variant: Variant | None = None) -
     """
     chosen = variant or published_variant(state)
     model = RestoreFormer(_VARIANTS[chosen])
-    looks_like = nearest_model(published_tensors(state, "vqvae."))
-    load_converted(model, convert_published(state, chosen), looks_like, chosen)
+    load_converted(model, convert_published(state, chosen), published_tensors(state, "vqvae."), chosen)
     return model.eval()

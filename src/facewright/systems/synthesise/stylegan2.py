@@ -1,0 +1,205 @@
+"""StyleGAN2: faces of nobody, and the prior that restorers lean on.
+
+Paper: Karras, Laine, Aittala, Hellsten, Lehtinen, Aila, "Analyzing and Improving the Image Quality of StyleGAN"
+(CVPR 2020, arXiv 1912.04958). The network itself is in `facewright.nn.stylegan2`; here are its use on its own and the
+checkpoints of three published code bases: rosinality/stylegan2-pytorch, BasicSR and GFPGAN (original and clean), and
+NVlabs/stylegan2-ada-pytorch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import UsageError
+from ...nn.deploy import has_bf16
+from ...nn.stylegan2 import (
+    BASE_SIZE,
+    Generator,
+    Upsample,
+    channel_widths,
+    from_basicsr,
+    from_nvidia,
+    from_rosinality,
+    is_clean,
+    truncate,
+)
+from ...weights.card import Preprocess
+from ...weights.published import load_converted
+from ..base import System, batches
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+Layout = Literal["rosinality", "basicsr", "nvidia"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class StyleGAN2Config:
+    """Shape of the generator; the defaults are the paper's configuration F (1024 px, 30.4 M parameters).
+
+    channel_multiplier, narrow: the width rule of `channel_widths`; `widths` (channels at 4, 8, …, size) replaces it.
+    style_dim, mapping_layers: of the mapping network. upsample: `fir` as in the paper, `bilinear` as the priors of
+    clean restorers. equalised: learning-rate scales at run time (for training), or folded into the weights.
+    """
+
+    size: int = 1024
+    channel_multiplier: float = 2
+    narrow: float = 1.0
+    widths: tuple[int, ...] = ()
+    style_dim: int = 512
+    mapping_layers: int = 8
+    upsample: Upsample = "fir"
+    equalised: bool = True
+
+    @classmethod
+    def compact(cls) -> Self:
+        """128 px and a quarter of the widths (an eighth from 64 px on), to be trained on a processor."""
+        return cls(size=128, channel_multiplier=0.5, narrow=0.25, style_dim=256)
+
+
+class StyleGAN2(System):
+    """Generator of faces on the `ffhq` template (arXiv 1912.04958).
+
+    forward: z (N, style_dim) of normal random numbers to images (N, 3, S, S) RGB, about [−1, 1], unclamped.
+    `truncation` in [0, 1] pulls the styles towards their mean: 1 leaves them, 0 gives the mean face. In training mode
+    the noise is drawn anew for every picture, otherwise it is that of the weights.
+
+    `precision`: arithmetic of `sample` and `paint`; `auto` takes bfloat16 where the processor has it.
+    """
+
+    slug: ClassVar[str] = "stylegan2"
+    Config: ClassVar[type[StyleGAN2Config]] = StyleGAN2Config
+    config: StyleGAN2Config
+    precision: Precision = "auto"
+
+    def __init__(self, config: StyleGAN2Config | None = None) -> None:
+        super().__init__(config)
+        c = self.config
+        self.generator = Generator(
+            c.size,
+            style_dim=c.style_dim,
+            channel_multiplier=c.channel_multiplier,
+            narrow=c.narrow,
+            widths=c.widths,
+            mapping_layers=c.mapping_layers,
+            upsample=c.upsample,
+            equalised=c.equalised,
+            noise="random",
+        )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def preprocess_for(cls, config: Any) -> Preprocess:
+        """What the pictures are that come out."""
+        return Preprocess(size=config.size, template="ffhq")
+
+    def train(self, mode: bool = True) -> Self:
+        self.generator.noise = "random" if mode else "fixed"
+        return super().train(mode)
+
+    def forward(self, z: Tensor, *, truncation: float = 1.0) -> Tensor:
+        if z.dim() != 2 or z.shape[1] != self.config.style_dim:
+            raise UsageError(f"this StyleGAN2 takes z (N, {self.config.style_dim}), not {tuple(z.shape)}")
+        image: Tensor = self.generator(self._truncated(self.generator.mapping(z), truncation))
+        return image
+
+    def _truncated(self, latents: Tensor, truncation: float) -> Tensor:
+        if not 0 <= truncation <= 1:
+            raise UsageError(f"truncation {truncation} is outside 0…1")
+        return latents if truncation == 1 else truncate(latents, self.generator.mean_latent().to(latents), truncation)
+
+    # Use
+
+    @torch.inference_mode()
+    def latents(self, count: int, *, seed: int = 0, truncation: float = 1.0) -> Tensor:
+        """Styles w (N, style_dim) of random people; the same for the same seed."""
+        if count < 1:
+            raise UsageError(f"cannot make {count} faces; ask for at least one")
+        z = torch.randn(count, self.config.style_dim, generator=torch.Generator().manual_seed(seed))
+        return self._truncated(self.generator.mapping(z.to(self.device)), truncation)
+
+    @torch.inference_mode()
+    def paint(self, latents: Tensor) -> NDArray[np.uint8]:
+        """Styles w (N, D) or w⁺ (N, num_latents, D) to pictures (N, S, S, 3) uint8 RGB."""
+        low = self.precision == "bf16" or (self.precision == "auto" and has_bf16(self.device))
+        pictures = []
+        for part in batches(latents, _BATCH):  # type: ignore[arg-type]
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
+                image = self.generator(part)
+            pixels = image.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+            pictures.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
+        return np.concatenate(pictures)
+
+    def sample(self, count: int, *, seed: int = 0, truncation: float = 0.7) -> NDArray[np.uint8]:
+        """Pictures (N, S, S, 3) uint8 RGB of people who do not exist.
+
+        The same for the same seed and a network in evaluation mode. Raises UsageError for a count below 1 or a
+        truncation outside 0…1.
+        """
+        return self.paint(self.latents(count, seed=seed, truncation=truncation))
+
+
+# Published checkpoints
+
+
+def layout_of(state: Mapping[str, Any]) -> Layout:
+    """Which code base named the tensors of a generator; BasicSR's when nothing tells."""
+    if any(key.startswith(("synthesis.", "mapping.fc")) for key in state):
+        return "nvidia"
+    return "rosinality" if any(key.startswith(("input.", "style.", "conv1.conv.")) for key in state) else "basicsr"
+
+
+def convert_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Keys of a published generator (`g_ema`, `params_ema` or `G_ema`) to ours; WeightsError for a foreign key."""
+    convert = {"rosinality": from_rosinality, "basicsr": from_basicsr, "nvidia": from_nvidia}[layout_of(state)]
+    kept = {key: value for key, value in state.items() if not key.endswith((".kernel", "latent_avg"))}
+    return {f"generator.{key}": value for key, value in convert(kept).items()}
+
+
+def import_published(state: Mapping[str, Tensor]) -> StyleGAN2:
+    """A network holding a published generator; its size and widths are told by the tensors.
+
+    BasicSR's original form is read with the FIR filter: a checkpoint trained with `StyleGAN2GeneratorBilinear` has the
+    same keys and no mark, so set `upsample` in the configuration for it. Raises WeightsError for incomplete and for
+    other checkpoints, saying what is missing and what they look most like.
+    """
+    converted = convert_published(state)
+    clean = layout_of(state) == "basicsr" and is_clean(dict(state))
+    model = StyleGAN2(_config_of(converted, clean))
+    load_converted(model, converted, state, "StyleGAN2")
+    return model.eval()
+
+
+def _config_of(converted: Mapping[str, Tensor], clean: bool) -> StyleGAN2Config:
+    """The configuration that fits converted tensors, as far as they tell."""
+    sides = [BASE_SIZE << i for i in range(sum(k.endswith(".bias") and _is_to_rgb(k) for k in converted))]
+    kernels = [converted.get(f"generator.to_rgbs.{i}.conv.weight") for i in range(len(sides))]
+    if len(sides) < 2 or any(kernel is None for kernel in kernels):
+        return StyleGAN2Config()
+    widths = tuple(int(kernel.shape[1]) for kernel in kernels if kernel is not None)
+    style = converted.get("generator.convs.0.conv.modulation.weight")
+    layers = sum(k.startswith("generator.mapping.") and k.endswith(".weight") for k in converted)
+    ruled = next((m for m in (2, 1) if tuple(channel_widths(sides[-1], m).values()) == widths), None)
+    return StyleGAN2Config(
+        size=sides[-1],
+        channel_multiplier=ruled or 2,
+        widths=() if ruled else widths,
+        style_dim=512 if style is None else int(style.shape[1]),
+        mapping_layers=layers,
+        upsample="bilinear" if clean else "fir",
+        equalised=not clean,
+    )
+
+
+def _is_to_rgb(key: str) -> bool:
+    return key.startswith("generator.to_rgbs.") and key.count(".") == 3
