@@ -41,6 +41,7 @@ _TELLTALES = {
     "a StyleGAN2 of NVIDIA": r"synthesis\.b4\.",
     "a StyleGAN2 of rosinality": r"(input\.input|convs\.\d+\.conv\.modulation\.)",
     "a StyleGAN2 discriminator": r"(final_linear\.1|convs\.\d+\.skip|b4\.fc)\.",
+    "FaceNet": r"(conv2d_1a|repeat_[123]|mixed_[67]a)\.",
     "a recogniser (IResNet)": r"layer1\.0\.prelu\.",
 }
 
