@@ -50,7 +50,7 @@ class Settings:
     lr: float = 1e-3
     after_lr: float = 5e-4
     warper_lr: float = 1e-4
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: tuple[int, ...] = (0,)
 
     @classmethod
     def quick(cls) -> Settings:

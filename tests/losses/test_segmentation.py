@@ -134,3 +134,11 @@ def test_the_expected_class_counts_more_than_its_alternatives() -> None:
     p = logits.detach().flatten().exp()
     loss = partial_cross_entropy(logits, torch.tensor([[[0b011]]]), torch.tensor([[[0]]]), 0b111, doubt=0.2)
     torch.testing.assert_close(loss, -torch.log(p[0] + 0.2 * p[1]))
+
+
+def test_single_classes_can_be_doubted_less() -> None:
+    logits = torch.tensor([0.5, 1.0, 2.0]).log_softmax(0).view(1, 3, 1, 1)
+    p = logits.flatten().exp()
+    allowed, expected = torch.tensor([[[0b111]]]), torch.tensor([[[0]]])
+    loss = partial_cross_entropy(logits, allowed, expected, 0b1111, doubt=0.2, doubts={2: 0.7, 0: 0.1})
+    torch.testing.assert_close(loss, -torch.log(p[0] + 0.2 * p[1] + 0.7 * p[2]))

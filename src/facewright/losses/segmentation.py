@@ -6,13 +6,14 @@ and get no gradient. A batch without counted pixels gives 0.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
 IGNORED = 255
@@ -26,20 +27,29 @@ def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def partial_cross_entropy(
-    logits: Tensor, allowed: Tensor, expected: Tensor, everything: int, *, doubt: float = 0.2
+    logits: Tensor,
+    allowed: Tensor,
+    expected: Tensor,
+    everything: int,
+    *,
+    doubt: float = 0.2,
+    doubts: Mapping[int, float] | None = None,
 ) -> Tensor:
     """−log of the weighted probability of what a pixel can show, averaged over the pixels of which anything is known.
 
     `allowed` (N, H, W) integers hold classes as bits; pixels equal to `everything` do not count. `expected` (N, H, W)
     is the class a pixel shows unless something lies before it, 255 where that is not known: other allowed classes then
-    weigh `doubt`, so that without evidence for them the expected one is learned.
+    weigh `doubt`, so that without evidence for them the expected one is learned, or what `doubts` has for their number.
     """
     counted = allowed != everything
     rows, wanted = logits.movedim(1, -1)[counted].float(), expected[counted].long()
     classes = torch.arange(logits.shape[1], device=logits.device)
     forbidden = (allowed[counted][:, None] >> classes) & 1 == 0
     second = (wanted[:, None] != classes) & (wanted[:, None] != IGNORED)
-    weighted = (rows + math.log(doubt) * second).masked_fill(forbidden, float("-inf"))
+    weight = rows.new_full((logits.shape[1],), doubt)
+    for number, value in (doubts or {}).items():
+        weight[number] = value
+    weighted = (rows + weight.log() * second).masked_fill(forbidden, float("-inf"))
     surprise = rows.logsumexp(1) - weighted.logsumexp(1)
     return surprise.sum() / max(1, len(rows))
 

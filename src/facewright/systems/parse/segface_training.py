@@ -26,22 +26,32 @@ RARE = ("eye_g", "hat", "ear_r", "neck_l")
 
 class SegFaceTraining(ParserTraining):
     """Batches as in `ParserTraining`; with `allowed` and `expected` (N, S, S), see `data.parsing.Evidence`,
-    `partial_weight` of their loss is added. The defaults of `lr` and `weight_decay` are the paper's.
+    `partial_weight` of their loss is added, in which `doubts` maps names of classes to their weight where something
+    else is expected. The defaults of `lr` and `weight_decay` are the paper's.
     """
 
     def __init__(
-        self, model: SegFace, *, lr: float = 1e-4, weight_decay: float = 1e-5, partial_weight: float = 0.5
+        self,
+        model: SegFace,
+        *,
+        lr: float = 1e-4,
+        weight_decay: float = 1e-5,
+        partial_weight: float = 0.5,
+        doubts: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(model, lr=lr, weight_decay=weight_decay)
         self.everything = (1 << len(self.classes)) - 1
         self.partial_weight = partial_weight
+        self.doubts = {self.classes.index(name): value for name, value in (doubts or {}).items()}
 
     def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
         logits = self.logits(batch)
         loss = cross_entropy_dice(logits, batch["labels"])
         logs = {"exact": loss.detach()}
         if "allowed" in batch:
-            partial = partial_cross_entropy(logits, batch["allowed"], batch["expected"], self.everything)
+            partial = partial_cross_entropy(
+                logits, batch["allowed"], batch["expected"], self.everything, doubts=self.doubts
+            )
             loss = loss + self.partial_weight * partial
             logs["partial"] = partial.detach()
         update("model", loss)
