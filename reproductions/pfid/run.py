@@ -53,7 +53,7 @@ class Settings:
     decay: float = 5e-4
     ramp: float = 0.1
     galleries: int = 20
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    seeds: tuple[int, ...] = (0, 1, 2)
 
     @classmethod
     def quick(cls) -> Settings:

@@ -233,13 +233,16 @@ def main() -> None:
     arms = Arms(floor.arms_file(args, SLUG), s, tuning + len(OPTIONS) * len(s.noises) * len(s.seeds))
     data = Data.of(s)
     chosen = choose_options(arms, data, s)
-    results = {
-        (head, noise): [
-            arms.run(arm_name(head, chosen[head], noise, seed), run_arm, data, s, head, chosen[head], noise, seed)
-            for seed in s.seeds
-        ]
+    runs = {
+        (head, noise, seed): arms.run(
+            arm_name(head, chosen[head], noise, seed), run_arm, data, s, head, chosen[head], noise, seed
+        )
+        for seed in s.seeds
         for noise in s.noises
         for head in OPTIONS
+    }
+    results = {
+        (head, noise): [runs[head, noise, seed] for seed in s.seeds] for noise in s.noises for head in OPTIONS
     }
     floor.finish(args, SLUG, report(s, chosen, results))
 
