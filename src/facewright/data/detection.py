@@ -325,15 +325,11 @@ class Scenes(Dataset[dict[str, Tensor]]):
         if any(_near(row[BOX], centre, 0.75 * target) for row in rows):
             return
         side = 160
-        patch = self.decoy(rng, side)
+        patch = self.patch(rng, side, side)
         box = np.array([side * 0.25, side * 0.2, side * 0.75, side * 0.85])
         decoy = LabelledFace(patch, box, np.zeros((5, 2)), np.zeros(3))
         placement = Placement((float(centre[0]), float(centre[1])), target / decoy.size, draw_angle(rng))
         draw_over(canvas, decoy, placement, head_mask(decoy, rng), rows)
-
-    def decoy(self, rng: Generator, side: int) -> Image:
-        """What is pasted like a head, (side, side, 3), but is none."""
-        return self.patch(rng, side, side)
 
     def occlude(self, canvas: Image, row: NDArray[np.float32], rng: Generator) -> None:
         """Cover one side of a face: a hand, a scarf, a hat, the edge of something."""
@@ -359,7 +355,7 @@ class Crops(Dataset[dict[str, Tensor]]):
 
     Item i, a function of (seed, split, i) alone, holds `image` (3, 64, 64) uint8 RGB, `face` (0 or 1), `points` (5, 2)
     as offsets from the template in template eye distances, `angles` (3) in 30°; see `systems.detect.refiner`.
-    `negatives` is the share of crops without a whole face, `balls` that of round things among most of them.
+    `negatives` is the share of crops without a whole face.
     """
 
     def __init__(
@@ -369,11 +365,10 @@ class Crops(Dataset[dict[str, Tensor]]):
         *,
         seed: int = 0,
         negatives: float = 0.5,
-        balls: float = 0.15,
         length: int = 10_000_000,
     ) -> None:
         self.scenes = Scenes(split, root, seed=seed)
-        self.split, self.seed, self.negatives, self.balls, self.length = split, seed, negatives, balls, length
+        self.split, self.seed, self.negatives, self.length = split, seed, negatives, length
 
     def __len__(self) -> int:
         return self.length
@@ -386,7 +381,7 @@ class Crops(Dataset[dict[str, Tensor]]):
         if is_face or rng.random() < 0.25:
             crop = self._cut(face, matrix, rng)
         else:
-            crop = self._window(face, rng) if rng.random() >= self.balls else ball(rng)
+            crop = self._window(face, rng) if rng.random() < 0.85 else _ball(rng)
         crop, _ = photograph(crop, rng)
         points = (face.points @ matrix[:, :2].T + matrix[:, 2] - refiner.TEMPLATE) / refiner.EYE_DISTANCE
         angles = (face.pose + np.array([0, 0, refiner.rotation(matrix)])) / refiner.ANGLE_UNIT
@@ -431,8 +426,8 @@ class Crops(Dataset[dict[str, Tensor]]):
         return crop
 
 
-def ball(rng: Generator) -> Image:
-    """A round shaded thing without features (64, 64, 3): what a detector takes for a face most readily."""
+def _ball(rng: Generator) -> Image:
+    """A round shaded thing without features: what a detector takes for a face most readily."""
     size = refiner.SIZE
     y, x = np.mgrid[0:size, 0:size] / size - 0.5
     turn = rng.uniform(0, np.pi)
@@ -441,16 +436,7 @@ def ball(rng: Generator) -> Image:
     alpha = np.clip((1 - distance) / rng.uniform(0.05, 0.8), 0, 1)[..., None]
     shade = np.clip(1 + rng.uniform(-1.2, 1.2) * x + rng.uniform(-1.2, 1.2) * y, 0.1, 2)[..., None]
     colour, around = rng.uniform(40, 255, 3), rng.uniform(0, 255, 3) * rng.uniform(0, 1)
-    if rng.random() < 0.6:  # of plaster, steel, skin or wood
-        colour = rng.uniform(60, 255) * np.array([1.0, rng.uniform(0.7, 1.0), rng.uniform(0.5, 1.0)])
-    lit = shade * colour
-    if rng.random() < 0.5:  # a visor, a band, a shadow
-        band = np.abs(v / rng.uniform(0.05, 0.2) - rng.uniform(-1, 1)) < 1
-        lit[band] *= rng.uniform(0.1, 0.7)
-    if rng.random() < 0.5:
-        glint = np.exp(-np.hypot(x - rng.uniform(-0.2, 0.2), y - rng.uniform(-0.2, 0.2)) / rng.uniform(0.02, 0.08))
-        lit = lit + 255 * glint[..., None]
-    return np.asarray(np.clip(alpha * lit + (1 - alpha) * around, 0, 255), np.uint8)
+    return np.asarray(np.clip(alpha * shade * colour + (1 - alpha) * around, 0, 255), np.uint8)
 
 
 def _coarse(points: Floats, rng: Generator, *, wrong: bool) -> Floats:

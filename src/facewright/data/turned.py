@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
-from .detection import Crops, FaceSource, LabelledFace, Scenes, ball
+from .detection import Crops, FaceSource, LabelledFace, Scenes
 from .faces import data_root
 from .operating_room import box_of_landmarks, five_points_of
 from .parsing import parsing_renders
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.random import Generator
-    from numpy.typing import NDArray
 
     from .faces import Split
 
@@ -56,11 +54,7 @@ class TurnedFaces(FaceSource):
 
 
 class TurnedScenes(Scenes):
-    """`Scenes` whose pasted heads come from `TurnedFaces`.
-
-    Rendered heads are smooth, so a detector that learns them comes to like helmets and bowls: a share of `balls` of the
-    decoys are round shaded things.
-    """
+    """`Scenes` whose pasted heads come from `TurnedFaces`."""
 
     def __init__(
         self,
@@ -72,16 +66,9 @@ class TurnedScenes(Scenes):
         smallest: float = 10,
         largest: float = 220,
         rendered: float = RENDERED,
-        balls: float = 0.0,
     ) -> None:
         super().__init__(split, root, seed=seed, size=size, smallest=smallest, largest=largest)
         self.source = TurnedFaces(split, root, rendered=rendered)
-        self.balls = balls
-
-    def decoy(self, rng: Generator, side: int) -> NDArray[np.uint8]:
-        if not self.balls or rng.random() >= self.balls:
-            return super().decoy(rng, side)
-        return np.asarray(cv2.resize(ball(rng), (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 class TurnedCrops(Crops):
@@ -95,7 +82,6 @@ class TurnedCrops(Crops):
         seed: int = 0,
         negatives: float = 0.5,
         rendered: float = RENDERED,
-        balls: float = 0.15,
     ) -> None:
-        super().__init__(split, root, seed=seed, negatives=negatives, balls=balls)
+        super().__init__(split, root, seed=seed, negatives=negatives)
         self.scenes.source = TurnedFaces(split, root, rendered=rendered)
