@@ -199,7 +199,7 @@ def test_faces_left_alone_say_why_unless_forced(
     pipeline = fakes.pipeline(fakes.face_at((150, 100), **face), ssim=ssim)
     result = pipeline(photo)
     assert (result.faces[0].restored, result.faces[0].reason) == (False, reason)
-    assert reason in result.summary
+    assert reason.removeprefix("low confidence, ") in result.summary
     assert np.array_equal(result.image.pixels, photo.pixels)
     assert pipeline.restorer.seen == []
     forced = pipeline(photo, RestoreOptions(force=True))
@@ -420,6 +420,10 @@ def test_summary_counts(photo: Photo, two: Any, fakes: SimpleNamespace) -> None:
     assert fakes.pipeline(two[0])(photo).summary == "1 of 1 face restored"
     skipped = fakes.pipeline(*two)(photo, RestoreOptions(skip=(1,))).summary
     assert skipped == "1 of 2 faces restored; left alone: 1 (not selected)"
+    doubted = fakes.pipeline(two[0], replace(two[1], score=0.62))(photo)
+    assert doubted.summary == "1 of 1 face restored; probably no face: 1 (score 0.62)"
+    alone = fakes.pipeline(replace(two[0], score=0.4))(photo).summary
+    assert alone == "no face found; the picture is unchanged; probably no face: 0 (score 0.40)"
 
 
 def test_invented_faces_carry_a_warning(photo: Photo, two: Any, fakes: SimpleNamespace) -> None:

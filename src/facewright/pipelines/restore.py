@@ -167,13 +167,17 @@ class RestoreResult:
 
     @property
     def summary(self) -> str:
-        """One line for people."""
-        if not self.faces:
-            return f"no face found; the picture is {'unchanged' if self.options.upscale == 1 else 'only enlarged'}"
-        skipped = [f for f in self.faces if not f.restored]
-        line = f"{self.restored_count} of {len(self.faces)} face{'s' * (len(self.faces) != 1)} restored"
+        """One line for people; what the detector doubts is not counted as a face."""
+        doubtful = [f for f in self.faces if not f.restored and f.face.score < self.options.min_score]
+        count = len(self.faces) - len(doubtful)
+        line = f"{self.restored_count} of {count} face{'s' * (count != 1)} restored"
+        if count == 0:
+            line = f"no face found; the picture is {'unchanged' if self.options.upscale == 1 else 'only enlarged'}"
+        skipped = [f for f in self.faces if not f.restored and f not in doubtful]
         if skipped:
             line += "; left alone: " + ", ".join(f"{f.index} ({f.reason})" for f in skipped[:6])
+        if doubtful:
+            line += "; probably no face: " + ", ".join(f"{f.index} (score {f.face.score:.2f})" for f in doubtful[:6])
         return line
 
     def change_map(self) -> NDArray[np.float32]:
