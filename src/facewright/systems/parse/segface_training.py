@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from ...losses.segmentation import cross_entropy_dice, partial_cross_entropy
 from .parser_training import ParserTraining
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
+    from torch.optim import Optimizer
 
     from ...training.trainer import Batch, Update
     from .segface import SegFace
@@ -43,6 +45,10 @@ class SegFaceTraining(ParserTraining):
         self.everything = (1 << len(self.classes)) - 1
         self.partial_weight = partial_weight
         self.doubts = {self.classes.index(name): value for name, value in (doubts or {}).items()}
+
+    def optimisers(self) -> dict[str, Optimizer]:
+        """AdamW on everything alike, as the paper has it."""
+        return {"model": torch.optim.AdamW(self.model.parameters(), self.lr, weight_decay=self.weight_decay)}
 
     def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
         logits = self.logits(batch)
