@@ -186,6 +186,41 @@ def test_presets_are_ordered_by_severity() -> None:
 # Single steps
 
 
+def test_far_faces_shrink_by_any_ratio_and_any_filter() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [sample("far", rng, 256).chain for _ in range(2000)]
+    ratios = np.log([chain.factor for chain in drawn])
+    assert ratios.min() >= np.log(1.5)
+    assert ratios.max() <= np.log(12)
+    shares = np.histogram(ratios, 4, (np.log(1.5), np.log(12)))[0] / len(drawn)
+    assert np.abs(shares - 0.25).max() < 0.03
+    shrinking = [chain.interpolation for chain in drawn]
+    enlarging = [chain.enlarging for chain in drawn]
+    assert {name: round(shrinking.count(name) / 2000, 1) for name in set(shrinking)} == {
+        "area": 0.4,
+        "linear": 0.2,
+        "cubic": 0.2,
+        "lanczos": 0.2,
+    }
+    assert set(enlarging) == {"linear", "cubic", "lanczos"}
+
+
+def test_a_filter_of_its_own_brings_the_picture_back(crop: np.ndarray) -> None:
+    chain = Chain(("blur", "down", "noise", "jpeg", "up"), factor=4.0, interpolation="area", enlarging="lanczos")
+    side = crop.shape[0]
+    small = cv2.resize(crop.astype(np.float32) / 255, (side // 4, side // 4), interpolation=cv2.INTER_AREA)
+    expected = cv2.resize(small, (side, side), interpolation=cv2.INTER_LANCZOS4).clip(0, 1)
+    found = apply(crop, Degradation("by hand", (side, side), chain))
+    assert np.abs(found - 255 * expected).max() <= 0.51
+
+
+def test_records_from_before_the_enlarging_filter_still_read(crop: np.ndarray) -> None:
+    record = sample("small", 3, crop.shape[0])
+    older = record.to_dict()
+    del older["chain"]["enlarging"]
+    assert Degradation.from_dict(older) == record
+
+
 def test_clean_changes_nothing(crop: np.ndarray) -> None:
     np.testing.assert_array_equal(degrade(crop, "clean", 0)[0], crop)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 
 from facewright.losses import reconstruction as rec
 
@@ -85,3 +87,31 @@ def test_a_cell_counts_only_when_all_its_pixels_do():
     mask = torch.ones(1, 1, 4, 4)
     mask[..., 0, 0] = 0
     assert torch.equal(rec.whole_cells(mask, (2, 2)).flatten(), torch.tensor([0.0, 1.0, 1.0, 1.0]))
+
+
+def test_ssim_loss_is_one_minus_the_ssim_of_the_luma():
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, (40, 56, 3)).astype(np.uint8)
+    b = (a * 0.6 + rng.integers(0, 100, a.shape)).astype(np.uint8)
+    luma = [image @ np.array([0.299, 0.587, 0.114]) / 255 for image in (a, b)]
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    expected = structural_similarity(*luma, data_range=1.0, **settings)
+    x, y = (torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1 for image in (a, b))
+    assert 1 - float(rec.ssim_loss(x, y)) == pytest.approx(expected, abs=1e-4)
+    assert float(rec.ssim_loss(x, x)) == pytest.approx(0, abs=1e-6)
+
+
+def test_ssim_loss_sees_only_windows_inside_the_mask():
+    torch.manual_seed(0)
+    target = torch.rand(2, 3, 32, 32) * 2 - 1
+    prediction = (torch.rand(2, 3, 32, 32) * 2 - 1).requires_grad_()
+    mask = torch.zeros(2, 1, 32, 32)
+    mask[..., 4:24, 6:30] = 1
+    value = rec.ssim_loss(prediction, target, mask)
+    value.backward()
+    outside = (mask == 0).expand_as(prediction)
+    assert prediction.grad[outside].abs().max() == 0
+    assert prediction.grad[~outside].abs().max() > 0
+    cut = [image[..., 4:24, 6:30] for image in (prediction.detach(), target)]
+    torch.testing.assert_close(rec.ssim_loss(*cut), value.detach())
+    assert rec.ssim_loss(prediction, target, torch.zeros_like(mask)) == 0

@@ -182,10 +182,15 @@ def _sample_chain(rules: Preset, rng: np.random.Generator, scale: float, order: 
         blur=_sample_blur(rules, rng, scale) if _chance(rules.p_blur, rng) else None,
         haze=float(rng.uniform(*rules.haze_alpha)) if _chance(rules.p_haze, rng) else 1.0,
         factor=_sample_factor(rules, rng, scale) if _chance(rules.p_down, rng) else 1.0,
-        interpolation=rules.interpolation,
+        interpolation=_one_of(rules.shrink_by, rng) or rules.interpolation,
+        enlarging=_one_of(rules.enlarge_by, rng),
         noise=noise,
         jpeg=round(rng.uniform(*rules.jpeg)) if _chance(rules.p_jpeg, rng) else None,
     )
+
+
+def _one_of(names: tuple[str, ...], rng: np.random.Generator) -> str:
+    return str(rng.choice(names)) if names else ""
 
 
 def _sample_order(order: tuple[str, ...] | str, rng: np.random.Generator) -> tuple[str, ...]:
@@ -213,7 +218,7 @@ def _sample_blur(rules: Preset, rng: np.random.Generator, scale: float) -> Blur:
 
 def _sample_factor(rules: Preset, rng: np.random.Generator, scale: float) -> float:
     low, high = (max(min(MIN_FACTOR, rules.down[0]), bound * scale) for bound in rules.down)
-    factor = float(rng.uniform(low, high))
+    factor = float(np.exp(rng.uniform(np.log(low), np.log(high))) if rules.down_log else rng.uniform(low, high))
     return round(factor / rules.down_step) * rules.down_step if rules.down_step else factor
 
 
@@ -273,7 +278,8 @@ def _run(image: NDArray[np.float32], chain: Chain, *, keep_small: bool) -> NDArr
             out = _resized(out, low, chain.interpolation)
         elif step == "up" and not keep_small:
             # Shrinking by area has no counterpart for enlarging: the plain bilinear one.
-            out = _resized(out, (width, height), "linear" if chain.interpolation == "area" else chain.interpolation)
+            same = "linear" if chain.interpolation == "area" else chain.interpolation
+            out = _resized(out, (width, height), chain.enlarging or same)
         elif step == "noise" and chain.noise is not None:
             out = _noisy(out, chain.noise)
         elif step == "jpeg" and chain.jpeg is not None:

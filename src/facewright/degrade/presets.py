@@ -16,6 +16,7 @@ crops of another size.
 | dfdnet | DFDNet (ECCV 2020); its 32 recorded motion kernels are replaced by straight-line motion |
 | severe | our hard setting for FRGP |
 | small | a face far from the camera: area-averaged to a tenth at most, with a little noise and JPEG |
+| far | a small face as phones and the web have it: shrunk and enlarged by any usual filter, JPEG at its own size |
 | mild, clean | our easy setting; no degradation at all |
 | old-photo | our ageing model of prints and film (`facewright.degrade.ageing`) before a mild degradation |
 """
@@ -55,10 +56,12 @@ class Preset:
     """Ranges and probabilities from which one degradation is drawn.
 
     `sigma` of the blur in pixels; `kernel_sizes` the odd sizes drawn from; `down` the factor by which the picture
-    shrinks (below 1 enlarges), `down_step` its granularity (0: continuous); `noise` the standard deviation in grey
-    levels of 255; `jpeg` the quality; `p_*` the probability of each step. `shift_px` moves the picture (and the
-    target) by up to that many pixels, `haze_alpha` blends it with white, `patch_side` is the side of a square that
-    gets a degradation of its own. `colour_on_target` says that greying and jitter hit the target as well.
+    shrinks (below 1 enlarges), `down_step` its granularity (0: continuous), `down_log` whether all ratios are equally
+    likely instead of all factors; `shrink_by` and `enlarge_by` the filters drawn from, where empty `interpolation`;
+    `noise` the standard deviation in grey levels of 255; `jpeg` the quality; `p_*` the probability of each step.
+    `shift_px` moves the picture (and the target) by up to that many pixels, `haze_alpha` blends it with white,
+    `patch_side` is the side of a square that gets a degradation of its own. `colour_on_target` says that greying and
+    jitter hit the target as well.
     """
 
     name: str
@@ -72,6 +75,9 @@ class Preset:
     motion: MotionRange | None = None
     interpolation: str = "linear"
     down_step: float = 0.0
+    down_log: bool = False
+    shrink_by: tuple[str, ...] = ()
+    enlarge_by: tuple[str, ...] = ()
     p_blur: float = 1.0
     p_down: float = 1.0
     p_noise: float = 1.0
@@ -146,6 +152,19 @@ PRESETS: dict[str, Preset] = {
             p_blur=0,
             p_noise=0.5,
             p_jpeg=0.6,
+        ),
+        Preset(
+            "far",
+            sigma=(0, 0),
+            down=(1.5, 12),
+            noise=(0, 6),
+            jpeg=(60, 98),
+            down_log=True,
+            shrink_by=("area", "area", "linear", "cubic", "lanczos"),
+            enlarge_by=("linear", "cubic", "lanczos"),
+            p_blur=0,
+            p_noise=0.4,
+            p_jpeg=0.7,
         ),
         Preset("clean", (0, 0), (1, 1), (0, 0), (100, 100), p_blur=0, p_down=0, p_noise=0, p_jpeg=0),
         Preset(

@@ -30,8 +30,9 @@ class Noise:
 class Chain:
     """One pass of blur, shrinking, noise and JPEG, in `order`; a step that is None is left out.
 
-    `factor` is how many times smaller the picture becomes before `up` brings it back (below 1: larger). `haze` is the
-    share of the picture in a blend with white, done right after the blur.
+    `factor` is how many times smaller the picture becomes before `up` brings it back (below 1: larger), by the filter
+    `interpolation` and back by `enlarging` ("": the same one, or the bilinear one after "area"). `haze` is the share of
+    the picture in a blend with white, done right after the blur.
     """
 
     order: tuple[str, ...]
@@ -39,6 +40,7 @@ class Chain:
     haze: float = 1.0
     factor: float = 1.0
     interpolation: str = "linear"
+    enlarging: str = ""
     noise: Noise | None = None
     jpeg: int | None = None
 

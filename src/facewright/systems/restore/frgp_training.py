@@ -26,7 +26,7 @@ from ...losses.adversarial import (
 )
 from ...losses.consistency import MeanTeacher, feature_alignment, latent_alignment, latent_disagreement
 from ...losses.face import FaceLoss
-from ...losses.reconstruction import charbonnier, edge_loss, feature_matching, l1, pyramid_l1, whole_cells
+from ...losses.reconstruction import charbonnier, edge_loss, feature_matching, l1, pyramid_l1, ssim_loss, whole_cells
 from ...metrics.lpips import LPIPS
 from ...nn.discriminator import PatchDiscriminator
 from ...nn.stylegan2 import Discriminator
@@ -48,7 +48,7 @@ _BETAS = (0.9, 0.99)
 
 
 class FRGPTraining(Training):
-    """Masked Charbonnier and gradient losses, face losses, degradation estimate, from `gan_from` on a discriminator.
+    """Masked Charbonnier, gradient and SSIM losses, face losses, the estimate, from `gan_from` on a discriminator.
 
     The face losses (identity, features) are those of the embedded recogniser; without weights for them it is not
     loaded. `grow_from` names weights of the same network without light blocks to begin with.
@@ -65,6 +65,7 @@ class FRGPTraining(Training):
         style_lr: float = 0.2,
         discriminator_lr: float = 4e-4,
         edge_weight: float = 1.0,
+        ssim_weight: float = 0.0,
         estimate_weight: float = 0.1,
         identity_weight: float = 0.0,
         features_weight: float = 0.0,
@@ -82,7 +83,8 @@ class FRGPTraining(Training):
         self.face = _face_loss(model.config.size) if identity_weight or features_weight else None
         self.discriminator = PatchDiscriminator(discriminator_width)
         self.lr, self.style_lr, self.discriminator_lr = lr, style_lr, discriminator_lr
-        self.edge_weight, self.estimate_weight, self.free_fidelity = edge_weight, estimate_weight, free_fidelity
+        self.edge_weight, self.ssim_weight, self.estimate_weight = edge_weight, ssim_weight, estimate_weight
+        self.free_fidelity = free_fidelity
         self.gan_from, self.gan_weight, self.feature_weight = gan_from, gan_weight, feature_weight
 
     def modules(self) -> dict[str, nn.Module]:
@@ -115,6 +117,9 @@ class FRGPTraining(Training):
             "edge": self.edge_weight * edge_loss(restored, high, mask),
             "estimate": self.estimate_weight * l1_loss(aux["degradation"].float(), batch["degradation"]),
         }
+        if self.ssim_weight:
+            with torch.autocast(low.device.type, enabled=False):  # variances as differences of squares need the digits
+                losses["ssim"] = self.ssim_weight * ssim_loss(restored, high, mask)
         if self.face is not None:
             losses |= self._face_terms(restored, high, mask)
         adversarial = progress >= self.gan_from
