@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from facewright import create
 from facewright.data.restoration import RestorationPairs
+from facewright.degrade import PRESETS, MotionRange, Preset, apply, sample
 from facewright.metrics import psnr, ssim
 from facewright.metrics.uncertainty import bootstrap
 from facewright.pipelines.sheets import grid
@@ -35,8 +36,29 @@ SETTINGS = {
     "small faces": {"small": 1.0},
     "severe": {"severe": 1.0},
     "mild": {"mild": 1.0},
+    "small faces, any filter (far)": {"far": 1.0},
+    "any of the damages (mixed)": {"mixed": 1.0},
 }
 BATCH = 16
+Pairs = list[tuple[Image, Image, NDArray[np.bool_]]]
+
+
+def only(name: str, **damage: Any) -> Preset:
+    """A preset that does one thing."""
+    return replace(PRESETS["clean"], name=name, **damage)
+
+
+ALONE = (
+    only("noise, sigma 10", noise=(10, 10), p_noise=1),
+    only("noise, sigma 25", noise=(25, 25), p_noise=1),
+    only("blur, sigma 2 px", sigma=(2, 2), p_blur=1, p_iso=1),
+    only("blur, sigma 5 px", sigma=(5, 5), p_blur=1, p_iso=1),
+    only("motion blur, 15 px", motion=MotionRange(1, (15, 15)), p_blur=1),
+    only("JPEG, quality 30", jpeg=(30, 30), p_jpeg=1),
+    only("JPEG, quality 10", jpeg=(10, 10), p_jpeg=1),
+    only("a quarter of the size", down=(4, 4), p_down=1, shrink_by=("area",), enlarge_by=("cubic",)),
+    only("an eighth of the size", down=(8, 8), p_down=1, shrink_by=("area",), enlarge_by=("cubic",)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +78,7 @@ def classical(image: Image, strength: float, amount: float, sigma: float) -> Ima
     return np.clip(out + amount * (out.astype(np.float32) - soft) + 0.5, 0, 255).astype(np.uint8)
 
 
-def tune_classical(pairs: list[tuple[Image, Image, NDArray[np.bool_]]]) -> tuple[float, float, float]:
+def tune_classical(pairs: Pairs) -> tuple[float, float, float]:
     """The setting of `classical` with the best mean PSNR on training faces."""
     best, setting = -np.inf, (0.0, 0.0, 1.0)
     for strength in (0.0, 3.0, 6.0, 10.0):
@@ -69,16 +91,20 @@ def tune_classical(pairs: list[tuple[Image, Image, NDArray[np.bool_]]]) -> tuple
     return setting
 
 
-def load(
-    split: str, presets: dict[str, float], count: int, collection: str
-) -> list[tuple[Image, Image, NDArray[np.bool_]]]:
+def load(split: str, presets: dict[str, float], count: int, collection: str) -> Pairs:
     """`count` pairs of one collection: degraded, true, validity mask."""
     data = RestorationPairs(split, 77, collections={collection: 1.0}, presets=presets, jitter=0.0, flip=False)
     items = (data[i] for i in range(count))
     return [(i["lq"].numpy(), i["hq"].numpy(), i["mask"][0].numpy()) for i in items]
 
 
-def score(outputs: list[Image], pairs: list[tuple[Image, Image, NDArray[np.bool_]]]) -> Scores:
+def damaged_by(preset: Preset, pairs: Pairs) -> Pairs:
+    """The same true faces with another damage; the same at every call."""
+    rng = np.random.default_rng(7)
+    return [(apply(truth, sample(preset, rng, truth.shape[0])), truth, mask) for _, truth, mask in pairs]
+
+
+def score(outputs: list[Image], pairs: Pairs) -> Scores:
     """Masked PSNR and SSIM of outputs against the true faces."""
     return Scores(
         np.array([psnr(o, truth, data_range=255, mask=mask) for o, (_, truth, mask) in zip(outputs, pairs)]),
@@ -124,16 +150,33 @@ def main() -> None:
             numbers[f"{key}/psnr_gain"] = float((ours.psnr - given.psnr).mean())
             numbers[f"{key}/ssim_gain"] = float((ours.ssim - given.ssim).mean())
             numbers[f"{key}/worse"] = worse
-    clean = {}
+    clean, half = {}, max(1, options.faces // 2)
+    unharmed: Pairs = []
     for collection in ("lfw", "utkface"):
         pairs = load("val", {"clean": 1.0}, options.faces, collection)
+        unharmed += pairs[:half]
         clean[collection] = score(in_batches(model.restore, [p[1] for p in pairs]), pairs).psnr
         numbers[f"clean/{collection}/psnr"] = float(clean[collection].mean())
         print(f"clean {collection}: {clean[collection].mean():.2f} dB")
+    alone = []
+    for preset in ALONE:
+        pairs = damaged_by(preset, unharmed)
+        given, ours = (
+            score([p[0] for p in pairs], pairs),
+            score(in_batches(model.restore, [p[0] for p in pairs]), pairs),
+        )
+        alone.append(
+            f"| {preset.name} | {given.psnr.mean():.2f} / {given.ssim.mean():.3f} | "
+            f"{bootstrap(ours.psnr - given.psnr).text(2, sign=True)} | "
+            f"{bootstrap(ours.ssim - given.ssim).text(3, sign=True)} | "
+            f"{100 * float(np.mean(ours.psnr < given.psnr - 0.1)):.1f} % |"
+        )
+        print(alone[-1], flush=True)
+        numbers[f"{preset.name}/psnr_gain"] = float((ours.psnr - given.psnr).mean())
     seconds = time.perf_counter() - start
     if options.write:
         options.write.parent.mkdir(parents=True, exist_ok=True)
-        options.write.write_text(page(rows, clean, setting, options.faces, seconds), encoding="utf-8")
+        options.write.write_text(page(rows, alone, clean, setting, options.faces, seconds), encoding="utf-8")
     if options.record:
         options.record.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     if options.pictures:
@@ -143,6 +186,7 @@ def main() -> None:
 
 def page(
     rows: list[str],
+    alone: list[str],
     clean: dict[str, NDArray[np.float64]],
     setting: tuple[float, float, float],
     faces: int,
@@ -170,6 +214,14 @@ def page(
             for name, values in clean.items()
         )
         + ".",
+        "",
+        "## One damage alone",
+        "",
+        f"{max(1, faces // 2)} faces of each collection.",
+        "",
+        "| damage | input PSNR / SSIM | PSNR gain | SSIM gain | share made worse |",
+        "|" + " --- |" * 5,
+        *alone,
         "",
         "Identity is measured in [its own page](frgp-identity.md).",
         "",

@@ -17,6 +17,7 @@ crops of another size.
 | severe | our hard setting for FRGP |
 | small | a face far from the camera: area-averaged to a tenth at most, with a little noise and JPEG |
 | far | a small face as phones and the web have it: shrunk and enlarged by any usual filter, JPEG at its own size |
+| mixed | any of blur (also of motion), shrinking, noise and JPEG, alone or together, as in pictures people have |
 | mild, clean | our easy setting; no degradation at all |
 | old-photo | our ageing model of prints and film (`facewright.degrade.ageing`) before a mild degradation |
 """
@@ -165,6 +166,23 @@ PRESETS: dict[str, Preset] = {
             p_blur=0,
             p_noise=0.4,
             p_jpeg=0.7,
+        ),
+        Preset(
+            "mixed",
+            sigma=(0.3, 7),
+            down=(1.2, 8),
+            noise=(2, 35),
+            jpeg=(8, 95),
+            down_log=True,
+            shrink_by=("area", "area", "linear", "cubic", "lanczos"),
+            enlarge_by=("linear", "cubic", "lanczos"),
+            motion=MotionRange(share=0.2, length=(4, 24)),
+            p_iso=0.6,
+            p_blur=0.4,
+            p_down=0.4,
+            p_noise=0.45,
+            p_jpeg=0.5,
+            p_grey_noise=0.3,
         ),
         Preset("clean", (0, 0), (1, 1), (0, 0), (100, 100), p_blur=0, p_down=0, p_noise=0, p_jpeg=0),
         Preset(
