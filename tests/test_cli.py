@@ -89,7 +89,8 @@ def test_every_option_arrives(run: Any, pipeline: Any, photo: Path, out: Path, t
     code, _, _ = run(
         "restore", photo, "-o", out, "--upscale", 2, "--fidelity", 0.25, "--strength", 0.5, "--faces", "0,1",
         "--skip", 0, "--box", "0,0,140,60", "--point", "100,30", "--max-faces", 3, "--min-score", 0.1, "--force",
-        "--seed", 5, "--whole", "--no-watermark", "--report", tmp_path / "r.json", "--compare", tmp_path / "c.png",
+        "--seed", 5, "--hair", "--whole", "--no-watermark", "--report", tmp_path / "r.json",
+        "--compare", tmp_path / "c.png",
     )  # fmt: skip
     assert code == 0
     data = json.loads((tmp_path / "r.json").read_text())
@@ -106,6 +107,7 @@ def test_every_option_arrives(run: Any, pipeline: Any, photo: Path, out: Path, t
         "force": True,
         "watermark": False,
         "seed": 5,
+        "hair": True,
         "whole": True,
     }
     assert [f["restored"] for f in data["faces"]] == [False, True]

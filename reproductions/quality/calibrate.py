@@ -1,4 +1,4 @@
-"""Fit the 0–100 quality and the limit of "already good", and judge both on people that neither was fitted on.
+"""Fit the 0–100 qualities of damaged and of restored faces and the limit of "already good", and judge all on others.
 
     python reproductions/quality/calibrate.py --write docs/results/quality.md \\
         --fit src/facewright/systems/quality/kept.json
@@ -10,6 +10,7 @@ Fitted on training people of LFW and UTKFace, judged on validation people of LFW
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,13 @@ from scipy.optimize import least_squares
 from scipy.stats import spearmanr
 
 from facewright.pipelines.restore import GOOD_SSIM
-from facewright.systems.quality.kept import KeptModel, signals
+from facewright.systems.quality.kept import KeptModel, KeptModels, signals
 from facewright.systems.quality.reasons import percentiles
 from facewright.systems.quality.vitfiqa import ViTFIQA
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 RIDGE = 0.01
@@ -38,18 +41,24 @@ CLEARLY_WORSE = 0.05  # of what is left
 
 
 def left(of: Measurements) -> NDArray[np.float64]:
-    """What is really left of the faces: structure times identity, (photos, versions)."""
+    """What is really left of the damaged faces: structure times identity, (photos, versions)."""
     return of.column("true_ssim") * of.column("identity").clip(0, 1)
 
 
-def signals_of(of: Measurements) -> NDArray[np.float64]:
-    return signals(*(of.column(name) for name in ("blur_sigma", "downscale", "jpeg_quality", "ssim")))
+def left_after(of: Measurements) -> NDArray[np.float64]:
+    """What is really left of the true faces in the restored ones, (photos, versions)."""
+    return of.column("restored_ssim") * of.column("restored_identity").clip(0, 1)
 
 
-def fit(parts: list[Measurements]) -> KeptModel:
-    """Least squares of what is left; no weight below zero, because less damage must never lower the number."""
+def signals_of(of: Measurements, prefix: str = "") -> NDArray[np.float64]:
+    """(photos, versions, 4) of the damaged faces; with the prefix "after_" of the restored ones."""
+    return signals(*(of.column(prefix + name) for name in ("blur_sigma", "downscale", "jpeg_quality", "ssim")))
+
+
+def fit(parts: list[Measurements], truth: Callable[[Measurements], NDArray[np.float64]]) -> KeptModel:
+    """Least squares of `truth`; no weight below zero, because less damage must never lower the number."""
     x = np.concatenate([signals_of(part).reshape(-1, 4) for part in parts])
-    y = np.concatenate([left(part).ravel() for part in parts])
+    y = np.concatenate([truth(part).ravel() for part in parts])
 
     def residuals(w: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.concatenate([KeptModel(*w)(x) - y, RIDGE * w[1:]])
@@ -75,14 +84,8 @@ def _gains(parts: list[Measurements], measure: str = "ssim") -> tuple[NDArray[np
     return np.concatenate(estimated), np.concatenate(gain)
 
 
-def version_table(judged: Measurements, numbers: dict[str, NDArray[np.float64]]) -> list[str]:
-    """Medians for every version: what is really left, and what each number says."""
-    truths = {
-        "structure": 100 * judged.column("true_ssim"),
-        "identity": 100 * judged.column("identity"),
-        "both": 100 * left(judged),
-    }
-    columns = truths | numbers
+def version_table(columns: dict[str, NDArray[np.float64]]) -> list[str]:
+    """Medians for every version of what is really left and of what each number says, (photos, versions) each."""
     lines = ["| damage | " + " | ".join(columns) + " |", "|" + " --- |" * (len(columns) + 1)]
     for place, version in enumerate(VERSIONS):
         medians = " | ".join(f"{np.median(values[:, place]):.0f}" for values in columns.values())
@@ -90,20 +93,22 @@ def version_table(judged: Measurements, numbers: dict[str, NDArray[np.float64]])
     return lines
 
 
-def verdict_table(judged: Measurements, numbers: dict[str, NDArray[np.float64]]) -> list[str]:
-    """How well each number follows what is left."""
-    truth = left(judged)
+def verdict_table(
+    truth: NDArray[np.float64], numbers: dict[str, NDArray[np.float64]], counted: NDArray[np.bool_]
+) -> list[str]:
+    """How well each number follows what is left, among the faces that are `counted`; all (photos, versions)."""
     worse = truth[:, :, None] + CLEARLY_WORSE < truth[:, None, :]
-    bad = truth < BADLY_DAMAGED
+    worse &= counted[:, :, None] & counted[:, None, :]
+    bad = counted & (truth < BADLY_DAMAGED)
     lines = [
-        "| number | rank correlation with *both* | versions of a face in order "
-        f"| badly damaged, but rated {RATED_GOOD} or more |",
+        "| number | rank correlation with what is left | versions of a face in order "
+        f"| less than {100 * BADLY_DAMAGED:.0f} % left, but rated {RATED_GOOD} or more |",
         "| --- | --- | --- | --- |",
     ]
     for name, values in numbers.items():
         ordered = (values[:, :, None] < values[:, None, :])[worse].mean()
         kind = (values[bad] >= RATED_GOOD).mean()
-        rank = spearmanr(values.ravel(), truth.ravel()).statistic
+        rank = spearmanr(values[counted], truth[counted]).statistic
         lines.append(f"| {name} | {rank:.2f} | {100 * ordered:.0f} % | {100 * kind:.0f} % |")
     return lines
 
@@ -123,37 +128,88 @@ def gate_table(parts: list[Measurements]) -> list[str]:
     return lines
 
 
-def report(fitted: list[Measurements], judged: Measurements, model: KeptModel, limit: float) -> list[str]:
-    """The results page as Markdown lines."""
+def damaged_section(judged: Measurements, models: KeptModels) -> list[str]:
+    """The number of damaged faces, as Markdown lines."""
     reference = ViTFIQA.from_pretrained().reference.numpy()
     scores = judged.column("fiqa")
+    truths = {
+        "structure": 100 * judged.column("true_ssim"),
+        "identity": 100 * judged.column("identity"),
+        "both": 100 * left(judged),
+    }
     numbers = {
         "estimated SSIM": 100 * judged.column("ssim").clip(0, 1),
         "ViT-FIQA percentile": percentiles(scores.ravel(), reference).reshape(scores.shape),
-        "quality now": 100 * model(signals_of(judged)),
+        "quality now": 100 * models.damaged(signals_of(judged)),
     }
+    return [
+        f"Whole photos are damaged; a row has the medians of the same {len(scores)} faces of validation people of LFW,",
+        "one photo each. *Structure* is the SSIM inside the face to the undamaged photo, *identity* the embedded",
+        "recogniser's cosine to it, in percent; *both* is their product, what the number should say. Before, the",
+        "restorer's report showed the estimated SSIM, and `facewright quality` the percentile of ViT-FIQA.",
+        "",
+        *version_table(truths | numbers),
+        "",
+        f"Versions of one face are compared where *both* differs by more than {CLEARLY_WORSE:g}.",
+        "",
+        *verdict_table(left(judged), numbers, np.ones(scores.shape, bool)),
+    ]
+
+
+def restored_section(judged: Measurements, models: KeptModels, limit: float) -> list[str]:
+    """The number of restored faces, as Markdown lines."""
+    truth = left_after(judged)
+    output = signals_of(judged, "after_")
+    truths = {
+        "left before": 100 * left(judged),
+        "structure after": 100 * judged.column("restored_ssim"),
+        "identity after": 100 * judged.column("restored_identity"),
+        "left after": 100 * truth,
+    }
+    numbers = {
+        "quality of the output alone": 100 * models.damaged(output),
+        "quality after": 100 * models.after(signals_of(judged), output),
+    }
+    restored = judged.column("ssim") < limit
+    return [
+        "## After restoring",
+        "",
+        "The same faces, restored; *left after* is structure times identity again. A restored face has no noise, blur",
+        "or blocks, so that the estimate of the restorer's own output (*quality of the output alone*, which the report",
+        "showed before) finds nearly all of it left, however much of it is invented. *Quality after* rests on the",
+        "damage of the input and is never above the other number.",
+        "",
+        *version_table(truths | numbers),
+        "",
+        f"Of the {restored.sum()} faces that are not left alone as already good:",
+        "",
+        *verdict_table(truth, numbers, restored),
+    ]
+
+
+def weights_of(model: KeptModel) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in asdict(model).items())
+
+
+def report(fitted: list[Measurements], judged: Measurements, models: KeptModels, limit: float) -> list[str]:
+    """The results page as Markdown lines."""
     severe = [version.preset == "severe" for version in VERSIONS]
     alone = 100 * (judged.column("ssim") >= limit)
-    weights = ", ".join(f"{name} {getattr(model, name):g}" for name in model.__slots__)
     fitted_faces = sum(len(part.values) for part in fitted)
     return [
         "# The 0–100 quality, and when a face is good enough",
         "",
-        "Made by `python reproductions/quality/calibrate.py`. Whole photos are damaged; a row has the medians of the",
-        f"same {len(scores)} faces of validation people of LFW, one photo each. *Structure* is the SSIM inside the",
-        "face to the undamaged photo, *identity* the embedded recogniser's cosine to it, in percent; *both* is their",
-        "product, what the number should say. Before, the restorer's report showed the estimated SSIM, and",
-        "`facewright quality` the percentile of ViT-FIQA.",
+        f"Made by `python reproductions/quality/calibrate.py`. Fitted on {fitted_faces} faces of training people of",
+        f"LFW and UTKFace, {len(VERSIONS)} versions each:",
         "",
-        *version_table(judged, numbers),
+        f"- damaged faces: {weights_of(models.damaged)};",
+        f"- restored faces: {weights_of(models.restored)}.",
         "",
-        f"Versions of one face are compared where *both* differs by more than {CLEARLY_WORSE:g}; badly damaged means a",
-        f"product below {BADLY_DAMAGED:g}.",
+        "## Damaged faces",
         "",
-        *verdict_table(judged, numbers),
+        *damaged_section(judged, models),
         "",
-        f"Fitted on {fitted_faces} faces of training people of LFW and UTKFace, eight versions",
-        f"each: {weights}.",
+        *restored_section(judged, models, limit),
         "",
         "## Already good",
         "",
@@ -177,11 +233,11 @@ def main() -> None:
     cv2.setNumThreads(1)
     fitted = [measured(name, "train", options.people, options.work) for name in ("lfw", "utkface")]
     judged = measured("lfw", "val", options.people, options.work)
-    model, limit = fit(fitted), good_from(fitted)
-    text = "\n".join(report(fitted, judged, model, limit)) + "\n"
+    models, limit = KeptModels(fit(fitted, left), fit(fitted, left_after)), good_from(fitted)
+    text = "\n".join(report(fitted, judged, models, limit)) + "\n"
     print(text)
     if options.fit:
-        options.fit.write_text(model.to_json(), encoding="utf-8")
+        options.fit.write_text(models.to_json(), encoding="utf-8")
     if options.write:
         options.write.write_text(text, encoding="utf-8")
 

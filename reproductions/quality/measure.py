@@ -1,8 +1,9 @@
 """What the parts of the quality see in damaged versions of the same faces, and what the damage really was.
 
 Photos are damaged whole, as users' photos are, with the labelled points kept; every version is measured by the
-restorer's estimator, by ViT-FIQA, by the embedded recogniser and by plain image measures, restored, and compared with
-the undamaged face. One photo of a person; rows are kept on disk, so that a stopped run goes on where it was.
+restorer's estimator, by ViT-FIQA, by the embedded recogniser and by plain image measures. Then it is restored, the
+estimator is asked about the restorer's own output, and both are compared with the undamaged face. One photo of a
+person; rows are kept on disk, so that a stopped run goes on where it was.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facewright.align import crop_face, face_mask, template_points
+from facewright.align import crop_face, face_mask, template_points, transform_points
 from facewright.data.detection import five_points
 from facewright.data.faces import FaceCollection, Split, open_faces
 from facewright.data.restoration import luma_ssim
@@ -51,18 +52,22 @@ class Version:
 VERSIONS = (
     Version("clean"),
     Version("mild"),
-    Version("small"),
+    Version("far"),
+    Version("mixed"),
     Version("vqfr"),
     Version("severe"),
     Version("old-photo"),
     Version("severe", to_face=False),
     Version("old-photo", to_face=False),
 )
+ESTIMATE = ("blur_sigma", "downscale", "noise_sigma", "jpeg_quality", "psnr", "ssim")
 COLUMNS = (
-    *("blur_sigma", "downscale", "noise_sigma", "jpeg_quality", "psnr", "ssim"),  # the restorer's estimate
+    *ESTIMATE,  # of the input
     *("fiqa", "length", "eyes", "sharpness"),
-    *("true_psnr", "true_ssim", "identity", "restored_psnr", "restored_ssim"),
+    *("true_psnr", "true_ssim", "identity", "restored_psnr", "restored_ssim", "restored_identity"),
+    *(f"after_{name}" for name in ESTIMATE),  # of the restored face
 )
+STORED = "v3"  # to be raised whenever a column or a version changes, so that rows on disk are measured again
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,28 +91,39 @@ class Networks:
 
     def measure(self, versions: list[NDArray[np.uint8]], points: NDArray[np.float32]) -> NDArray[np.float64]:
         """(versions, columns) of whole photos of one face, the undamaged one first."""
-        large = np.stack([crop_face(photo, points, SIZE).image for photo in versions])
+        wide = [crop_face(photo, points, SIZE) for photo in versions]
+        large = np.stack([crop.image for crop in wide])
         small = [crop_face(photo, points, 112, "arcface") for photo in versions]
         crops = np.stack([crop.image for crop in small])
         face = Face(box=np.r_[points.min(0), points.max(0)].astype(np.float32), points5=points, score=1.0)
         factors = [measure(crop, face) for crop in small]
         raw = self.recogniser.embed_raw(crops)
-        lengths = np.linalg.norm(raw, axis=1)
         restored = self.restorer.restore(large)
+        on_crop = transform_points(wide[0].matrix, points)
+        again = self.recogniser.embed_raw(
+            np.stack([crop_face(image, on_crop, 112, "arcface").image for image in restored])
+        )
         return np.column_stack(
             [
                 [astuple(estimate) for estimate in self.restorer.assess(large)],
                 self.quality.score(crops),
-                lengths,
+                np.linalg.norm(raw, axis=1),
                 [f.eye_distance for f in factors],
                 [1 - f.blur for f in factors],
                 [psnr(v, large[0], data_range=255, mask=FACE) if i else 50.0 for i, v in enumerate(large)],
                 [luma_ssim(v, large[0], FACE) for v in large],
-                raw @ raw[0] / (lengths * lengths[0]),
+                cosines(raw, raw[0]),
                 [min(50.0, psnr(v, large[0], data_range=255, mask=FACE)) for v in restored],
                 [luma_ssim(v, large[0], FACE) for v in restored],
+                cosines(again, raw[0]),
+                [astuple(estimate) for estimate in self.restorer.assess(restored)],
             ]
         )
+
+
+def cosines(vectors: NDArray[np.float32], to: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosine similarity of (N, D) vectors to one (D,)."""
+    return np.asarray(vectors @ to / (np.linalg.norm(vectors, axis=1) * np.linalg.norm(to)), np.float32)
 
 
 def chosen_rows(collection: FaceCollection, split: Split, count: int) -> NDArray[np.int64]:
@@ -133,7 +149,7 @@ def measured(name: Name, split: Split, count: int, work: Path) -> Measurements:
     work.mkdir(parents=True, exist_ok=True)
     collection = open_faces(name, split)
     rows = chosen_rows(collection, split, count)
-    files = [work / f"{name}-{split}-{row}.npy" for row in rows]
+    files = [work / f"{name}-{split}-{row}-{STORED}.npy" for row in rows]
     _measure_missing(collection, zip(rows, files))
     return Measurements(np.stack([np.load(file) for file in files]))
 

@@ -226,8 +226,14 @@ def face_mask(points5: NDArray[np.floating], size: int, *, feather: float = 0.3)
     offset = np.stack([xs, ys], -1) - centre
     u, v = offset @ across / half_width, offset @ down / half_height
     radius = (np.abs(u) ** 2.4 + np.abs(v) ** 2.4) ** (1 / 2.4)
+    return np.asarray(_smooth((1 - radius) / feather), np.float32) * border_fade(size)
+
+
+def border_fade(size: int) -> NDArray[np.float32]:
+    """A mask (size, size) of ones that falls to 0 at the border of a crop."""
+    ys, xs = np.mgrid[0:size, 0:size]
     to_border = np.minimum(np.minimum(xs, ys), size - 1 - np.maximum(xs, ys)) / (_BORDER_FADE * size)
-    return np.asarray(_smooth((1 - radius) / feather) * _smooth(to_border), np.float32)
+    return np.asarray(_smooth(to_border), np.float32)
 
 
 def _smooth(values: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -82,6 +82,7 @@ def restore(
     max_faces: Annotated[int | None, typer.Option(help="At most so many, the largest first.")] = None,
     min_score: Annotated[float, typer.Option(help="Least score of a detection that is restored.")] = 0.7,
     force: Annotated[bool, typer.Option("--force", help="Also faces that would be left alone.")] = False,
+    hair: Annotated[bool, typer.Option("--hair", help="Also the hair around the face.")] = False,
     whole: Annotated[bool, typer.Option("--whole", help="Also glasses and hair before the face.")] = False,
     model: Annotated[str, typer.Option(help="Restorer; see 'facewright models'.")] = "frgp",
     weights: Annotated[str | None, typer.Option(help="Weights: file, folder, or name.")] = None,
@@ -116,6 +117,7 @@ def restore(
         force=force,
         watermark=watermark,
         seed=seed,
+        hair=hair,
         whole=whole,
     )
     save = SaveOptions(

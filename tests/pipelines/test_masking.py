@@ -30,12 +30,13 @@ class GlassesParser:
     def __init__(self, *, blind: bool = False) -> None:
         self.blind = blind
         self.asked = 0
+        self.seen = np.empty(0)
 
     def parse(self, crops: np.ndarray) -> np.ndarray:
         return np.asarray(self.probabilities(crops).argmax(1), np.uint8)
 
     def probabilities(self, crops: np.ndarray) -> np.ndarray:
-        self.asked += 1
+        self.asked, self.seen = self.asked + 1, crops
         count, side = crops.shape[:2]
         found = np.zeros((count, 3, side, side), np.float32)
         if self.blind:
@@ -67,6 +68,47 @@ def test_glasses_are_left_out_with_a_soft_edge() -> None:
     assert np.abs(np.diff(along)).max() < 0.7
 
 
+class HairParser(GlassesParser):
+    """Hair in the upper third of the crop, skin below."""
+
+    classes = ("background", "skin", "hair")
+
+    def probabilities(self, crops: np.ndarray) -> np.ndarray:
+        self.asked, self.seen = self.asked + 1, crops
+        count, side = crops.shape[:2]
+        found = np.zeros((count, 3, side, side), np.float32)
+        found[:, 2, : side // 3] = 1
+        found[:, 1, side // 3 :] = 1
+        return found
+
+
+def test_hair_is_restored_when_asked_for_beyond_the_oval_and_without_a_seam() -> None:
+    plain = restoring_masks([crop()], [POINTS], HairParser())[0]
+    hairy = restoring_masks([crop()], [POINTS], HairParser(), hair=True)[0]
+    third, middle = SIZE // 3, SIZE // 2
+    assert plain[: third - 4].max() == 0
+    assert hairy[third // 2, middle] == 1
+    assert hairy[third // 2, SIZE // 8] == 1
+    assert OVAL[third // 2, SIZE // 8] == 0
+    assert hairy[0].max() == 0  # fades out at the border of the crop
+    inside = OVAL[third - 6 : third + 6, middle] > 0.99
+    assert inside.any()
+    assert hairy[third - 6 : third + 6, middle][inside].min() > 0.99
+    assert np.array_equal(hairy[third + 8 :], plain[third + 8 :])
+
+
+def test_the_pipeline_restores_hair_when_told(fakes: SimpleNamespace) -> None:
+    face = fakes.face_at((100, 90), 40)
+    photo = read(fakes.textured(200, 200))
+    pipeline = RestorePipeline(fakes.Detector(face), fakes.Restorer(), parser=HairParser())
+    plain = pipeline(photo, RestoreOptions(watermark=False))
+    hairy = pipeline(photo, RestoreOptions(watermark=False, hair=True))
+    above = np.s_[round(float(face.points5[:2, 1].mean())) - 30, round(float(face.points5[2, 0]))]
+    assert np.array_equal(plain.image.pixels[above], photo.pixels[above])
+    assert (hairy.image.pixels[above] != photo.pixels[above]).any()
+    assert hairy.provenance().parameters["hair"] is True
+
+
 def test_a_parser_that_sees_no_face_is_not_believed() -> None:
     assert np.array_equal(restoring_masks([crop()], [POINTS], GlassesParser(blind=True))[0], OVAL)
 
@@ -80,6 +122,7 @@ def test_the_pipeline_leaves_glasses_their_bits_unless_told(fakes: SimpleNamespa
     whole = pipeline(photo, RestoreOptions(watermark=False, whole=True))
     x, y = (round(float(v)) for v in face.points5[:2].mean(0))
     assert parser.asked == 1
+    assert np.array_equal(parser.seen[0], result.faces[0].output)  # not the damaged crop
     assert np.array_equal(result.image.pixels[y, x], photo.pixels[y, x])
     assert (whole.image.pixels[y, x] != photo.pixels[y, x]).any()
     nose_x, nose_y = (round(float(v)) for v in face.points5[2])

@@ -16,7 +16,14 @@ from facewright.face import Pose
 from facewright.io.image import Photo, read
 from facewright.io.provenance import detect_face_watermark, read_provenance
 from facewright.metrics.calibration import AffineLlr, ScoreCalibration
-from facewright.pipelines.restore import RestoreOptions, RestorePipeline, RestoreResult, quality, reading_order
+from facewright.pipelines.restore import (
+    RestoreOptions,
+    RestorePipeline,
+    RestoreResult,
+    quality,
+    quality_after,
+    reading_order,
+)
 from facewright.systems.restore.frgp import DegradationEstimate
 from facewright.weights.card import Preprocess
 
@@ -413,6 +420,22 @@ def test_report_is_json_and_complete(two: Any, fakes: SimpleNamespace, tmp_path:
     assert right["degradation"]["downscale"] == 2.0
     assert right["change"] > 5
     assert right["box"] == [round(float(v), 2) for v in two[1].box]
+
+
+def test_quality_after_counts_what_is_true_and_not_what_looks_good(
+    photo: Photo, two: Any, fakes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = fakes.pipeline(*two)
+    ruined = DegradationEstimate(6.0, 9.0, 8.0, 68.0, 21.0, 0.67)
+    flawless = DegradationEstimate(0.0, 1.0, 0.0, 100.0, 45.0, 0.98)
+    answers = iter([[ruined, ruined], [flawless, flawless]])
+    monkeypatch.setattr(pipeline, "assess", lambda crops: next(answers))
+    for face in pipeline(photo).report()["faces"]:
+        assert face["restored"]
+        assert face["quality_before"] == quality(ruined)
+        assert face["quality_after"] == quality_after(ruined, flawless)
+        assert quality(ruined) < face["quality_after"] < 45
+        assert quality(flawless) > 90
 
 
 def test_summary_counts(photo: Photo, two: Any, fakes: SimpleNamespace) -> None:

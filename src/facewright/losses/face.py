@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..align import fit_similarity, template_points
 from ..errors import UsageError
+from ..metrics.perceptual import map_distance
 from ..nn.iresnet import IResNet
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class FaceLoss(nn.Module):
             wanted_embedding, wanted_maps = self._look(target)
         embedding, maps = self._look(prediction)
         identity = 1 - F.cosine_similarity(embedding.float(), wanted_embedding.float(), dim=1).mean()
-        features = torch.stack([_map_distance(a, b) for a, b in zip(maps, wanted_maps)]).mean()
+        features = torch.stack([map_distance(a, b).mean() for a, b in zip(maps, wanted_maps)]).mean()
         return FaceDistance(identity, features)
 
     def _look(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -66,10 +67,6 @@ class FaceLoss(nn.Module):
         crop = F.grid_sample(image.float(), grid, align_corners=False, padding_mode="border")
         maps = self.network.feature_maps(crop.contiguous(memory_format=torch.channels_last))
         return self.network.embed_map(maps[-1]), maps[:COMPARED_MAPS]
-
-
-def _map_distance(a: Tensor, b: Tensor) -> Tensor:
-    return (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(1).mean()
 
 
 def template_grid(size: int, side: int, template: str = "arcface") -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Which pixels of a face crop are restored: an oval from the landmarks, and of that only what a parser takes for face.
 
-Hair, glasses, hats, hands and background keep their pixels. Where the parser sees hardly any face in the oval it is
-not believed: crops can be so damaged that nothing can be told.
+Hair, glasses, hats, hands and background keep their pixels; the hair of the crop can be asked for. Where the parser
+sees hardly any face in the oval it is not believed: crops can be so damaged that nothing can be told.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ..align import face_mask
+from ..align import border_fade, face_mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,23 +30,50 @@ _EDGE = 1 / 64  # of the crop: softness of the border between face and hair
 
 
 def restoring_masks(
-    crops: Sequence[NDArray[np.uint8]], points5: Sequence[NDArray[np.floating]], parser: Parser | None
+    crops: Sequence[NDArray[np.uint8]],
+    points5: Sequence[NDArray[np.floating]],
+    parser: Parser | None,
+    *,
+    hair: bool = False,
 ) -> list[NDArray[np.float32]]:
     """Masks (S, S) float32 in [0, 1] of (S, S, 3) uint8 RGB crops on the parser's template with points (5, 2) in them.
 
-    Without a parser these are ovals.
+    Without a parser these are ovals. With `hair` also all hair in the crop, fading out at the crop's border.
     """
     ovals = [face_mask(points, len(crop)) for crop, points in zip(crops, points5)]
     if parser is None or not ovals:
         return ovals
-    chosen = [number for number, name in enumerate(parser.classes) if name in FACE_PARTS]
-    parts = parser.probabilities(np.stack(crops))[:, chosen].sum(1)
-    return [_within(oval, part) for oval, part in zip(ovals, parts)]
+    probabilities = parser.probabilities(np.stack(crops))
+    faces = _summed(probabilities, parser, FACE_PARTS)
+    masks = [_within(oval, part) for oval, part in zip(ovals, faces)]
+    if not hair:
+        return masks
+    hairs = _summed(probabilities, parser, {"hair"})
+    return [_with_hair(mask, oval, face, strands) for mask, oval, face, strands in zip(masks, ovals, faces, hairs)]
+
+
+def _summed(probabilities: NDArray[np.float32], parser: Parser, parts: set[str]) -> NDArray[np.float32]:
+    """(N, C, S, S) probabilities to those of being any of `parts`, (N, S, S)."""
+    chosen = [number for number, name in enumerate(parser.classes) if name in parts]
+    return np.asarray(probabilities[:, chosen].sum(1), np.float32)
 
 
 def _within(oval: NDArray[np.float32], part: NDArray[np.float32]) -> NDArray[np.float32]:
     if float((oval * part).sum()) < LEAST_FACE * float(oval.sum()):
         return oval
+    return np.asarray(oval * _sure(part), np.float32)
+
+
+def _with_hair(
+    mask: NDArray[np.float32], oval: NDArray[np.float32], face: NDArray[np.float32], hair: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """In the oval face and hair are one part, so that no seam of the damaged picture stays between them."""
+    inside = oval * _sure(face + hair)
+    around = border_fade(len(mask)) * _sure(hair)
+    return np.asarray(np.maximum.reduce([mask, inside, around]), np.float32)
+
+
+def _sure(part: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A soft edge on the part's side: a pixel that is rather something else stays as it is."""
     soft = cv2.GaussianBlur(part, (0, 0), max(0.5, _EDGE * len(part)))
-    sure = np.clip(2 * soft - 0.5, 0, 1)  # a pixel that is rather something else stays as it is
-    return np.asarray(oval * sure, np.float32)
+    return np.asarray(np.clip(2 * soft - 0.5, 0, 1), np.float32)

@@ -24,7 +24,7 @@ from ..io.encode import format_of
 from ..io.image import Photo, read
 from ..io.provenance import Provenance, embed_watermark, xmp_packet
 from ..systems.base import Detector, batches
-from ..systems.quality.kept import kept
+from ..systems.quality.kept import kept, kept_after
 from .masking import restoring_masks
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class RestoreOptions:
     box that holds their centre, or by a point inside them; `skip` leaves indices out; `max_faces` keeps the largest of
     those that would be restored. Faces below `min_score` are taken for false alarms. `force` restores faces that would
     be left alone. `watermark` marks restored faces invisibly. `seed` redraws the generator's noise (None: as trained).
-    `whole` restores the whole oval of a face, glasses and hair before it included.
+    `hair` restores the hair around a face, too; `whole` the whole oval of a face, with glasses or hands before it.
     """
 
     upscale: Upscale = 1
@@ -72,6 +72,7 @@ class RestoreOptions:
     force: bool = False
     watermark: bool = True
     seed: int | None = None
+    hair: bool = False
     whole: bool = False
 
     def __post_init__(self) -> None:
@@ -91,7 +92,8 @@ class RestoreOptions:
 class FaceResult:
     """What happened to one face.
 
-    `reason` says in words why it was restored or left alone. `before` and `after` estimate the damage of the crop;
+    `reason` says in words why it was restored or left alone. `before` estimates the damage of the crop; `after`, that
+    of the restored crop at full strength, is blind to what was invented: `quality_after` judges by both.
     `identity` is the similarity of input and output to a recogniser, `same_person` the probability of one person that
     it stands for, both where such a network was given. `change` is the mean absolute change inside the face in grey
     levels; `warnings` name what a viewer should know.
@@ -119,7 +121,7 @@ class FaceResult:
             "restored": self.restored,
             "reason": self.reason,
             "quality_before": quality(self.before),
-            "quality_after": None if self.after is None else quality(self.after),
+            "quality_after": None if self.after is None else quality_after(self.before, self.after),
             "degradation": {k: round(v, 3) for k, v in asdict(self.before).items()},
             "identity": None if self.identity is None else round(self.identity, 4),
             "same_person": None if self.same_person is None else round(self.same_person, 4),
@@ -131,6 +133,11 @@ class FaceResult:
 def quality(estimate: DegradationEstimate) -> float:
     """A 0–100 quality: how much of the face the estimated damage has left, in percent."""
     return round(100 * kept(estimate), 1)
+
+
+def quality_after(before: DegradationEstimate, after: DegradationEstimate) -> float:
+    """A 0–100 quality of a restored face: how much of the true face is in it, in percent; what is invented is not."""
+    return round(100 * kept_after(before, after), 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +217,8 @@ class RestoreResult:
             checkpoint=self.checkpoint,
             faces=tuple(tuple(float(v) for v in f.face.box) for f in self.faces if f.restored),  # type: ignore[misc]
             parameters={
-                k: getattr(options, k) for k in ("upscale", "fidelity", "strength", "seed", "watermark", "whole")
+                k: getattr(options, k)
+                for k in ("upscale", "fidelity", "strength", "seed", "watermark", "hair", "whole")
             },
         )
 
@@ -306,10 +314,11 @@ class RestorePipeline:
     ) -> list[FaceResult]:
         """The results with what their faces change in a photo of `shape`."""
         done = list(results)
+        parser = None if options.whole else self.parser
         for group in batches([r for r in results if r.restored and r.crop is not None], BATCH):
-            crops = [r.crop for r in group]
             points = [transform_points(r.crop.matrix, r.face.points5) for r in group]
-            masks = restoring_masks([c.image for c in crops], points, None if options.whole else self.parser)
+            # a parser tells more from the restored face than from the damaged one
+            masks = restoring_masks([r.output for r in group], points, parser, hair=options.hair)
             for result, mask in zip(group, masks):
                 done[result.index] = _with_patch(result, mask, shape, options.upscale)
         return done

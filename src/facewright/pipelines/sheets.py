@@ -78,9 +78,9 @@ def _views(
 
 
 def _captions(face: FaceResult) -> list[str]:
-    from .restore import quality
+    from .restore import quality, quality_after
 
-    after = "" if face.after is None else f", quality {quality(face.after):.0f}"
+    after = "" if face.after is None else f", quality {quality_after(face.before, face.after):.0f}"
     return [f"face {face.index}, quality {quality(face.before):.0f}", f"restored{after}"]
 
 

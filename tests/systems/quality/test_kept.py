@@ -1,8 +1,8 @@
-"""What damage leaves of a face: known values, never better for more damage, sound shipped weights."""
+"""What damage leaves of a face and what restoring makes of it: known values, never better for more damage."""
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import astuple, replace
 from importlib.resources import files
 from pathlib import Path
@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from facewright.pipelines.restore import GOOD_SSIM
-from facewright.systems.quality.kept import KeptModel, kept, signals
+from facewright.systems.quality.kept import KeptModel, KeptModels, kept, kept_after, signals
 from facewright.systems.quality.reasons import FaceQuality
 from facewright.systems.restore.frgp import DegradationEstimate
 
 CLEAN = DegradationEstimate(blur_sigma=0.0, downscale=1.0, noise_sigma=0.0, jpeg_quality=100.0, psnr=45.0, ssim=0.98)
+SEVERE = DegradationEstimate(2.0, 5.3, 9.9, 75.0, 25.0, 0.75)
+RUINED = DegradationEstimate(6.0, 9.0, 8.0, 68.0, 21.0, 0.67)
 
 
 def test_signals_are_zero_without_damage_and_have_known_values() -> None:
@@ -30,23 +32,41 @@ def test_the_model_is_a_logistic_of_a_weighted_sum() -> None:
     assert model([0.5, -1.0, -2.0, -1.0]) == pytest.approx(1 / (1 + np.exp(5)))
 
 
-def test_json_gives_the_model_back() -> None:
-    model = KeptModel(-3.8, 7.4, 0.12, 0.19, 2.64)
-    assert KeptModel(**json.loads(model.to_json())) == model
+def test_a_restored_face_has_what_its_input_leaves_but_never_more_than_its_output_shows() -> None:
+    models = KeptModels(
+        damaged=KeptModel(bias=-3.0, ssim=4.0, blur=1.0, downscale=1.0, compression=1.0),
+        restored=KeptModel(bias=-2.0, ssim=3.0, blur=0.0, downscale=0.5, compression=0.0),
+    )
+    fine, poor = [1.0, 0.0, 0.0, 0.0], [0.5, -1.0, -1.0, -1.0]
+    from_input, from_output = 1 / (1 + np.exp(1)), 1 / (1 + np.exp(4))
+    found = models.after([poor, fine, fine], [fine, poor, fine])
+    np.testing.assert_allclose(found, [from_input, from_output, 1 / (1 + np.exp(-1))])
+
+
+def test_json_gives_the_models_back() -> None:
+    models = KeptModels(KeptModel(-3.8, 7.4, 0.12, 0.19, 2.64), KeptModel(-1.3, 4.9, 0.16, 0.3, 2.5))
+    assert KeptModels.from_json(models.to_json()) == models
+
+
+def shipped() -> KeptModels:
+    text = files("facewright.systems.quality").joinpath("kept.json").read_text(encoding="utf-8")
+    return KeptModels.from_json(text)
 
 
 def test_no_shipped_weight_counts_the_wrong_way() -> None:
-    text = files("facewright.systems.quality").joinpath("kept.json").read_text(encoding="utf-8")
-    weights = astuple(KeptModel(**json.loads(text)))[1:]
-    assert min(weights) >= 0
-    assert max(weights) > 1
+    for model in (shipped().damaged, shipped().restored):
+        weights = astuple(model)[1:]
+        assert min(weights) >= 0
+        assert max(weights) > 1
 
 
 def test_the_numbers_in_the_code_are_those_of_the_results_page() -> None:
     page = (Path(__file__).parents[3] / "docs" / "results" / "quality.md").read_text(encoding="utf-8")
-    text = files("facewright.systems.quality").joinpath("kept.json").read_text(encoding="utf-8")
     assert f"**{GOOD_SSIM:.2f}**" in page
-    assert all(f"{name} {value:g}" in page for name, value in json.loads(text).items())
+    pattern = ", ".join(rf"{name} (-?\d+\.?\d*)" for name in KeptModel.__slots__)
+    printed = {KeptModel(*map(float, numbers)) for numbers in re.findall(pattern, page)}
+    assert shipped().damaged in printed
+    assert printed <= {shipped().damaged, shipped().restored}
 
 
 @pytest.mark.parametrize(
@@ -54,14 +74,31 @@ def test_the_numbers_in_the_code_are_those_of_the_results_page() -> None:
     [{"blur_sigma": 6.0}, {"downscale": 8.0}, {"jpeg_quality": 40.0}, {"ssim": 0.7}],
     ids=lambda w: next(iter(w)),
 )
-def test_more_damage_never_leaves_more(worse: dict[str, float]) -> None:
-    assert kept(replace(CLEAN, **worse)) <= kept(CLEAN)
+def test_more_damage_leaves_less_before_and_after_restoring(worse: dict[str, float]) -> None:
+    damaged = replace(CLEAN, **worse)
+    assert kept(damaged) < kept(CLEAN)
+    assert kept_after(damaged, CLEAN) < kept_after(CLEAN, CLEAN)
+    assert kept_after(damaged, damaged) <= kept_after(damaged, CLEAN)
 
 
 def test_a_clean_face_is_nearly_whole_and_a_ruined_one_is_not() -> None:
-    ruined = DegradationEstimate(6.0, 9.0, 8.0, 68.0, 21.0, 0.67)
     assert kept(CLEAN) > 0.9
-    assert kept(ruined) < 0.35
+    assert kept(RUINED) < 0.35
+
+
+def test_a_spotless_output_does_not_bring_back_what_the_input_had_lost() -> None:
+    assert kept_after(RUINED, CLEAN) < 0.45
+    assert kept_after(SEVERE, CLEAN) < 0.75
+    assert kept_after(CLEAN, CLEAN) > 0.9
+
+
+def test_restoring_adds_something_to_a_damaged_face_but_less_than_it_seems() -> None:
+    for damaged in (SEVERE, RUINED):
+        assert kept(damaged) + 0.01 < kept_after(damaged, CLEAN) < kept(damaged) + 0.15
+
+
+def test_a_restorer_that_spoils_a_face_is_not_credited_with_the_input() -> None:
+    assert kept_after(CLEAN, RUINED) == kept(RUINED)
 
 
 def test_people_read_what_is_left_and_else_the_percentile() -> None:

@@ -1,8 +1,8 @@
-"""How much of a face its damage has left, from 0 to 1, judged without the undamaged picture.
+"""How much of a face is left, from 0 to 1, judged without the undamaged picture: of a damaged one, of a restored one.
 
 What is left is the structure that is left (SSIM of the luma) times the identity that is left (a recogniser's cosine),
 both against the undamaged face: a sharp face of somebody else and the right face behind fog are both bad pictures. It
-is estimated from a restorer's estimate of the damage by a logistic model, whose weights `reproductions/quality` fits.
+is estimated from a restorer's estimate of the damage by logistic models, whose weights `reproductions/quality` fits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, astuple, dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 
@@ -52,9 +52,35 @@ class KeptModel:
         evidence = np.asarray(signals, np.float64) @ np.array(astuple(self)[1:]) + self.bias
         return np.asarray(1 / (1 + np.exp(-evidence)))
 
+
+@dataclass(frozen=True, slots=True)
+class KeptModels:
+    """From the signals of a damaged face: what is left of it as it is (`damaged`), and when restored (`restored`).
+
+    A restored face looks whole, as what was lost is painted in; the damage before decides how much of it is true.
+    """
+
+    damaged: KeptModel
+    restored: KeptModel
+
+    def after(self, signals: ArrayLike, signals_of_output: ArrayLike) -> NDArray[np.float64]:
+        """(..., 4) signals of damaged faces and of the restored ones to the share, (...), that is left in the latter.
+
+        Never more than what the output would have if it were a photo: a restorer can also spoil a face.
+        """
+        return np.minimum(self.restored(signals), self.damaged(signals_of_output))
+
     def to_json(self) -> str:
         """The content of `kept.json`."""
-        return json.dumps({name: round(value, 4) for name, value in asdict(self).items()}, indent=2) + "\n"
+        rounded = {
+            kind: {name: round(value, 4) for name, value in weights.items()} for kind, weights in asdict(self).items()
+        }
+        return json.dumps(rounded, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The models of what `to_json` wrote."""
+        return cls(**{kind: KeptModel(**weights) for kind, weights in json.loads(text).items()})
 
 
 def signals(
@@ -69,10 +95,21 @@ def signals(
 
 def kept(estimate: DamageEstimate) -> float:
     """The share of a face, 0 to 1, that is left after the estimated damage."""
-    e = estimate
-    return float(_shipped()(signals(e.blur_sigma, e.downscale, e.jpeg_quality, e.ssim)))
+    return float(_shipped().damaged(_signals_of(estimate)))
+
+
+def kept_after(before: DamageEstimate, after: DamageEstimate) -> float:
+    """The share of the true face, 0 to 1, in a restored one, from the estimates of the input and of the output.
+
+    Fitted on the embedded restorer at full fidelity; for another one it says what this one would have left.
+    """
+    return float(_shipped().after(_signals_of(before), _signals_of(after)))
+
+
+def _signals_of(estimate: DamageEstimate) -> NDArray[np.float64]:
+    return signals(estimate.blur_sigma, estimate.downscale, estimate.jpeg_quality, estimate.ssim)
 
 
 @lru_cache(maxsize=1)
-def _shipped() -> KeptModel:
-    return KeptModel(**json.loads(files(__package__).joinpath(WEIGHTS_FILE).read_text(encoding="utf-8")))
+def _shipped() -> KeptModels:
+    return KeptModels.from_json(files(__package__).joinpath(WEIGHTS_FILE).read_text(encoding="utf-8"))
