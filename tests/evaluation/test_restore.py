@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from facewright.align import TEMPLATES
@@ -80,6 +81,10 @@ class Perfect:
         return np.stack([self.known[crop.tobytes()] for crop in crops])
 
 
+def brightness_apart(a, b):
+    return abs(float(a.mean()) - float(b.mean()))
+
+
 @pytest.fixture(scope="module")
 def faces(fakes):
     valid = np.ones((SIZE, SIZE), bool)
@@ -89,7 +94,7 @@ def faces(fakes):
 
 @pytest.fixture
 def judges(fakes):
-    return Judges(Points(fakes), Means(), name="test judges")
+    return Judges(Points(fakes), Means(), features=brightness_apart, name="test judges")
 
 
 def test_damage_depends_on_seed_severity_and_name_alone(faces):
@@ -111,6 +116,9 @@ def test_perfect_restorer_gets_perfect_scores_and_the_input_its_own(faces, judge
         assert perfect["ssim"]["mean"] == pytest.approx(1)
         assert perfect["identity"]["mean"] == pytest.approx(1)
         assert perfect["landmarks"]["mean"] == 0
+        assert perfect["features"]["mean"] == 0
+        apart = [brightness_apart(damaged(f, severity, 0), f.image) for f in faces]
+        assert given["features"]["mean"] == pytest.approx(np.mean(apart))
         assert perfect["frechet"] == pytest.approx(0, abs=1e-6)
         assert "lpips" not in perfect
         expected = [psnr(damaged(f, severity, 0), f.image, data_range=255, mask=f.valid) for f in faces]
@@ -208,7 +216,7 @@ def test_classical_row_removes_noise_and_keeps_flat_colour(fakes):
 
 def test_frechet_distance_compares_a_row_with_the_truth_of_its_own_pictures():
     def score(row, picture, embedding, severity="mild"):
-        blank = dict.fromkeys(("psnr", "ssim", "lpips", "landmarks", "identity", "niqe"))
+        blank = dict.fromkeys(("psnr", "ssim", "lpips", "features", "landmarks", "identity", "niqe"))
         return Score(row, severity, picture, "", 1.0, **blank, embedding=embedding)
 
     true = {"a": (0.0, 0.0), "b": (2.0, 0.0), "c": (50.0, 50.0)}
@@ -281,7 +289,7 @@ def test_command_measures_photos_with_the_named_restorers(fakes, judges, monkeyp
 
 
 def test_dictionary_is_built_from_photos_and_works(fakes, monkeypatch, tmp_path):
-    from facewright.systems.restore.dfdnet import DFDNet, DFDNetConfig
+    from facewright.systems.restore.dfdnet import DFDNet, DFDNetConfig, fingerprint
 
     photos, out = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
@@ -293,7 +301,8 @@ def test_dictionary_is_built_from_photos_and_works(fakes, monkeypatch, tmp_path)
     assert result.exit_code == 0, result.output
     assert "3 atoms from 4 faces" in result.output
     network = DFDNet.from_pretrained(out)
-    assert network.config == dataclasses.replace(DFDNetConfig.compact(), atoms=3)
+    made_in = fingerprint(network.extractor)
+    assert network.config == dataclasses.replace(DFDNetConfig.compact(), atoms=3, dictionary_features=made_in)
     atoms = network.dictionary.get_buffer("mouth_32").float()
     assert atoms.isfinite().all()
     assert atoms.std() > 0.01
@@ -310,6 +319,29 @@ def test_dictionary_is_built_from_photos_and_works(fakes, monkeypatch, tmp_path)
     assert np.array_equal(DFDNet.from_pretrained(again).dictionary.get_buffer("mouth_32").float(), atoms[:2])
     with pytest.raises(OutputError, match="--overwrite"):
         cli._check_folder(again, overwrite=False)
+
+
+def test_dictionaries_are_replaced_in_a_network_whose_features_are_new(tmp_path):
+    from facewright.systems.restore.dfdnet import DFDNet, DFDNetConfig
+
+    shape = DFDNetConfig(size=128, features="sface", width=8, atoms=0, part_sizes=(16, 16, 10, 20))
+    torch.manual_seed(0)
+    network, atoms = DFDNet(shape), {k: torch.ones(2, *v[1:]) for k, v in shape.dictionary_shapes().items()}
+    network.load_dictionaries(atoms)
+    torch.nn.init.ones_(network.extractor.network.conv1.weight)
+    model = network.save_pretrained(tmp_path / "model")
+    with pytest.raises(WeightsError, match="facewright dictionary build"):
+        DFDNet.from_pretrained(model)
+
+    folder = tmp_path / "published"
+    folder.mkdir()
+    for name, values in atoms.items():
+        np.save(folder / f"{name}_center.npy", values.numpy())
+    arguments = ["import", str(folder), "-o", str(tmp_path / "again"), "--model", str(model)]
+    result = CliRunner().invoke(cli.dictionary_app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert DFDNet.from_pretrained(tmp_path / "again").config.atoms == 2
+    assert cli._network(model, None).config.atoms == 0
 
 
 def test_pickled_dictionaries_are_refused(tmp_path):

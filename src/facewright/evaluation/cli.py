@@ -83,20 +83,23 @@ def _restorer(text: str, device: str) -> tuple[str, Callable[[], Restorer]]:
 
 
 def _judges(device: str) -> Judges:
-    from ..api import load_detector, load_identity
+    from ..api import load_detector, load_parser, load_recogniser
     from ..metrics.lpips import LPIPS
+    from ..metrics.perceptual import ParserFeatures
     from .restore import Judges
 
-    recogniser: Any = load_identity(device=device).recogniser
+    # not the embedded recogniser: the embedded restorer learned from its eyes
+    recogniser: Any = load_recogniser("vitfiqa", device=device)[0]
     detector: Any = load_detector(device)
-    names = [f"{judge.slug} {(judge.weights_sha256 or 'fresh')[:12]}" for judge in (detector, recogniser)]
+    parser: Any = load_parser(device=device)
+    names = [f"{judge.slug} {(judge.weights_sha256 or 'fresh')[:12]}" for judge in (detector, recogniser, parser)]
     lpips = None
     try:
         lpips = LPIPS.from_files("alex")
         names.append("LPIPS (alex)")
     except WeightsError:
         names.append("no LPIPS (its weights are not here)")
-    return Judges(detector, recogniser, lpips, ", ".join(names))
+    return Judges(detector, recogniser, lpips, ParserFeatures(parser), ", ".join(names))
 
 
 @dictionary_app.command("build")
@@ -142,7 +145,7 @@ def import_dictionary(
     from ..systems.restore.dfdnet import DFDNet, convert_dictionaries
 
     _check_folder(output, overwrite=overwrite)
-    network = DFDNet.from_pretrained(model)
+    network = DFDNet.from_pretrained(model, dictionaries=False)
     network.load_dictionaries(convert_dictionaries(_arrays(folder), network.config))
     typer.echo(f"{network.save_pretrained(output)}: {network.config.atoms} atoms")
 
@@ -160,7 +163,7 @@ def _network(model: Path | None, vgg: Path | None) -> DFDNet:
     if model and vgg:
         raise UsageError("--model has its own features already; leave --vgg out")
     if model:
-        return DFDNet.from_pretrained(model)
+        return DFDNet.from_pretrained(model, dictionaries=False)
     network = DFDNet(replace(DFDNetConfig() if vgg else DFDNetConfig.compact(), atoms=0)).eval()
     features: Any = network.extractor.network
     if vgg:

@@ -6,7 +6,8 @@ ranges of the severities are published for 512 px and are scaled to the size of 
 gets the damaged crop resampled, and its output is resampled back.
 
 Against the truth: PSNR and SSIM (inside what the photo covers), LPIPS when its weights are there, the distance of the
-five points a detector finds (percent of the distance between the eyes), and the cosine of a recogniser's embeddings.
+five points a detector finds (percent of the distance between the eyes), the cosine of a recogniser's embeddings, and
+the distance of a face parser's feature maps.
 Without it: NIQE (on small crops from a handful of blocks: trust its mean only), and the Fréchet distance between the
 embeddings of the restored and the true faces. Intervals are 95 % bootstrap intervals over faces. The Fréchet distance
 has none: drawing with repeats biases it upwards.
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.uint8]
     Progress = Callable[[int, int | None], None]
 
-SEVERITIES = ("mild", "vqfr", "severe", "small")
+SEVERITIES = ("mild", "vqfr", "severe", "far", "mixed")
 """Degradation presets; `vqfr` is the default damage of GFPGAN and VQFR without changes of colour."""
 INPUT, CLASSICAL, TRUTH = "input", "classical", "truth"
 UNDAMAGED = "none"
@@ -177,12 +178,13 @@ def _resampled(crop: Pixels, side: int) -> Pixels:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judges:
-    """The networks that score: a detector, a recogniser, and LPIPS if its weights are there. None may have been a
-    guide of the restorers' training; `name` says which they are and is kept with the scores."""
+    """The networks that score: a detector, a recogniser, LPIPS if its weights are there, a parser's features. None may
+    have been a guide of the restorers' training; `name` says which they are and is kept with the scores."""
 
     detector: Detector
     embedder: Embedder
     lpips: LPIPS | None = None
+    features: Callable[[Pixels, Pixels], float] | None = None
     name: str = ""
 
     def points(self, image: Pixels) -> NDArray[np.float32] | None:
@@ -215,7 +217,8 @@ class Score:
     """One picture, damaged, restored and judged; None where a measure does not apply.
 
     psnr in dB (at most 100); landmarks: mean distance in percent of the distance between the eyes, None when the
-    detector finds no face in the result; identity: cosine with the true face; weights: SHA-256 of the restorer's file.
+    detector finds no face in the result; identity: cosine with the true face; features: distance of a parser's feature
+    maps; weights: SHA-256 of the restorer's file.
     """
 
     restorer: str
@@ -226,6 +229,7 @@ class Score:
     psnr: float | None
     ssim: float | None
     lpips: float | None
+    features: float | None
     landmarks: float | None
     identity: float | None
     niqe: float | None
@@ -244,7 +248,7 @@ class Score:
         return cls(**{**data, "embedding": tuple(data["embedding"])})
 
 
-MEASURES = {"psnr": 2, "ssim": 3, "lpips": 3, "landmarks": 2, "identity": 3, "niqe": 2}
+MEASURES = {"psnr": 2, "ssim": 3, "lpips": 3, "features": 3, "landmarks": 2, "identity": 3, "niqe": 2}
 """Measures with an interval, and the digits they are shown with."""
 
 
@@ -266,6 +270,7 @@ def judge(
         psnr=min(PSNR_CEILING, psnr(output, face.image, data_range=255, mask=face.valid)),
         ssim=ssim(output, face.image, data_range=255, mask=face.valid),
         lpips=judges.perceptual(output, face.image),
+        features=None if judges.features is None else judges.features(output, face.image),
         landmarks=apart,
         identity=float(cosine(embedding, truth.embedding)),
         niqe=_naturalness(output),
@@ -472,6 +477,7 @@ _HEADINGS = {
     "psnr": "PSNR, dB ↑",
     "ssim": "SSIM ↑",
     "lpips": "LPIPS ↓",
+    "features": "features ↓",
     "landmarks": "points, % of eyes ↓",
     "identity": "identity ↑",
     "niqe": "NIQE ↓",

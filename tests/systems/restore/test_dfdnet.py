@@ -15,6 +15,7 @@ from facewright.errors import UsageError, WeightsError
 from facewright.nn.vgg import VGG
 from facewright.systems.restore import dfdnet
 from facewright.systems.restore.dfdnet import (
+    FINGERPRINT,
     DFDNet,
     DFDNetConfig,
     best_atoms,
@@ -22,11 +23,14 @@ from facewright.systems.restore.dfdnet import (
     component_boxes,
     convert_dictionaries,
     convert_published,
+    fingerprint,
     import_published,
     kmeans,
     recolour,
+    same_features,
     upright_boxes,
 )
+from facewright.weights.store import load_file, save_file
 
 TINY = DFDNetConfig(size=128, features="sface", width=8, atoms=3, part_sizes=(16, 16, 10, 20))
 TOLERANCE = 1e-4
@@ -257,8 +261,9 @@ def test_dictionary_of_as_many_atoms_as_faces_holds_their_components(tiny):
     boxes = np.repeat(upright_boxes(128)[None], 4, 0)
     built = build_dictionaries(tiny, [(faces[:3], boxes[:3]), (faces[3:], boxes[3:])], 4)
     features = tiny.component_features(faces, boxes)
-    assert built.keys() == TINY.dictionary_shapes().keys()
-    for name, atoms in built.items():
+    assert built.keys() == {*TINY.dictionary_shapes(), FINGERPRINT}
+    for name in TINY.dictionary_shapes():
+        atoms = built[name]
         assert atoms.shape == (4, *TINY.dictionary_shapes()[name][1:])
         assert atoms.dtype == torch.float16
         gap = torch.cdist(features[name].flatten(1), atoms.float().flatten(1))
@@ -274,8 +279,8 @@ def test_loaded_dictionaries_set_the_number_of_atoms_and_survive_saving(tmp_path
     assert model.config.atoms == 5
     loaded = DFDNet.from_pretrained(model.save_pretrained(tmp_path / "m"))
     assert loaded.config == model.config
-    for name, atoms in built.items():
-        assert torch.equal(loaded.dictionary.get_buffer(name), atoms)
+    for name in TINY.dictionary_shapes():
+        assert torch.equal(loaded.dictionary.get_buffer(name), built[name])
     assert np.array_equal(loaded.restore(crops(2)), model.restore(crops(2)))
 
 
@@ -302,6 +307,102 @@ def test_missing_dictionaries_are_named(tiny):
     with pytest.raises(WeightsError, match="mouth_8 is"):
         tiny.load_dictionaries(built | {"mouth_8": torch.zeros(2, 48, 5, 5)})
     assert tiny.config.atoms == 3
+
+
+# --- what dictionaries were made in
+
+
+def with_features(seed: int) -> DFDNet:
+    torch.manual_seed(seed)
+    return DFDNet(TINY).eval()
+
+
+def with_dictionaries(seed: int) -> DFDNet:
+    model = with_features(seed)
+    model.load_dictionaries(build_dictionaries(model, [(crops(3), None)], 3))
+    return model
+
+
+def test_fingerprint_tells_every_weight_and_its_place():
+    model = with_features(0)
+    first = fingerprint(model.extractor)
+    assert len(bytes.fromhex(first)) == 16
+    assert fingerprint(with_features(0).extractor) == first
+    assert not same_features(fingerprint(with_features(1).extractor), first)
+    layer = model.extractor.network.layer2[0].conv1.weight.data
+    assert layer[0, 0, 0, 0] != layer[0, 0, 0, 1]
+    kept = layer.clone()
+    layer[0, 0, 0, :2] = kept[0, 0, 0, :2].flip(0)
+    assert not same_features(fingerprint(model.extractor), first)
+    layer.copy_(kept)
+    assert fingerprint(model.extractor) == first
+    model.extractor.network.layer2[0].bn1.running_mean[3] += 1
+    assert not same_features(fingerprint(model.extractor), first)
+
+
+def test_fingerprint_does_not_depend_on_layout_or_precision():
+    extractor = with_features(0).extractor
+    first = fingerprint(extractor)
+    assert fingerprint(copy.deepcopy(extractor).to(memory_format=torch.contiguous_format)) == first
+    assert fingerprint(copy.deepcopy(extractor).double()) == first
+    for dtype, kept in ((torch.bfloat16, slice(16)), (torch.float16, slice(16, 32))):
+        rounded = fingerprint(copy.deepcopy(extractor).to(dtype).float())
+        assert rounded[kept] == first[kept]
+        assert rounded != first
+        assert same_features(rounded, first)
+
+
+def test_dictionaries_of_other_features_are_refused():
+    model = with_dictionaries(0)
+    kept = {name: atoms.clone() for name, atoms in model.dictionary.named_buffers()}
+    other = build_dictionaries(with_features(1), [(crops(4), None)], 4)
+    with pytest.raises(WeightsError, match=r"other features .* make new ones with this one"):
+        model.load_dictionaries(other)
+    assert model.config.atoms == 3
+    assert model.config.dictionary_features == fingerprint(model.extractor)
+    assert all(torch.equal(kept[name], atoms) for name, atoms in model.dictionary.named_buffers())
+    # what does not say where it is from, as what was published, is bound to the network it is loaded into
+    unknown = {name: atoms for name, atoms in other.items() if name != FINGERPRINT}
+    model.load_dictionaries(convert_dictionaries(unknown, TINY))
+    assert model.config.atoms == 4
+    assert model.config.dictionary_features == fingerprint(model.extractor)
+
+
+def test_dictionaries_of_a_packed_network_fit_the_original(tmp_path):
+    model = with_dictionaries(0)
+    for dtype in (torch.float16, torch.bfloat16):
+        packed = DFDNet.from_pretrained(model.save_pretrained(tmp_path / str(dtype), dtype=dtype))
+        assert packed.config.dictionary_features == fingerprint(packed.extractor)
+        assert packed.config.dictionary_features != model.config.dictionary_features
+        built = build_dictionaries(packed, [(crops(2), None)], 2)
+        copy.deepcopy(model).load_dictionaries(built)
+    # once more rounded, from the file that was rounded before
+    again = packed.save_pretrained(tmp_path / "again", dtype=torch.float16)
+    assert DFDNet.from_pretrained(again).config.atoms == 3
+
+
+def test_features_replaced_under_the_dictionaries_are_refused_at_loading(tmp_path):
+    model = with_dictionaries(0)
+    model.extractor.load_state_dict(with_features(1).extractor.state_dict())
+    for dtype in (None, torch.bfloat16):
+        folder = model.save_pretrained(tmp_path / "m", dtype=dtype)
+        with pytest.raises(WeightsError, match=r"other features .*'facewright dictionary build PHOTOS --model .*m'"):
+            DFDNet.from_pretrained(folder)
+    bare = DFDNet.from_pretrained(folder, dictionaries=False)
+    assert (bare.config.atoms, bare.config.dictionary_features) == (0, "")
+    bare.load_dictionaries(build_dictionaries(bare, [(crops(2), None)], 2))
+    assert DFDNet.from_pretrained(bare.save_pretrained(tmp_path / "m")).config.atoms == 2
+
+
+def test_files_from_before_fingerprints_still_load(tmp_path):
+    model = with_dictionaries(0)
+    folder = model.save_pretrained(tmp_path)
+    state, meta = load_file(folder / "model.safetensors")
+    del meta["config"]["dictionary_features"]
+    save_file(state, folder / "model.safetensors", meta)
+    loaded = DFDNet.from_pretrained(folder)
+    assert loaded.config.dictionary_features == ""
+    assert np.array_equal(loaded.restore(crops(1)), model.restore(crops(1)))
 
 
 # --- use

@@ -11,6 +11,7 @@ Besides VGG-19, the features can come from the compact SFace, whose weights are 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from ..recognise.sface import SFaceConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -54,6 +56,9 @@ _SMALLEST_HALF = 16
 # where the components lie on average in upright faces on the `ffhq` template
 _UPRIGHT = ((149, 188, 234, 273), (279, 188, 364, 273), (228, 295, 287, 354), (200, 324, 314, 438))
 _EPS = 1e-5
+FINGERPRINT = "fingerprint"
+"""Name under which dictionaries carry the fingerprint of their features, uint8 (2, 8); see `fingerprint`."""
+_HALF = 16
 _ATOMS_AT_ONCE = 64
 _POINTS_AT_ONCE = 256
 
@@ -64,7 +69,8 @@ class DFDNetConfig:
 
     features: what the dictionaries are made of, VGG-19 or the compact SFace. width: channels at full resolution.
     atoms: entries of every dictionary, 0 for none yet. part_sizes: sides of left eye, right eye, nose and mouth in
-    pixels, which set the size of their atoms.
+    pixels, which set the size of their atoms. dictionary_features: `fingerprint` of the features the dictionaries were
+    made in, empty where that was not noted.
     """
 
     size: int = 512
@@ -72,6 +78,7 @@ class DFDNetConfig:
     width: int = 64
     atoms: int = 512
     part_sizes: tuple[int, ...] = (80, 80, 50, 110)
+    dictionary_features: str = ""
 
     @classmethod
     def compact(cls) -> Self:
@@ -124,6 +131,30 @@ class SFaceFeatures(nn.Module):
 
 
 EXTRACTORS: dict[str, type[VGGFeatures] | type[SFaceFeatures]] = {"vgg19": VGGFeatures, "sface": SFaceFeatures}
+
+
+def fingerprint(extractor: nn.Module) -> str:
+    """What tells one feature network's weights from another's: 32 hexadecimal digits.
+
+    The first half is the start of the SHA-256 over the names and values of all floating tensors rounded to bfloat16,
+    the second that of float16. Weights packed in either type keep that half, as rounding twice to the same type changes
+    nothing; so two fingerprints agree when one of their halves does (`same_features`).
+    """
+    weights = {k: v for k, v in sorted(extractor.state_dict().items()) if v.is_floating_point()}
+    return "".join(_digest(weights, dtype) for dtype in (torch.bfloat16, torch.float16))
+
+
+def _digest(weights: Mapping[str, Tensor], dtype: torch.dtype) -> str:
+    digest = hashlib.sha256()
+    for name, values in weights.items():
+        digest.update(f"{name} {tuple(values.shape)};".encode())
+        digest.update(values.to("cpu", dtype).contiguous().view(torch.int16).numpy().astype("<i2").tobytes())
+    return digest.hexdigest()[:_HALF]
+
+
+def same_features(a: str, b: str) -> bool:
+    """Whether two fingerprints are of the same weights, whatever precision each was stored in."""
+    return a[:_HALF] == b[:_HALF] or a[_HALF:] == b[_HALF:]
 
 
 # Components
@@ -268,6 +299,8 @@ class DFDNet(System):
     other shapes, WeightsError without dictionaries.
 
     The dictionaries, `dictionary.<part>_<scale>` (K, C, h, h), are float16: 799 million numbers at the published size.
+    They are worth something only in the features they were made in, so the configuration notes the `fingerprint` of
+    these when they are loaded.
     `precision`: arithmetic of `restore`; `auto` takes bfloat16 where the processor has it.
     """
 
@@ -302,6 +335,35 @@ class DFDNet(System):
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
         return Preprocess(size=config.size, template="ffhq")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path | None = None,
+        *,
+        commercial: bool = False,
+        local_files_only: bool = False,
+        dictionaries: bool = True,
+    ) -> Self:
+        """As for any system; without `dictionaries` those of the file are left out, to be replaced by others.
+
+        Raises WeightsError when the dictionaries were made in other features than the file holds. A file that does not
+        say what they were made in is taken as it is.
+        """
+        model = super().from_pretrained(source, commercial=commercial, local_files_only=local_files_only)
+        noted = model.config.dictionary_features
+        if not dictionaries:
+            shapes = model.config.dictionary_shapes()
+            model.load_dictionaries({name: torch.zeros(0, *shape[1:]) for name, shape in shapes.items()})
+        elif noted:
+            present = fingerprint(model.extractor)
+            if not same_features(noted, present):
+                raise WeightsError(
+                    f"the dictionaries in {source} were made in other features ({noted}) than it holds ({present}); "
+                    f"make new ones with 'facewright dictionary build PHOTOS --model {source}'"
+                )
+            model.config = replace(model.config, dictionary_features=present)
+        return model
 
     def train(self, mode: bool = True) -> Self:
         """As for any module, but the frozen feature network stays in evaluation mode."""
@@ -354,13 +416,17 @@ class DFDNet(System):
                 continue
             crops = [features[n : n + 1, :, *regions[n]] for n in shown]
             query = torch.cat([_resized(crop, atoms.shape[-1]) for crop in crops])
-            picked[shown] = best_atoms(query, atoms)
+            picked[shown] = self._choose(query, atoms)
             swaps = recolour(atoms[picked[shown]].to(query.dtype), query)
             for n, crop, swap in zip(shown, crops, swaps):
                 fitted = F.interpolate(swap[None], crop.shape[-2:], mode="nearest")
                 confidence = self.confidence[name](fitted - crop)
                 updated[n : n + 1, :, *regions[n]] = (crop + confidence * fitted).to(updated.dtype)
         return updated, chosen
+
+    def _choose(self, query: Tensor, atoms: Tensor) -> Tensor:
+        """Which atom (K, C, h, h) stands in for each of the queries (N, C, h, h)."""
+        return best_atoms(query, atoms)
 
     # Use on pictures
 
@@ -390,19 +456,29 @@ class DFDNet(System):
     def load_dictionaries(self, dictionaries: Mapping[str, Tensor]) -> None:
         """Take dictionaries (K, C, h, h) under the names of `DFDNetConfig.dictionary_shapes`; K is free but common.
 
-        Raises WeightsError when one is missing or of another shape.
+        An entry `FINGERPRINT` tells the features they were made in; without one, as for the published dictionaries,
+        they count as made in this network's. Raises WeightsError when they were made in other features, and when one is
+        missing or of another shape.
         """
-        atoms = len(next(iter(dictionaries.values()), ()))
+        given = {name: values for name, values in dictionaries.items() if name != FINGERPRINT}
+        atoms = len(next(iter(given.values()), ()))
         config = replace(self.config, atoms=atoms)
         for name, shape in config.dictionary_shapes().items():
-            if name not in dictionaries:
-                raise WeightsError(f"the dictionary {name} is missing; there are: {', '.join(dictionaries) or 'none'}")
-            if tuple(dictionaries[name].shape) != shape:
-                raise WeightsError(f"the dictionary {name} is {tuple(dictionaries[name].shape)} instead of {shape}")
+            if name not in given:
+                raise WeightsError(f"the dictionary {name} is missing; there are: {', '.join(given) or 'none'}")
+            if tuple(given[name].shape) != shape:
+                raise WeightsError(f"the dictionary {name} is {tuple(given[name].shape)} instead of {shape}")
+        present = fingerprint(self.extractor) if atoms else ""
+        made_in = _as_text(dictionaries[FINGERPRINT]) if FINGERPRINT in dictionaries else present
+        if not same_features(made_in, present):
+            raise WeightsError(
+                f"the dictionaries were made in other features ({made_in}) than those of this network ({present}); "
+                "load them into the network they were made with, or make new ones with this one (build_dictionaries)"
+            )
         for name in config.dictionary_shapes():
-            values = dictionaries[name].to(device=self.device, dtype=self.dictionary.get_buffer(name).dtype)
+            values = given[name].to(device=self.device, dtype=self.dictionary.get_buffer(name).dtype)
             self.dictionary.register_buffer(name, values)
-        self.config = config
+        self.config = replace(config, dictionary_features=present)
 
     @torch.inference_mode()
     def component_features(self, crops: NDArray[np.uint8], boxes: NDArray[np.int64] | None = None) -> dict[str, Tensor]:
@@ -446,7 +522,7 @@ def build_dictionaries(
     iterations: int = 25,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Dictionaries of `atoms` entries each from good photos, ready for `load_dictionaries`.
+    """Dictionaries of `atoms` entries each from good photos, and their `FINGERPRINT`: ready for `load_dictionaries`.
 
     faces: (crops (N, S, S, 3) uint8 RGB on the `ffhq` template, boxes (N, 4, 4) or None), batch by batch. They should
     be sharp and balanced in pose and expression; the paper takes ten thousand of FFHQ. All features are kept in memory
@@ -461,7 +537,15 @@ def build_dictionaries(
         points = torch.cat([part.flatten(1) for part in collected.pop(name)] or [torch.zeros(0, 1)])
         centres = kmeans(points.to(model.device), atoms, iterations=iterations, seed=seed)
         dictionaries[name] = centres.view(atoms, *shape).half().cpu()
-    return dictionaries
+    return dictionaries | {FINGERPRINT: _as_bytes(fingerprint(model.extractor))}
+
+
+def _as_bytes(text: str) -> Tensor:
+    return torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8).view(2, -1)
+
+
+def _as_text(values: Tensor) -> str:
+    return bytes(values.to(torch.uint8).flatten().tolist()).hex()
 
 
 def kmeans(points: Tensor, count: int, *, iterations: int = 25, seed: int = 0) -> Tensor:
