@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from ..systems.base import System
 
 
-def grow(model: System, source: str, new: str) -> None:
+def grow(model: System, source: str, *new: str) -> None:
     """Fill `model` with the weights in `source` (see `System.from_pretrained`) of a network that only lacks `new`.
 
-    `new` is a part of the names of the parameters that keep their fresh values. Raises WeightsError where others are
+    `new` are parts of the names of the parameters that keep their fresh values. Raises WeightsError where others are
     missing or do not fit.
     """
     state = type(model).from_pretrained(source).state_dict()
     missing, unexpected = model.load_state_dict(state, strict=False)
-    strange = [key for key in missing if new not in key] + unexpected
+    strange = [key for key in missing if not any(part in key for part in new)] + unexpected
     if strange:
         raise WeightsError(f"{source} cannot be grown to this configuration: {', '.join(strange[:4])} do not match")

@@ -10,7 +10,7 @@ import torch
 
 from facewright.errors import UsageError, WeightsError
 from facewright.nn import stylegan2
-from facewright.systems.restore.frgp import FRGP, FRGPConfig, convert_prior, decode_estimate
+from facewright.systems.restore.frgp import FRGP, Damping, FRGPConfig, convert_prior, decode_estimate
 
 TINY = FRGPConfig(size=32, channel_multiplier=1, narrow=0.0625, style_dim=16, mapping_layers=2)
 TINY_PATCHED = dataclasses.replace(
@@ -39,6 +39,8 @@ def wake(model: FRGP) -> FRGP:
                 p.fill_(0.1)
             elif "condition_heads" in name and p.dim() == 4:
                 p.normal_(std=0.2)
+            elif name.startswith("damping.shares.1"):
+                p.normal_(std=0.05)
     return model
 
 
@@ -311,3 +313,37 @@ def test_published_clean_prior_converts_unchanged(parity):
     assert torch.equal(model.generator.constant, state["constant_input.weight"])
     assert torch.equal(model.generator.convs[5].conv.weight, state["style_convs.4.modulated_conv.weight"][0])
     assert model.mean_latent.abs().max() > 0
+
+
+def test_fresh_damping_takes_nothing_out_and_learns_at_once() -> None:
+    plain = build(dataclasses.replace(FRGPConfig.compact(), damping=False))
+    damped = build(FRGPConfig.compact())
+    missing, unexpected = damped.load_state_dict(plain.state_dict(), strict=False)
+    assert not unexpected
+    assert all(name.startswith("damping.") for name in missing)
+    picture = image(FRGPConfig.compact(), 1)
+    with torch.inference_mode():
+        torch.testing.assert_close(damped(picture), plain(picture), atol=1e-3, rtol=0)  # an eighth of a grey level
+    damped(picture).square().mean().backward()
+    assert damped.damping.shares[1].weight.grad.abs().max() > 0
+
+
+def test_damping_takes_out_the_named_frequencies() -> None:
+    damping = Damping(8, 4)
+    picture, features = torch.rand(2, 3, 16, 24) * 2 - 1, torch.rand(2, 8, 4, 6)
+    damping.shares[1].weight.data.zero_()
+    bands = damping.shares[1].bias.data.view(3, 16)
+    bands[:, 1:] = 20.0  # everything but the mean of each patch
+    left = picture - damping(picture, features)
+    means = torch.nn.functional.avg_pool2d(picture, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    torch.testing.assert_close(left, means, atol=1e-5, rtol=0)
+    bands[0, 0] = 20.0  # the mean of the reds, too
+    left = picture - damping(picture, features)
+    assert left[:, 0].abs().max() < 1e-5
+    torch.testing.assert_close(left[:, 1:], means[:, 1:], atol=1e-5, rtol=0)
+
+
+def test_damping_needs_patches_and_an_input_that_is_kept() -> None:
+    for change in ({"patch": 1, "size": 64}, {"residual": False}):
+        with pytest.raises(UsageError, match="damping"):
+            FRGP(dataclasses.replace(FRGPConfig.compact(), **change))

@@ -77,7 +77,7 @@ class LandmarkTraining(Training):
         grow_from: str = "",
     ) -> None:
         if grow_from:
-            grow(model, grow_from, new="wflw.")
+            grow(model, grow_from, "wflw.")
         self.model: FaceWarp = model
         self.lr, self.weight_decay, self.spread_weight = lr, weight_decay, spread_weight
 

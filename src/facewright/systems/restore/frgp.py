@@ -74,6 +74,7 @@ class FRGPConfig:
     light: further MMRBs of the light form at each scale from 4 up, in encoder and decoder; empty for none.
     feature_norm: pixel norm in decoder and generator, for training both from scratch; published priors have none.
     residual: the generator adds to the input instead of painting the whole face.
+    damping: before that, shares of the input's patch frequencies are taken out; see `Damping`.
     pyramid: 1×1 image heads on the decoder, for a pyramid loss.
     quality_head: also estimate the degradation of the input.
     paths, mix, gate: ablation switches of the MMRB.
@@ -96,6 +97,7 @@ class FRGPConfig:
     top_tap: bool = False
     feature_norm: bool = False
     residual: bool = False
+    damping: bool = False
     pyramid: bool = True
     quality_head: bool = False
     paths: Paths = "both"
@@ -119,6 +121,7 @@ class FRGPConfig:
             decoder_kernel=1,
             top_tap=True,
             residual=True,
+            damping=True,
             quality_head=True,
         )
 
@@ -257,6 +260,44 @@ class LatentHead(nn.Module):
         return offsets.view(-1, *self.shape)
 
 
+class Damping(nn.Module):
+    """What is to be taken out of the input: of every frequency of its patches a share of its own.
+
+    A network that adds to its input would have to paint noise and block edges once more to take them away, pixel by
+    pixel; here it only says how much of which frequency (orthonormal DCT of patch×patch pixels, each colour) is not
+    the face's. Fresh weights take out nothing that could be seen.
+    """
+
+    basis: Tensor
+
+    def __init__(self, channels: int, patch: int) -> None:
+        super().__init__()
+        self.patch = patch
+        bands = 3 * patch**2
+        shares = nn.Conv2d(channels, bands, 1)
+        init_conv(shares, _RESIDUAL_INIT)
+        self.shares = nn.Sequential(ConvLeaky(channels, channels), shares)
+        rows = _dct_matrix(patch)
+        basis = torch.kron(torch.eye(3), torch.kron(rows, rows))
+        self.register_buffer("basis", basis.view(bands, bands, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor, features: Tensor) -> Tensor:
+        """Image (N, 3, S, S) and features (N, C, S/patch, S/patch) to the part of the image that is to go."""
+        shares = torch.tanh(self.shares(features).float())
+        with torch.autocast(image.device.type, enabled=False):
+            bands = F.conv2d(F.pixel_unshuffle(image.float(), self.patch), self.basis)
+            gone = F.conv2d(shares * bands, self.basis.transpose(0, 1))
+        return F.pixel_shuffle(gone, self.patch)
+
+
+def _dct_matrix(size: int) -> Tensor:
+    """The orthonormal DCT-II, (frequencies, places)."""
+    frequencies, places = torch.arange(size)[:, None], torch.arange(size)[None]
+    matrix: Tensor = torch.cos(torch.pi / size * (places + 0.5) * frequencies) * (2 / size) ** 0.5
+    matrix[0] /= 2**0.5
+    return matrix
+
+
 class QualityHead(nn.Module):
     """Pooled encoder taps of all scales to six raw degradation numbers, (N, 6)."""
 
@@ -318,6 +359,7 @@ class FRGP(System):
         self.to_rgbs = nn.ModuleList()
         if c.pyramid:
             self.to_rgbs.extend(nn.Conv2d(e_width[r], 3 * c.patch**2, 1) for r in scales[1:])
+        self.damping = Damping(e_width[scales[-1]], c.patch) if c.damping else None
         self.quality = QualityHead(sum(e_width.values())) if c.quality_head else None
         self.generator = Generator(
             c.working_size,
@@ -368,7 +410,8 @@ class FRGP(System):
         applied = conditions if kept is None else self._weaken(conditions, kept)
         out = self._shuffle(self.generator(latent, applied))
         if c.residual:
-            out = out + (image if kept is None else kept * image)
+            left = image if self.damping is None else image - self.damping(image, features[-1])
+            out = out + (left if kept is None else kept * left)
         if not return_aux:
             return out
         aux: dict[str, Any] = {"latent": latent, "features": features, "conditions": conditions}
@@ -540,6 +583,8 @@ def _check(c: FRGPConfig) -> None:
         raise UsageError(f"patch {c.patch} does not divide size {c.size}")
     if c.latent not in get_args(Latent):
         raise UsageError(f"latent {c.latent!r}: choose one of {', '.join(get_args(Latent))}")
+    if c.damping and (c.patch == 1 or not c.residual):
+        raise UsageError("damping works on patches of the input: it needs patch of at least 2, and residual")
     if c.injection == "none":
         raise UsageError("FRGP needs an injection: sft_half, sft_full, noise_add or noise_concat")
 

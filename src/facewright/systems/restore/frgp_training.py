@@ -51,7 +51,7 @@ class FRGPTraining(Training):
     """Masked Charbonnier, gradient and SSIM losses, face losses, the estimate, from `gan_from` on a discriminator.
 
     The face losses (identity, features) are those of the embedded recogniser; without weights for them it is not
-    loaded. `grow_from` names weights of the same network without light blocks to begin with.
+    loaded. `grow_from` names weights of the same network without light blocks or damping to begin with.
 
     `free_fidelity` is the share of samples restored at a random fidelity, so that the dial means something between its
     ends. `gan_weight` and `feature_weight` weigh the adversarial and the feature-matching term.
@@ -78,7 +78,7 @@ class FRGPTraining(Training):
     ) -> None:
         self.model: FRGP = model
         if grow_from:
-            grow(model, grow_from, new=".light.")
+            grow(model, grow_from, ".light.", "damping.")
         self.identity_weight, self.features_weight = identity_weight, features_weight
         self.face = _face_loss(model.config.size) if identity_weight or features_weight else None
         self.discriminator = PatchDiscriminator(discriminator_width)
