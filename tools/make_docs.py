@@ -132,6 +132,9 @@ def model_page(card: Card) -> str:
     if card.published:
         blocks += ["## Published weights it can read", bullets(card.published)]
     blocks += ["## Limits", bullets(card.limits) if card.limits else "None are on record yet."]
+    failures = Path("images") / f"{card.slug}-failures.jpg"
+    if (DOCS / failures).exists():
+        blocks += ["## Failures to look at", f"![Rendered people: damaged, restored, true](../{failures.as_posix()})"]
     blocks += ["## Bias", card.bias or "Not measured yet."]
     proof = f"Numbers and how to make them again: `{card.reproduction}`." if card.reproduction else "None yet."
     blocks += ["## Reproduction", proof]

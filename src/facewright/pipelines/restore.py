@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from ..face import Face, FaceCrop
     from ..metrics.calibration import ScoreCalibration
-    from ..systems.base import Parser
+    from ..systems.base import Parser, Restorer
     from ..systems.recognise.recogniser import Recogniser
     from ..systems.restore.frgp import FRGP, DegradationEstimate
 
@@ -44,6 +44,7 @@ MIN_EYE_DISTANCE = 5.0
 MAX_YAW = 75.0
 GOOD_SSIM = 0.90  # restoring adds nothing to speak of from here on, see reproductions/quality
 INVENTED_PSNR = 19.0
+GREY = 2  # grey levels between the colours of a black-and-white picture, at most
 DOUBTFUL = 0.5
 BATCH = 8
 
@@ -356,7 +357,7 @@ class RestorePipeline:
 
     def _restore_group(self, group: Sequence[FaceResult], options: RestoreOptions) -> list[FaceResult]:
         inputs = np.stack([g.crop.image for g in group if g.crop is not None])
-        outputs = self.restorer.restore(inputs, fidelity=options.fidelity)
+        outputs = restore_crops(self.restorer, inputs, options.fidelity)
         after = self.assess(outputs)
         identities = self._identities(group, outputs)
         done = []
@@ -388,6 +389,14 @@ class RestorePipeline:
         if identity is None or self.calibration is None:
             return None
         return float(self.calibration.probability(identity))
+
+
+def restore_crops(restorer: Restorer, crops: NDArray[np.uint8], fidelity: float) -> NDArray[np.uint8]:
+    """Restored (N, S, S, 3) crops; a black-and-white face stays so, whatever colours the network believes in."""
+    outputs = restorer.restore(crops, fidelity=fidelity)
+    grey = np.ptp(crops, axis=3).max((1, 2)) <= GREY
+    outputs[grey] = np.rint(outputs[grey].mean(3, keepdims=True)).astype(np.uint8)
+    return outputs
 
 
 def _enlarged(photo: Photo, factor: int) -> Photo:

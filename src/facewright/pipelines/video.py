@@ -26,6 +26,7 @@ from ..align import (
 from ..errors import UsageError
 from ..face import Face
 from ..io.provenance import embed_watermark, watermark_strength
+from .restore import restore_crops
 from .tracking import FaceTracker, TrackedFace, TrackerOptions, face_motion
 
 if TYPE_CHECKING:
@@ -313,7 +314,7 @@ class VideoRestorer:
         while len(restored) < len(crops):
             size = _batch_size(len(crops) - len(restored), self.options.crops_per_call)
             run = np.stack(crops[len(restored) : len(restored) + size])
-            restored.extend(self.restorer.restore(run, fidelity=self.options.fidelity))
+            restored.extend(restore_crops(self.restorer, run, self.options.fidelity))
         return restored
 
     def _compose(
