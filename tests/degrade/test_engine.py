@@ -209,10 +209,10 @@ def test_mixed_damage_is_any_subset() -> None:
     rng = np.random.default_rng(0)
     chains = [sample("mixed", rng, 256).chain for _ in range(3000)]
     steps = np.array([[c.blur is not None, c.factor > 1, c.noise is not None, c.jpeg is not None] for c in chains])
-    assert np.abs(steps.mean(0) - [0.4, 0.4, 0.45, 0.5]).max() < 0.03
+    assert np.abs(steps.mean(0) - [0.35, 0.35, 0.35, 0.6]).max() < 0.03
     subsets = np.unique(steps, axis=0, return_counts=True)[1] / len(steps)
     assert len(subsets) == 16
-    assert subsets.min() > 0.02
+    assert subsets.min() > 0.01
     kinds = [c.blur.kind for c in chains if c.blur is not None]
     assert kinds.count("motion") / len(kinds) == pytest.approx(0.2, abs=0.03)
 
