@@ -110,7 +110,7 @@ class Networks:
                 np.linalg.norm(raw, axis=1),
                 [f.eye_distance for f in factors],
                 [1 - f.blur for f in factors],
-                [psnr(v, large[0], data_range=255, mask=FACE) if i else 50.0 for i, v in enumerate(large)],
+                [min(50.0, psnr(v, large[0], data_range=255, mask=FACE)) for v in large],
                 [luma_ssim(v, large[0], FACE) for v in large],
                 cosines(raw, raw[0]),
                 [min(50.0, psnr(v, large[0], data_range=255, mask=FACE)) for v in restored],

@@ -42,7 +42,7 @@ Upscale = Literal[1, 2, 4]
 
 MIN_EYE_DISTANCE = 5.0
 MAX_YAW = 75.0
-GOOD_SSIM = 0.90  # restoring adds nothing to speak of from here on, see reproductions/quality
+GOOD_SSIM = 0.92  # restoring adds nothing to speak of from here on, see reproductions/quality
 INVENTED_PSNR = 19.0
 GREY = 2  # grey levels between the colours of a black-and-white picture, at most
 DOUBTFUL = 0.5
