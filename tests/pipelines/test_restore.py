@@ -23,7 +23,6 @@ from facewright.pipelines.restore import (
     quality,
     quality_after,
     reading_order,
-    restore_crops,
 )
 from facewright.systems.restore.frgp import DegradationEstimate
 from facewright.weights.card import Preprocess
@@ -600,17 +599,3 @@ def test_a_photo_without_faces_is_copied_byte_by_byte(tmp_path: Path, fakes: Sim
     assert np.array_equal(read(result.save(tmp_path / "out.png")).pixels, read(source).pixels)
     smaller = fakes.pipeline()(read(source), RestoreOptions(upscale=2)).save(tmp_path / "large.jpg")
     assert read(smaller).width == 2 * SIZE[1]
-
-
-def test_black_and_white_faces_stay_so(fakes: SimpleNamespace) -> None:
-    class Painter:
-        def restore(self, crops: np.ndarray, *, fidelity: float = 1.0) -> np.ndarray:
-            return np.clip(np.add(crops, [30, 0, -30]), 0, 255).astype(np.uint8)
-
-    coloured = fakes.textured(64, 64)
-    grey = np.repeat(np.full((64, 64, 1), 120, np.uint8), 3, 2)
-    nearly = grey + np.array([0, 2, 1], np.uint8)
-    outputs = restore_crops(Painter(), np.stack([coloured, grey, nearly]), 1.0)
-    assert np.array_equal(outputs[0], Painter().restore(coloured))
-    assert np.array_equal(outputs[1], grey)
-    assert (outputs[2] == 121).all()

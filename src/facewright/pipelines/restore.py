@@ -26,6 +26,7 @@ from ..io.provenance import Provenance, embed_watermark, xmp_packet
 from ..systems.base import Detector, batches
 from ..systems.quality.kept import kept, kept_after
 from .masking import restoring_masks
+from .toning import restore_crops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from ..face import Face, FaceCrop
     from ..metrics.calibration import ScoreCalibration
-    from ..systems.base import Parser, Restorer
+    from ..systems.base import Parser
     from ..systems.recognise.recogniser import Recogniser
     from ..systems.restore.frgp import FRGP, DegradationEstimate
 
@@ -42,9 +43,8 @@ Upscale = Literal[1, 2, 4]
 
 MIN_EYE_DISTANCE = 5.0
 MAX_YAW = 75.0
-GOOD_SSIM = 0.92  # restoring adds nothing to speak of from here on, see reproductions/quality
+GOOD_SSIM = 0.90  # restoring adds nothing to speak of from here on, see reproductions/quality
 INVENTED_PSNR = 19.0
-GREY = 2  # grey levels between the colours of a black-and-white picture, at most
 DOUBTFUL = 0.5
 BATCH = 8
 
@@ -389,14 +389,6 @@ class RestorePipeline:
         if identity is None or self.calibration is None:
             return None
         return float(self.calibration.probability(identity))
-
-
-def restore_crops(restorer: Restorer, crops: NDArray[np.uint8], fidelity: float) -> NDArray[np.uint8]:
-    """Restored (N, S, S, 3) crops; a black-and-white face stays so, whatever colours the network believes in."""
-    outputs = restorer.restore(crops, fidelity=fidelity)
-    grey = np.ptp(crops, axis=3).max((1, 2)) <= GREY
-    outputs[grey] = np.rint(outputs[grey].mean(3, keepdims=True)).astype(np.uint8)
-    return outputs
 
 
 def _enlarged(photo: Photo, factor: int) -> Photo:

@@ -26,7 +26,7 @@ from ..align import (
 from ..errors import UsageError
 from ..face import Face
 from ..io.provenance import embed_watermark, watermark_strength
-from .restore import restore_crops
+from .toning import restore_crops
 from .tracking import FaceTracker, TrackedFace, TrackerOptions, face_motion
 
 if TYPE_CHECKING:
