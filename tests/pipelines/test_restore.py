@@ -450,11 +450,14 @@ def test_summary_counts(photo: Photo, two: Any, fakes: SimpleNamespace) -> None:
 
 
 def test_invented_faces_carry_a_warning(photo: Photo, two: Any, fakes: SimpleNamespace) -> None:
-    pipeline = fakes.pipeline(*two)
-    estimate = pipeline.restorer.assess(np.zeros((1, 8, 8, 3), np.uint8))[0]
-    pipeline.restorer.assess = lambda crops: [replace(estimate, psnr=15.0) for _ in crops]
-    assert "invented" in pipeline(photo).faces[0].warnings[0]
-    assert fakes.pipeline(*two)(photo).faces[0].warnings == ()
+    """From the quality before: below 60 the rest is filled in."""
+
+    def result(ssim: float) -> Any:
+        return RestorePipeline(fakes.Detector(*two), fakes.Restorer(ssim=ssim))(photo).faces[0]
+
+    assert quality(result(0.5).before) < 60 < quality(result(0.7).before)
+    assert "invented" in result(0.5).warnings[0]
+    assert result(0.7).warnings == ()
 
 
 class PixelRecogniser:
@@ -479,7 +482,7 @@ def test_identity_similarity_comes_from_the_recogniser(photo: Photo, two: Any, f
 def test_doubtful_identity_is_warned_of(photo: Photo, two: Any, fakes: SimpleNamespace) -> None:
     def result(offset: float) -> Any:
         calibration = ScoreCalibration("pixels", "00", "nobody", 1, 1, AffineLlr(0.0, offset), ())
-        pipeline = RestorePipeline(fakes.Detector(*two), fakes.Restorer(), PixelRecogniser(), calibration)
+        pipeline = RestorePipeline(fakes.Detector(*two), fakes.Restorer(ssim=0.7), PixelRecogniser(), calibration)
         return pipeline(photo).faces[0]
 
     assert result(2.0).same_person == pytest.approx(1 / (1 + np.exp(-2)))

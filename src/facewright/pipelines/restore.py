@@ -44,7 +44,7 @@ Upscale = Literal[1, 2, 4]
 MIN_EYE_DISTANCE = 5.0
 MAX_YAW = 75.0
 GOOD_SSIM = 0.90  # restoring adds nothing to speak of from here on, see reproductions/quality
-INVENTED_PSNR = 19.0
+INVENTED_BELOW = 0.6  # of the face left: a restorer has to fill in the rest
 DOUBTFUL = 0.5
 BATCH = 8
 
@@ -440,7 +440,7 @@ def verdict(face: Face, estimate: DegradationEstimate, chosen: str, options: Res
 def warnings_for(estimate: DegradationEstimate, same_person: float | None = None) -> tuple[str, ...]:
     """What a viewer should know about a restored face."""
     found = []
-    if estimate.psnr < INVENTED_PSNR:
+    if kept(estimate) < INVENTED_BELOW:
         found.append("so little of the face was left that parts of it are invented, not recovered")
     if same_person is not None and same_person < DOUBTFUL:
         found.append("a recogniser no longer takes the restored face for the person of the input")
