@@ -99,6 +99,8 @@ class Preset:
     ageing: AgeingRange | None = None
 
 
+_ANY_SHRINKING = ("area", "area", "linear", "cubic", "lanczos")  # averaging is the most usual
+_ANY_ENLARGING = ("linear", "cubic", "lanczos")
 _VQFR = Preset("vqfr", sigma=(0.1, 10), down=(0.8, 8), noise=(0, 20), jpeg=(60, 100))
 _EDM = replace(
     _VQFR,
@@ -161,8 +163,8 @@ PRESETS: dict[str, Preset] = {
             noise=(0, 6),
             jpeg=(60, 98),
             down_log=True,
-            shrink_by=("area", "area", "linear", "cubic", "lanczos"),
-            enlarge_by=("linear", "cubic", "lanczos"),
+            shrink_by=_ANY_SHRINKING,
+            enlarge_by=_ANY_ENLARGING,
             p_blur=0,
             p_noise=0.4,
             p_jpeg=0.7,
@@ -174,8 +176,8 @@ PRESETS: dict[str, Preset] = {
             noise=(2, 35),
             jpeg=(5, 80),
             down_log=True,
-            shrink_by=("area", "area", "linear", "cubic", "lanczos"),
-            enlarge_by=("linear", "cubic", "lanczos"),
+            shrink_by=_ANY_SHRINKING,
+            enlarge_by=_ANY_ENLARGING,
             motion=MotionRange(share=0.2, length=(4, 24)),
             p_iso=0.6,
             p_blur=0.35,

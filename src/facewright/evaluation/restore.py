@@ -162,15 +162,10 @@ def run_restorer(restorer: AnyRestorer | Restorer, crop: Pixels) -> Pixels:
     if record.template != TEMPLATE:
         raise UsageError(f"a restorer for the template {record.template!r} cannot be compared; needs {TEMPLATE!r}")
     side = crop.shape[0]
-    restored = restorer.restore(_resampled(crop, record.size or side)[None])[0]
-    return _resampled(restored, side)
+    from ..metrics.perceptual import resampled
 
-
-def _resampled(crop: Pixels, side: int) -> Pixels:
-    if crop.shape[0] == side:
-        return crop
-    method = cv2.INTER_AREA if side < crop.shape[0] else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(crop, (side, side), interpolation=method), np.uint8)
+    restored = restorer.restore(resampled(crop, record.size or side)[None])[0]
+    return resampled(restored, side)
 
 
 # Judges

@@ -40,13 +40,14 @@ class ParserFeatures:
     def __call__(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
         """Distance of two (S, S, 3) uint8 RGB crops on the `ffhq` template; 0 for equal ones, at most 4."""
         side = self.parser.preprocess.size
-        crops = np.stack([_resampled(crop, side) for crop in (a, b)])
+        crops = np.stack([resampled(crop, side) for crop in (a, b)])
         with torch.inference_mode():
             maps = self.maps(self.parser.normalise(crops))
             return float(torch.stack([map_distance(m[:1], m[1:]) for m in maps]).mean())
 
 
-def _resampled(crop: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def resampled(crop: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A square crop at another side, by averaging when it shrinks."""
     if crop.shape[0] == side:
         return crop
     method = cv2.INTER_AREA if side < crop.shape[0] else cv2.INTER_CUBIC
