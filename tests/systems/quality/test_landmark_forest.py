@@ -1,9 +1,8 @@
-"""Landmark forest: features, agreement with scikit-learn, storage, refusal, targets, threshold and speed."""
+"""Landmark forest: features, agreement with scikit-learn, storage, refusal, targets and threshold."""
 
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -243,33 +242,6 @@ def test_pixels_do_not_matter(fakes):
 def test_68_landmarks_do_not_fit_a_face(fakes):
     with pytest.raises(UsageError, match="five landmarks"):
         LandmarkForest().rate(np.zeros((*FRAME, 3), np.uint8), [fakes.face_at((150, 120))])
-
-
-def test_one_face_takes_less_than_a_fifth_of_a_millisecond():
-    """Processor time, so that a busy machine does not matter; the best of several rounds."""
-    rng = np.random.default_rng(0)
-    config = LandmarkForestConfig.compact()
-    levels = config.depth
-    tree = 2 ** (levels + 1) - 1
-    forest = LandmarkForest(replace(config, nodes=config.trees * tree))
-    starts = np.arange(config.trees) * tree
-    inner = np.arange(2**levels - 1)
-    child = np.arange(tree)
-    child[inner] = 2 * inner + 1
-    forest.child[:] = torch.from_numpy((starts[:, None] + child).ravel().astype(np.int32))
-    forest.roots[:] = torch.from_numpy(starts.astype(np.int32))
-    forest.feature[:] = torch.from_numpy(rng.integers(0, 19, config.trees * tree).astype(np.int16))
-    cuts = np.full((config.trees, tree), np.iinfo(np.int32).max)
-    cuts[:, inner] = rng.integers(-65536, 65536, (config.trees, len(inner)))
-    forest.cut[:] = torch.from_numpy(cuts.ravel().astype(np.int32))
-
-    def round_of(count: int) -> float:
-        start = time.process_time()
-        for _ in range(count):
-            forest.score(face_features(POINTS, BOX, 0.9, FRAME)[None])
-        return (time.process_time() - start) / count
-
-    assert min(round_of(100) for _ in range(8)) < 0.2e-3
 
 
 # --- targets
