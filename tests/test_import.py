@@ -35,3 +35,9 @@ def test_import_is_quick_and_light() -> None:
 def test_listing_models_needs_no_torch() -> None:
     code = "import sys, facewright as fw; assert fw.models(); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_the_package_runs_as_a_module() -> None:
+    run = subprocess.run([sys.executable, "-m", "facewright", "models"], capture_output=True, text=True)
+    assert run.returncode == 0
+    assert "frgp" in run.stdout

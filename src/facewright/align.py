@@ -229,6 +229,14 @@ def face_mask(points5: NDArray[np.floating], size: int, *, feather: float = 0.3)
     return np.asarray(_smooth((1 - radius) / feather), np.float32) * border_fade(size)
 
 
+def resampled(crop: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A square (S, S, 3) crop at another side, by averaging when it shrinks."""
+    if crop.shape[0] == side:
+        return crop
+    method = cv2.INTER_AREA if side < crop.shape[0] else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(crop, (side, side), interpolation=method), np.uint8)
+
+
 def border_fade(size: int) -> NDArray[np.float32]:
     """A mask (size, size) of ones that falls to 0 at the border of a crop."""
     ys, xs = np.mgrid[0:size, 0:size]

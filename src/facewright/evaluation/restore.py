@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..align import crop_face, template_points
+from ..align import crop_face, resampled, template_points
 from ..degrade import apply, get_preset, sample
 from ..errors import ImageReadError, UsageError
 from ..io.atomic import atomic_output
@@ -162,8 +162,6 @@ def run_restorer(restorer: AnyRestorer | Restorer, crop: Pixels) -> Pixels:
     if record.template != TEMPLATE:
         raise UsageError(f"a restorer for the template {record.template!r} cannot be compared; needs {TEMPLATE!r}")
     side = crop.shape[0]
-    from ..metrics.perceptual import resampled
-
     restored = restorer.restore(resampled(crop, record.size or side)[None])[0]
     return resampled(restored, side)
 

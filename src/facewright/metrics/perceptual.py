@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from ..align import resampled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,11 +45,3 @@ class ParserFeatures:
         with torch.inference_mode():
             maps = self.maps(self.parser.normalise(crops))
             return float(torch.stack([map_distance(m[:1], m[1:]) for m in maps]).mean())
-
-
-def resampled(crop: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """A square crop at another side, by averaging when it shrinks."""
-    if crop.shape[0] == side:
-        return crop
-    method = cv2.INTER_AREA if side < crop.shape[0] else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(crop, (side, side), interpolation=method), np.uint8)

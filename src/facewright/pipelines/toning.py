@@ -20,12 +20,9 @@ _SIDE = 64  # pixels in which the tone is measured: small enough that noise is a
 
 def restore_crops(restorer: Restorer, crops: NDArray[np.uint8], fidelity: float) -> NDArray[np.uint8]:
     """Restored (N, S, S, 3) uint8 RGB crops; those whose input is toned get the tone of their input."""
+    tones = [tone_of(crop) for crop in crops]
     outputs = restorer.restore(crops, fidelity=fidelity)
-    for crop, output in zip(crops, outputs):
-        tone = tone_of(crop)
-        if tone is not None:
-            output[:] = in_tone(output, tone)
-    return outputs
+    return np.stack([output if tone is None else in_tone(output, tone) for output, tone in zip(outputs, tones)])
 
 
 def tone_of(crop: NDArray[np.uint8]) -> NDArray[np.float64] | None:
