@@ -84,6 +84,7 @@ def restore(
     force: Annotated[bool, typer.Option("--force", help="Also faces that would be left alone.")] = False,
     hair: Annotated[bool, typer.Option("--hair", help="Also the hair around the face.")] = False,
     whole: Annotated[bool, typer.Option("--whole", help="Also glasses and hair before the face.")] = False,
+    relight: Annotated[bool, typer.Option("--relight", help="Take the restorer's light and colours, too.")] = False,
     model: Annotated[str, typer.Option(help="Restorer; see 'facewright models'.")] = "frgp",
     weights: Annotated[str | None, typer.Option(help="Weights: file, folder, or name.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
@@ -119,6 +120,7 @@ def restore(
         seed=seed,
         hair=hair,
         whole=whole,
+        relight=relight,
     )
     save = SaveOptions(
         overwrite=overwrite,

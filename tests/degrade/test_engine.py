@@ -217,6 +217,27 @@ def test_mixed_damage_is_any_subset() -> None:
     assert kinds.count("motion") / len(kinds) == pytest.approx(0.2, abs=0.03)
 
 
+def test_compressed_is_jpeg_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    chains = [sample("compressed", rng, 256).chain for _ in range(500)]
+    assert all(c.blur is None and c.factor == 1 and c.noise is None for c in chains)
+    qualities = [c.jpeg for c in chains if c.jpeg is not None]
+    assert len(qualities) == 500
+    assert (min(qualities), max(qualities)) == (5, 80)
+
+
+def test_shaken_is_mostly_motion_at_full_size() -> None:
+    rng = np.random.default_rng(0)
+    chains = [sample("shaken", rng, 256).chain for _ in range(1000)]
+    blurs = [c.blur for c in chains if c.blur is not None]
+    assert len(blurs) == 1000
+    assert all(c.factor == 1 for c in chains)
+    lengths = np.array([b.length for b in blurs if b.kind == "motion"])
+    assert len(lengths) / 1000 == pytest.approx(0.9, abs=0.03)
+    assert 4 <= lengths.min() < 5
+    assert 23 < lengths.max() <= 24
+
+
 def test_a_filter_of_its_own_brings_the_picture_back(crop: np.ndarray) -> None:
     chain = Chain(("blur", "down", "noise", "jpeg", "up"), factor=4.0, interpolation="area", enlarging="lanczos")
     side = crop.shape[0]

@@ -115,3 +115,34 @@ def test_ssim_loss_sees_only_windows_inside_the_mask():
     cut = [image[..., 4:24, 6:30] for image in (prediction.detach(), target)]
     torch.testing.assert_close(rec.ssim_loss(*cut), value.detach())
     assert rec.ssim_loss(prediction, target, torch.zeros_like(mask)) == 0
+
+
+def test_log_mse_is_psnr_up_to_a_constant_and_weighs_pictures_alike():
+    torch.manual_seed(0)
+    target = torch.rand(2, 3, 16, 16) * 2 - 1
+    worse = torch.tensor([0.02, 0.4]).view(2, 1, 1, 1)
+    noise = torch.randn_like(target)
+    prediction = target + worse * noise
+    mse = (prediction - target).square().mean((1, 2, 3))
+    assert float(rec.log_mse(prediction, target, floor=1e-3)) == pytest.approx(float(torch.log(1 + mse / 1e-3).mean()))
+    assert rec.log_mse(target, target) == 0
+    # a hundredth more error costs the lightly damaged picture as much as the ruined one, with no floor to speak of
+    more = [
+        rec.log_mse(target + worse * noise * torch.tensor(scale).view(2, 1, 1, 1), target, floor=1e-12)
+        for scale in ((1.01, 1.0), (1.0, 1.01))
+    ]
+    assert float(more[0] - more[1]) == pytest.approx(0, abs=1e-4)
+
+
+def test_log_mse_sees_only_what_the_mask_counts():
+    torch.manual_seed(0)
+    target = torch.rand(2, 3, 8, 8)
+    prediction = torch.rand(2, 3, 8, 8, requires_grad=True)
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[0, :, :4] = 1
+    value = rec.log_mse(prediction, target, mask)
+    value.backward()
+    assert prediction.grad[0, :, 4:].abs().max() == 0
+    assert prediction.grad[1].abs().max() == 0
+    assert prediction.grad[0, :, :4].abs().min() > 0
+    torch.testing.assert_close(2 * value, rec.log_mse(prediction[:1, :, :4], target[:1, :, :4]))

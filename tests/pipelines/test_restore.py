@@ -101,7 +101,7 @@ def test_original_stays_as_it_was(photo: Photo, two: tuple[Face, Face], fakes: S
 def test_upscale_enlarges_and_changes_only_faces(
     upscale: int, photo: Photo, two: tuple[Face, Face], fakes: SimpleNamespace
 ) -> None:
-    result = fakes.pipeline(*two)(photo, RestoreOptions(upscale=upscale))  # type: ignore[arg-type]
+    result = fakes.pipeline(*two)(photo, RestoreOptions(upscale=upscale, relight=True))  # type: ignore[arg-type]
     assert result.image.pixels.shape == (SIZE[0] * upscale, SIZE[1] * upscale, 3)
     touched = patches(result)
     plain = photo.resized(upscale).pixels

@@ -1,4 +1,4 @@
-"""Toned faces keep their tone, faces in colour their restorer's colours."""
+"""Faces keep the light of their picture, toned ones their tone; detail and fine colour are the restorer's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from skimage.data import astronaut
 
 from facewright.align import crop_face
-from facewright.pipelines.toning import in_tone, restore_crops, tone_of
+from facewright.pipelines.toning import in_light, in_tone, restore_crops, tone_of
 
 EYES_NOSE_MOUTH = np.array([[203, 111], [243, 110], [224, 132], [207, 155], [240, 154]], np.float64)
 SEPIA = np.array([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]])
@@ -28,23 +28,51 @@ def sepia(image: np.ndarray) -> np.ndarray:
 
 
 class Painter:
-    """Reddens the upper half and makes the lower one bluish."""
+    """Paints thin stripes that are reddish and bluish in turn."""
 
     def restore(self, crops: np.ndarray, *, fidelity: float = 1.0) -> np.ndarray:
-        tint = np.where(np.arange(crops.shape[1])[:, None, None] < crops.shape[1] // 2, [25, 0, -25], [-25, 0, 25])
-        return np.clip(crops + tint, 0, 255).astype(np.uint8)
+        red = np.arange(crops.shape[1])[:, None, None] // 4 % 2 == 0
+        return np.clip(crops + np.where(red, [25, 0, -25], [-25, 0, 25]), 0, 255).astype(np.uint8)
 
 
-def test_a_face_in_colour_has_no_tone_and_keeps_the_restored_colours(face: np.ndarray) -> None:
+class Brightener:
+    """Sees every face in better light, warmer from left to right, and draws a fine grid."""
+
+    def restore(self, crops: np.ndarray, *, fidelity: float = 1.0) -> np.ndarray:
+        side = crops.shape[1]
+        warmth = np.linspace(0, 1, side)[None, :, None] * [20, 5, -10]
+        grid = 8 * (np.arange(side) % 2 * 2 - 1)[:, None, None]
+        return np.clip(crops * 0.8 + 40 + warmth + grid, 0, 255).astype(np.uint8)
+
+
+def test_a_face_in_colour_has_no_tone_and_keeps_the_restored_detail(face: np.ndarray) -> None:
     assert tone_of(face) is None
-    assert np.array_equal(restore_crops(Painter(), face[None], 1.0)[0], Painter().restore(face[None])[0])
+    painted = Painter().restore(face[None])[0]
+    difference = restore_crops(Painter(), face[None], 1.0)[0].astype(int) - painted
+    assert np.abs(difference).mean() < 1
+
+
+def test_a_face_keeps_the_light_of_its_picture(face: np.ndarray) -> None:
+    painted = Brightener().restore(face[None])[0]
+    output = restore_crops(Brightener(), face[None], 1.0)[0]
+    quarters = [(slice(a, a + 64), slice(b, b + 64)) for a in (0, 64) for b in (0, 64)]
+    before = np.array([painted[q].mean((0, 1)) - face[q].mean((0, 1)) for q in quarters])
+    after = np.array([output[q].mean((0, 1)) - face[q].mean((0, 1)) for q in quarters])
+    assert np.abs(before).max() > 15
+    assert np.abs(after).max() < 5
+    steps = [np.diff(image[40:80, 40:80].astype(int), axis=0) for image in (output, painted)]
+    assert np.abs(steps[0] - steps[1]).mean() < 1  # the grid is still there
+
+
+def test_light_of_its_own_changes_nothing(face: np.ndarray) -> None:
+    assert np.array_equal(in_light(face, face), face)
 
 
 def test_black_and_white_stays_so(face: np.ndarray) -> None:
     output = restore_crops(Painter(), grey(face)[None], 1.0)[0]
     assert np.ptp(output, axis=2).max() <= 1
     painted = cv2.cvtColor(Painter().restore(grey(face)[None])[0], cv2.COLOR_RGB2GRAY)
-    assert np.abs(output[..., 1].astype(int) - painted).max() <= 2  # the restored light and dark
+    assert np.abs(output[..., 1].astype(int) - painted).max() <= 3  # the restored light and dark
 
 
 def test_sepia_stays_sepia_even_noisy_and_compressed(face: np.ndarray) -> None:

@@ -116,16 +116,26 @@ def flicker(frames: list[NDArray[np.uint8]], path: Callable[[int], tuple[float, 
 
 def test_only_the_face_changes_and_by_what_the_restorer_says() -> None:
     frames = film(4, resting)
-    out = VideoRestorer(Fake(redder), BlobDetector())(frames)
+    out = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(relight=True))(frames)
     change = out[0].astype(int) - frames[0].pixels
     np.testing.assert_allclose(change[55:65, 75:85].mean((0, 1)), (30, 0, 0), atol=1.5)
     far = np.hypot(*(np.indices((120, 160)) - np.array([62, 80])[:, None, None])) > 50
     assert not change[far].any()
 
 
+def test_a_face_keeps_the_light_of_its_frame_unless_asked_otherwise() -> None:
+    frames = film(1, resting)
+    kept, taken = (
+        VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(relight=r))(frames)[0] for r in (False, True)
+    )
+    rose = [float((out.astype(int) - frames[0].pixels)[50:70, 70:90, 0].mean()) for out in (kept, taken)]
+    assert abs(rose[0]) < 2
+    assert rose[1] > 25
+
+
 def test_strength_scales_the_change_and_zero_leaves_the_frame_alone() -> None:
     frames = film(2, resting)
-    half = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(strength=0.5, fidelity=0.3))
+    half = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(strength=0.5, fidelity=0.3, relight=True))
     out = half(frames)[1]
     assert (out.astype(int) - frames[1].pixels)[60, 80, 0] == pytest.approx(15, abs=2)
     fake = Fake(redder)
@@ -136,7 +146,7 @@ def test_strength_scales_the_change_and_zero_leaves_the_frame_alone() -> None:
 
 def test_upscale_enlarges_frame_and_face() -> None:
     frames = film(2, resting)
-    out = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(upscale=2))(frames)[1]
+    out = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(upscale=2, relight=True))(frames)[1]
     plain = cv2.resize(frames[1].pixels, None, fx=2, fy=2, interpolation=cv2.INTER_LANCZOS4)
     change = out.astype(int) - plain
     assert out.shape == (240, 320, 3)
@@ -350,7 +360,7 @@ def test_small_turned_and_surplus_faces_are_left_alone_and_counted() -> None:
 def test_a_change_of_mind_fades() -> None:
     frames = film(12, resting)
     verdicts = iter([None] * 4 + ["already good"] * 8)
-    options = VideoOptions(tracker=TrackerOptions(fade=4))
+    options = VideoOptions(tracker=TrackerOptions(fade=4), relight=True)
     restorer = VideoRestorer(Fake(redder), BlobDetector(), options, judge=lambda crop, face: next(verdicts))
     red = [(o.astype(int) - f.pixels)[60, 80, 0] for o, f in zip(restorer(frames), frames, strict=True)]
     assert red[:4] == pytest.approx([30] * 4, abs=2)
@@ -385,7 +395,7 @@ def test_a_whole_film_from_file_to_file(tmp_path: Path) -> None:
         for frame in frames:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(frame.pixels, format="rgb24")))
         out.mux(stream.encode(None))
-    restorer = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(upscale=2))
+    restorer = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(upscale=2, relight=True))
     report = process_video(source, target, restorer, batch=4, segment_frames=12, preset="ultrafast", crf=8)
     assert (report.frames, report.width, report.height) == (30, 320, 240)
     (person,) = restorer.report()

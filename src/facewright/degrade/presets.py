@@ -18,6 +18,7 @@ crops of another size.
 | small | a face far from the camera: area-averaged to a tenth at most, with a little noise and JPEG |
 | far | a small face as phones and the web have it: shrunk and enlarged by any usual filter, JPEG at its own size |
 | mixed | any of blur (also of motion), shrinking, noise and JPEG, alone or together, as in pictures people have |
+| compressed, shaken | one damage alone: JPEG of any quality; blur by a moving hand, with a little noise and JPEG |
 | mild, clean | our easy setting; no degradation at all |
 | old-photo | our ageing model of prints and film (`facewright.degrade.ageing`) before a mild degradation |
 """
@@ -185,6 +186,18 @@ PRESETS: dict[str, Preset] = {
             p_noise=0.35,
             p_jpeg=0.6,
             p_grey_noise=0.3,
+        ),
+        Preset("compressed", sigma=(0, 0), down=(1, 1), noise=(0, 0), jpeg=(5, 80), p_blur=0, p_down=0, p_noise=0),
+        Preset(
+            "shaken",
+            sigma=(0.3, 2),
+            down=(1, 1),
+            noise=(0, 6),
+            jpeg=(70, 100),
+            motion=MotionRange(share=0.9, length=(4, 24)),
+            p_down=0,
+            p_noise=0.5,
+            p_jpeg=0.5,
         ),
         Preset("clean", (0, 0), (1, 1), (0, 0), (100, 100), p_blur=0, p_down=0, p_noise=0, p_jpeg=0),
         Preset(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+_FLOOR = 4e-4  # MSE of images in [−1, 1] at 40 dB
 _LUMA = (0.299, 0.587, 0.114)
 _WINDOW, _WINDOW_SIGMA = 11, 1.5
 
@@ -37,6 +38,18 @@ def l1(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor
 def charbonnier(prediction: Tensor, target: Tensor, mask: Tensor | None = None, *, eps: float = 1e-3) -> Tensor:
     """Mean of √(d² + ε²): the absolute difference with a rounded tip; ε at a perfect match."""
     return masked_mean(torch.sqrt((prediction - target).square() + eps**2), mask)
+
+
+def log_mse(prediction: Tensor, target: Tensor, mask: Tensor | None = None, *, floor: float = _FLOOR) -> Tensor:
+    """Mean over the images of ln(1 + MSE / floor): 0 at a perfect match, elsewhere PSNR up to sign, unit and constant.
+
+    The mean error of a batch is that of its worst pictures; here a lightly damaged one counts as much as a ruined one
+    (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022, train on PSNR). `floor`, 40 dB for images in
+    [−1, 1], keeps those that are right already from ruling the rest. Images without a counted pixel count as right.
+    """
+    weight = torch.ones_like(prediction) if mask is None else mask.to(prediction.dtype).expand_as(prediction)
+    error = ((prediction - target).square() * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1e-6)
+    return torch.log1p(error / floor).mean()
 
 
 def pyramid_l1(pyramid: Sequence[Tensor], target: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -80,6 +80,7 @@ def restore_video(
             max_yaw=180 if options.force else MAX_YAW,
             detect_every=detect_every,
             watermark=options.watermark,
+            relight=options.relight,
         ),
         judge=None if options.force else _judge(pipeline),
     )
@@ -105,7 +106,9 @@ def _provenance(pipeline: RestorePipeline, options: RestoreOptions) -> str:
         version=__version__,
         models=pipeline.models,
         checkpoint=pipeline.checkpoint,
-        parameters={k: getattr(options, k) for k in ("upscale", "fidelity", "strength", "seed", "watermark")},
+        parameters={
+            k: getattr(options, k) for k in ("upscale", "fidelity", "strength", "seed", "watermark", "relight")
+        },
     ).to_json()
 
 

@@ -59,6 +59,7 @@ class RestoreOptions:
     those that would be restored. Faces below `min_score` are taken for false alarms. `force` restores faces that would
     be left alone. `watermark` marks restored faces invisibly. `seed` redraws the generator's noise (None: as trained).
     `hair` restores the hair around a face, too; `whole` the whole oval of a face, with glasses or hands before it.
+    `relight` takes the restorer's light and colours, too; otherwise a face keeps those of the photo around it.
     """
 
     upscale: Upscale = 1
@@ -75,6 +76,7 @@ class RestoreOptions:
     seed: int | None = None
     hair: bool = False
     whole: bool = False
+    relight: bool = False
 
     def __post_init__(self) -> None:
         if self.upscale not in (1, 2, 4):
@@ -219,7 +221,7 @@ class RestoreResult:
             faces=tuple(tuple(float(v) for v in f.face.box) for f in self.faces if f.restored),  # type: ignore[misc]
             parameters={
                 k: getattr(options, k)
-                for k in ("upscale", "fidelity", "strength", "seed", "watermark", "hair", "whole")
+                for k in ("upscale", "fidelity", "strength", "seed", "watermark", "hair", "whole", "relight")
             },
         )
 
@@ -357,7 +359,7 @@ class RestorePipeline:
 
     def _restore_group(self, group: Sequence[FaceResult], options: RestoreOptions) -> list[FaceResult]:
         inputs = np.stack([g.crop.image for g in group if g.crop is not None])
-        outputs = restore_crops(self.restorer, inputs, options.fidelity)
+        outputs = restore_crops(self.restorer, inputs, options.fidelity, relight=options.relight)
         after = self.assess(outputs)
         identities = self._identities(group, outputs)
         done = []

@@ -1,4 +1,8 @@
-"""Black-and-white, sepia and otherwise toned faces keep their tone, whatever colours a restorer believes in."""
+"""A restored face keeps the light and the tone of its picture, whatever light and colours a restorer believes in.
+
+Otherwise the face of a faded print would come out brighter than the print around it, and that of a black-and-white one
+in colour.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +19,41 @@ if TYPE_CHECKING:
 TONED = (
     2.5  # grey levels between a face's colours and its tone; faces in colour have 2.8 and more, toned ones mostly 1–2
 )
-_SIDE = 64  # pixels in which the tone is measured: small enough that noise is averaged out
+_SIDE = 64  # pixels in which tone and light are measured: small enough that noise is averaged out
+_LIGHT = 1 / 6  # of the crop: σ below which changes of brightness are detail, not light
 
 
-def restore_crops(restorer: Restorer, crops: NDArray[np.uint8], fidelity: float) -> NDArray[np.uint8]:
-    """Restored (N, S, S, 3) uint8 RGB crops; those whose input is toned get the tone of their input."""
-    tones = [tone_of(crop) for crop in crops]
+def restore_crops(
+    restorer: Restorer, crops: NDArray[np.uint8], fidelity: float, *, relight: bool = False
+) -> NDArray[np.uint8]:
+    """Restored (N, S, S, 3) uint8 RGB crops in the light and, where it is toned, in the tone of their inputs.
+
+    With `relight` in the light that the restorer sees.
+    """
     outputs = restorer.restore(crops, fidelity=fidelity)
+    if not relight:
+        outputs = np.stack([in_light(output, crop) for output, crop in zip(outputs, crops)])
+    tones = [tone_of(crop) for crop in crops]
     return np.stack([output if tone is None else in_tone(output, tone) for output, tone in zip(outputs, tones)])
+
+
+def in_light(image: NDArray[np.uint8], light: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An (S, S, 3) uint8 RGB picture with the large-scale brightness and colour of another of its size."""
+    side = len(image)
+    image_small, light_small = (_small(picture) for picture in (image, light))
+    shift = cv2.GaussianBlur(light_small - image_small, (0, 0), _LIGHT * _SIDE)
+    shift = cv2.resize(shift, (side, side), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(np.rint(image + shift).clip(0, 255), np.uint8)
+
+
+def _small(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    reduced = cv2.resize(picture.astype(np.float32), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    return np.asarray(reduced, np.float32)
 
 
 def tone_of(crop: NDArray[np.uint8]) -> NDArray[np.float64] | None:
     """The colours of a toned (S, S, 3) crop: Cr and Cb as quadratic functions of the luma, (3, 2); None for others."""
-    small = cv2.resize(crop, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    small = _small(crop) / 255
     luma, *differences = cv2.cvtColor(small, cv2.COLOR_RGB2YCrCb).reshape(-1, 3).T.astype(np.float64)
     wanted = np.stack(differences, 1)
     powers = np.vander(luma, 3)

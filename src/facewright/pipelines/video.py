@@ -50,8 +50,8 @@ class VideoOptions:
     `min_eye_distance` pixels or turned by more than `max_yaw` degrees are left alone, and of many only the `max_faces`
     largest are restored. The detector looks at every `detect_every`-th frame and at every scene's first; in between,
     faces are followed in the picture. `steadiness` in [0, 1) is how much of the restored detail is carried over from
-    the frame before (0: nothing). `watermark` marks restored faces invisibly. `crops_per_call` bounds the network's
-    batch.
+    the frame before (0: nothing). `watermark` marks restored faces invisibly. `relight` takes the restorer's light and
+    colours instead of the film's. `crops_per_call` bounds the network's batch.
     """
 
     upscale: int = 1
@@ -63,6 +63,7 @@ class VideoOptions:
     detect_every: int = 1
     steadiness: float = 0.85
     watermark: bool = True
+    relight: bool = False
     crops_per_call: int = 16
     tracker: TrackerOptions = field(default_factory=TrackerOptions)
 
@@ -314,7 +315,7 @@ class VideoRestorer:
         while len(restored) < len(crops):
             size = _batch_size(len(crops) - len(restored), self.options.crops_per_call)
             run = np.stack(crops[len(restored) : len(restored) + size])
-            restored.extend(restore_crops(self.restorer, run, self.options.fidelity))
+            restored.extend(restore_crops(self.restorer, run, self.options.fidelity, relight=self.options.relight))
         return restored
 
     def _compose(

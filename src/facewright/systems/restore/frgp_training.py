@@ -26,7 +26,16 @@ from ...losses.adversarial import (
 )
 from ...losses.consistency import MeanTeacher, feature_alignment, latent_alignment, latent_disagreement
 from ...losses.face import FaceLoss
-from ...losses.reconstruction import charbonnier, edge_loss, feature_matching, l1, pyramid_l1, ssim_loss, whole_cells
+from ...losses.reconstruction import (
+    charbonnier,
+    edge_loss,
+    feature_matching,
+    l1,
+    log_mse,
+    pyramid_l1,
+    ssim_loss,
+    whole_cells,
+)
 from ...metrics.lpips import LPIPS
 from ...nn.discriminator import PatchDiscriminator
 from ...nn.stylegan2 import Discriminator
@@ -48,10 +57,11 @@ _BETAS = (0.9, 0.99)
 
 
 class FRGPTraining(Training):
-    """Masked Charbonnier, gradient and SSIM losses, face losses, the estimate, from `gan_from` on a discriminator.
+    """Masked pixel losses, face losses, the estimate of the damage, and from `gan_from` on a discriminator.
 
-    The face losses (identity, features) are those of the embedded recogniser; without weights for them it is not
-    loaded. `grow_from` names weights of the same network without light blocks or damping to begin with.
+    The pixel losses are Charbonnier's, the logarithm of the squared error, gradients and SSIM. The face losses
+    (identity, features) are those of the embedded recogniser; without weights for them it is not loaded. `grow_from`
+    names weights of the same network without light blocks or damping to begin with.
 
     `free_fidelity` is the share of samples restored at a random fidelity, so that the dial means something between its
     ends. `gan_weight` and `feature_weight` weigh the adversarial and the feature-matching term.
@@ -64,6 +74,7 @@ class FRGPTraining(Training):
         lr: float = 4e-4,
         style_lr: float = 0.2,
         discriminator_lr: float = 4e-4,
+        log_weight: float = 0.0,
         edge_weight: float = 1.0,
         ssim_weight: float = 0.0,
         estimate_weight: float = 0.1,
@@ -83,7 +94,8 @@ class FRGPTraining(Training):
         self.face = _face_loss(model.config.size) if identity_weight or features_weight else None
         self.discriminator = PatchDiscriminator(discriminator_width)
         self.lr, self.style_lr, self.discriminator_lr = lr, style_lr, discriminator_lr
-        self.edge_weight, self.ssim_weight, self.estimate_weight = edge_weight, ssim_weight, estimate_weight
+        self.log_weight, self.edge_weight, self.ssim_weight = log_weight, edge_weight, ssim_weight
+        self.estimate_weight = estimate_weight
         self.free_fidelity = free_fidelity
         self.gan_from, self.gan_weight, self.feature_weight = gan_from, gan_weight, feature_weight
 
@@ -117,6 +129,8 @@ class FRGPTraining(Training):
             "edge": self.edge_weight * edge_loss(restored, high, mask),
             "estimate": self.estimate_weight * l1_loss(aux["degradation"].float(), batch["degradation"]),
         }
+        if self.log_weight:
+            losses["log"] = self.log_weight * log_mse(restored.float(), high, mask)
         if self.ssim_weight:
             with torch.autocast(low.device.type, enabled=False):  # variances as differences of squares need the digits
                 losses["ssim"] = self.ssim_weight * ssim_loss(restored, high, mask)
