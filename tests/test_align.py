@@ -19,6 +19,7 @@ from facewright.align import (
     fit_similarity_robust,
     invert,
     paste_patch,
+    recut,
     scale_source,
     template_points,
     transform_points,
@@ -190,6 +191,18 @@ def test_crop_puts_the_points_on_the_template(fakes: SimpleNamespace) -> None:
     face = fakes.face_at((90, 70), 25, angle=-20)
     crop = crop_face(fakes.textured(150, 180), face.points5, 128)
     assert np.allclose(transform_points(crop.matrix, face.points5), TEMPLATES["ffhq"] * 128, atol=1e-3)
+
+
+def test_a_recut_crop_is_the_crop_of_the_other_template(fakes: SimpleNamespace) -> None:
+    """Of a smooth picture, so that resampling twice shows little."""
+    ys, xs = np.mgrid[:300, :300]
+    photo = np.dstack([128 + 90 * np.sin(xs / 40), 128 + 90 * np.cos(ys / 50), (xs + ys) / 3]).astype(np.uint8)
+    face = fakes.face_at((150, 150), 60, angle=20)
+    ffhq = crop_face(photo, face.points5, 256)
+    direct = crop_face(photo, face.points5, 112, "arcface").image
+    again = recut([ffhq.image, ffhq.image], "arcface", 112)
+    assert again.shape == (2, 112, 112, 3)
+    assert np.abs(again[1].astype(int) - direct).max() <= 4
 
 
 def test_face_cut_by_the_border_is_marked_invalid_and_mirrored(fakes: SimpleNamespace) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from facewright import create
-from facewright.align import align_matrix, crop_by_matrix, fit_similarity, template_points
+from facewright.align import align_matrix, recut
 from facewright.data.detection import five_points
 from facewright.data.restoration import CropCache, open_crops
 from facewright.degrade import apply, sample, target
@@ -252,7 +252,7 @@ def measure(restored: Images, test: Pairs) -> dict[str, Any]:
     inside = test.inside()
     pasted = np.where(inside[..., None], restored, test.true)
     judge: Any = create("vitfiqa", pretrained=True)
-    embeddings = [judge.embed(recogniser_crops(images)) for images in (pasted, test.true)]
+    embeddings = [judge.embed(recut(images, "arcface", 112)) for images in (pasted, test.true)]
     faces = list(zip(restored, test.true, test.valid, inside))
     scores = {
         "features": feature_distances(restored, test),
@@ -262,12 +262,6 @@ def measure(restored: Images, test: Pairs) -> dict[str, Any]:
     }
     means = {name: float(np.mean(values)) for name, values in scores.items()}
     return means | {"faces": {name: np.round(values, 5).tolist() for name, values in scores.items()}}
-
-
-def recogniser_crops(faces: Images) -> Images:
-    """FFHQ crops cut to the ArcFace template."""
-    matrix = fit_similarity(template_points("ffhq", SIZE), template_points("arcface", 112))
-    return np.stack([crop_by_matrix(face, matrix, 112, "arcface").image for face in faces])
 
 
 @torch.inference_mode()

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from facewright import create
-from facewright.align import align_matrix, crop_by_matrix, fit_similarity, template_points
+from facewright.align import align_matrix, crop_by_matrix, recut, template_points
 from facewright.data.faces import data_cache, data_root
 from facewright.data.parsing import parsing_renders
 from facewright.data.restoration import Curriculum, open_crops
@@ -395,8 +395,7 @@ def _landmarker() -> Any:
 
 
 def _recogniser_crops(images: Images) -> Images:
-    matrix = fit_similarity(template_points("ffhq", SIZE), template_points("arcface", 112))
-    return np.stack([crop_by_matrix(image, matrix, 112, "arcface").image for image in images])
+    return recut(images, "arcface", 112)
 
 
 def _points(images: Images) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ import torch
 from evaluate import BATCH, in_batches, load
 
 from facewright import create
-from facewright.align import crop_by_matrix, fit_similarity, template_points
+from facewright.align import recut, template_points
 from facewright.metrics.uncertainty import bootstrap
 from facewright.systems.base import batches
 
@@ -34,9 +34,7 @@ EYES = (8, 12, 20)
 
 def recogniser_crops(faces: Images) -> NDArray[np.uint8]:
     """FFHQ crops cut to the ArcFace template."""
-    size = faces[0].shape[0]
-    matrix = fit_similarity(template_points("ffhq", size), template_points("arcface", 112))
-    return np.stack([crop_by_matrix(face, matrix, 112, "arcface").image for face in faces])
+    return recut(faces, "arcface", 112)
 
 
 def judges() -> dict[str, Callable[[Images], NDArray[np.float32]]]:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from facewright.align import crop_by_matrix, fit_similarity, template_points
+from facewright.align import recut
 from facewright.data.restoration import open_crops
 from facewright.errors import UsageError
 from facewright.io.image import save_rgb
@@ -113,10 +113,8 @@ class RandomFeatures(nn.Module):
 
 def identity_features(recogniser: SFace, images: Images) -> NDArray[np.float64]:
     """Embeddings of crops on the `ffhq` template."""
-    record, size = recogniser.preprocess, images.shape[1]
-    matrix = fit_similarity(template_points("ffhq", size), template_points(record.template, record.size))
-    crops = np.stack([crop_by_matrix(image, matrix, record.size).image for image in images])
-    return np.asarray(recogniser.embed(crops), np.float64)
+    record = recogniser.preprocess
+    return np.asarray(recogniser.embed(recut(images, record.template, record.size)), np.float64)
 
 
 def statistics(features: Features, images: Images) -> FeatureStatistics:

@@ -16,6 +16,8 @@ from .errors import UsageError
 from .face import FaceCrop
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
@@ -227,6 +229,18 @@ def face_mask(points5: NDArray[np.floating], size: int, *, feather: float = 0.3)
     u, v = offset @ across / half_width, offset @ down / half_height
     radius = (np.abs(u) ** 2.4 + np.abs(v) ** 2.4) ** (1 / 2.4)
     return np.asarray(_smooth((1 - radius) / feather), np.float32) * border_fade(size)
+
+
+def recut(
+    crops: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], template: str, size: int, source: str = "ffhq"
+) -> NDArray[np.uint8]:
+    """Crops (S, S, 3) aligned by the template `source` to (N, size, size, 3) aligned by another.
+
+    For a network that wants other crops than those at hand, such as a recogniser after a restorer. What lies outside
+    the crop is filled as by `crop_by_matrix`.
+    """
+    matrix = fit_similarity(template_points(source, len(crops[0])), template_points(template, size))
+    return np.stack([crop_by_matrix(crop, matrix, size, template).image for crop in crops])
 
 
 def resampled(crop: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
