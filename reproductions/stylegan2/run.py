@@ -146,7 +146,7 @@ def measure(model: StyleGAN2, samples: int) -> list[Distances]:
     count = len(unseen.images)
     sets = {"training photos (the floor)": masked(seen.images, seen.masks)}
     for truncation in TRUNCATIONS:
-        made = model.sample(count, seed=1, truncation=truncation)
+        made = model.sample(count, seed=1, truncation=truncation, watermark=False)
         sets[f"generated, truncation {truncation:g}"] = masked(made, unseen.masks)
     noise = np.random.default_rng(0).integers(0, 256, unseen.images.shape, dtype=np.uint8)
     sets["noise"] = masked(noise, unseen.masks)

@@ -223,6 +223,7 @@ def _append_history(root: ET.Element, home: ET.Element, provenance: Provenance, 
 
 # --- watermark --------------------------------------------------------------------------------------------------------
 
+LEAST_MARKED = 32  # pixels: smaller crops have no room for a mark
 _SIZE = 256
 _BAND = (0.03, 0.19)  # cycles per pixel of the 256-pixel crop: finer than shading, coarser than what JPEG discards
 _FACE = (0.5, 0.57, 0.32, 0.38)  # centre x, y and radii of the marked ellipse: what a restorer changes for certain
@@ -331,8 +332,10 @@ def detect_face_watermark(image: NDArray[np.uint8], points5: NDArray[np.floating
 
 
 def _check_crop(values: NDArray[np.float32]) -> None:
-    if values.ndim != 3 or values.shape[2] != 3 or values.shape[0] != values.shape[1] or values.shape[0] < 32:
-        raise UsageError(f"watermarks need a square (h, h, 3) face crop of at least 32 pixels, got {values.shape}")
+    if values.ndim != 3 or values.shape[2] != 3 or values.shape[0] != values.shape[1] or values.shape[0] < LEAST_MARKED:
+        raise UsageError(
+            f"watermarks need a square (h, h, 3) face crop of at least {LEAST_MARKED} pixels, got {values.shape}"
+        )
 
 
 def _level(rgb: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -43,7 +43,7 @@ Upscale = Literal[1, 2, 4]
 
 MIN_EYE_DISTANCE = 5.0
 MAX_YAW = 75.0
-GOOD_SSIM = 0.90  # restoring adds nothing to speak of from here on, see reproductions/quality
+GOOD_SSIM = 0.89  # restoring adds nothing to speak of from here on, see reproductions/quality
 INVENTED_BELOW = 0.6  # of the face left: a restorer has to fill in the rest
 DOUBTFUL = 0.5
 BATCH = 8

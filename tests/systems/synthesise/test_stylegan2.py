@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from facewright import create
 from facewright.errors import UsageError, WeightsError
+from facewright.io.provenance import detect_watermark
 from facewright.nn import stylegan2 as s2
 from facewright.systems.synthesise import stylegan2 as system
 from facewright.systems.synthesise.stylegan2 import StyleGAN2, StyleGAN2Config
@@ -83,6 +86,22 @@ def test_pictures_are_the_images_rounded():
         image = model(torch.randn(2, 8, generator=torch.Generator().manual_seed(7)))
     expected = ((image + 1) * 127.5).round().clamp(0, 255).permute(0, 2, 3, 1).numpy()
     assert np.abs(model.sample(2, seed=7, truncation=1.0) - expected).max() == 0
+
+
+def test_made_faces_carry_the_mark_unless_asked_otherwise():
+    model = StyleGAN2.from_pretrained()
+    plain, marked = (model.sample(3, seed=1, watermark=w) for w in (False, True))
+    assert [detect_watermark(face).present for face in marked] == [True] * 3
+    assert [detect_watermark(face).present for face in plain] == [False] * 3
+    assert np.abs(marked.astype(int) - plain).mean() < 3
+
+
+def test_the_embedded_weights_make_different_faces_that_a_detector_finds():
+    model = StyleGAN2.from_pretrained()
+    faces = model.sample(6, seed=3)
+    assert min(np.abs(a.astype(int) - b).mean() for i, a in enumerate(faces) for b in faces[:i]) > 8
+    photo = np.hstack([cv2.copyMakeBorder(face, 32, 32, 32, 32, cv2.BORDER_REPLICATE) for face in faces])
+    assert len(create("mos", pretrained=True).detect(photo)) == 6
 
 
 def test_noise_is_drawn_in_training_only():

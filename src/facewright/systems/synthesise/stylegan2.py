@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UsageError
+from ...io.provenance import LEAST_MARKED, embed_watermark
 from ...nn.deploy import has_bf16
 from ...nn.stylegan2 import (
     BASE_SIZE,
@@ -130,7 +131,7 @@ class StyleGAN2(System):
 
     @torch.inference_mode()
     def paint(self, latents: Tensor) -> NDArray[np.uint8]:
-        """Styles w (N, D) or w⁺ (N, num_latents, D) to pictures (N, S, S, 3) uint8 RGB."""
+        """Styles w (N, D) or w⁺ (N, num_latents, D) to pictures (N, S, S, 3) uint8 RGB, not marked."""
         low = self.precision == "bf16" or (self.precision == "auto" and has_bf16(self.device))
         pictures = []
         for part in batches(latents, _BATCH):  # type: ignore[arg-type]
@@ -140,13 +141,19 @@ class StyleGAN2(System):
             pictures.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(pictures)
 
-    def sample(self, count: int, *, seed: int = 0, truncation: float = 0.7) -> NDArray[np.uint8]:
-        """Pictures (N, S, S, 3) uint8 RGB of people who do not exist.
+    def sample(
+        self, count: int, *, seed: int = 0, truncation: float = 0.7, watermark: bool = True
+    ) -> NDArray[np.uint8]:
+        """Pictures (N, S, S, 3) uint8 RGB of people who do not exist, marked invisibly (from 32 px on).
 
         The same for the same seed and a network in evaluation mode. Raises UsageError for a count below 1 or a
         truncation outside 0…1.
         """
-        return self.paint(self.latents(count, seed=seed, truncation=truncation))
+        pictures = self.paint(self.latents(count, seed=seed, truncation=truncation))
+        if not watermark or self.config.size < LEAST_MARKED:
+            return pictures
+        marked = [embed_watermark(picture.astype(np.float32)) for picture in pictures]
+        return np.stack([np.rint(picture).astype(np.uint8) for picture in marked])
 
 
 # Published checkpoints
