@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RIDGE = 0.01
-GAIN_WORTH_IT = 0.01
+GAIN_WORTH_IT = 0.01  # SSIM
 NEIGHBOURHOOD = 0.04  # of estimated SSIM, over which a gain is averaged
 WORSE = 0.1  # dB
 BINS = (0.0, 0.7, 0.8, 0.84, 0.87, 0.89, 0.91, 0.93, 0.95, 1.0)

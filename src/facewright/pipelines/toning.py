@@ -6,7 +6,7 @@ in colour.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -39,15 +39,13 @@ def restore_crops(
 
 def in_light(image: NDArray[np.uint8], light: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """An (S, S, 3) uint8 RGB picture with the large-scale brightness and colour of another of its size."""
-    side = len(image)
-    image_small, light_small = (_small(picture) for picture in (image, light))
-    shift = cv2.GaussianBlur(light_small - image_small, (0, 0), _LIGHT * _SIDE)
-    shift = cv2.resize(shift, (side, side), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(np.rint(image + shift).clip(0, 255), np.uint8)
+    shift = cv2.GaussianBlur(_small(cv2.subtract(light, image, dtype=cv2.CV_32F)), (0, 0), _LIGHT * _SIDE)
+    shift = cv2.resize(shift, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.add(image, shift, dtype=cv2.CV_8U), np.uint8)
 
 
-def _small(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    reduced = cv2.resize(picture.astype(np.float32), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+def _small(picture: Any) -> NDArray[np.float32]:
+    reduced = cv2.resize(np.asarray(picture, np.float32), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     return np.asarray(reduced, np.float32)
 
 
