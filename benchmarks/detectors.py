@@ -46,7 +46,7 @@ def picture(size: int) -> NDArray[np.uint8]:
 
 def shipped(*, refine: bool) -> Detect:
     """What `MOS.detect` does: norms folded, channels last, pose for the chosen anchors only."""
-    from facewright.systems.detect.mos import MOS
+    from facewright.systems.detect.mos.network import MOS
 
     model = MOS.from_pretrained()
     return lambda image: len(model.detect_batch([image], refine=refine)[0])
@@ -57,7 +57,7 @@ def eager() -> Detect:
     import torch
 
     from facewright.nn.boxes import decode_boxes, make_anchors, nms
-    from facewright.systems.detect.mos import ANCHOR_SIZES, MOS, NMS_IOU, STRIDES
+    from facewright.systems.detect.mos.network import ANCHOR_SIZES, MOS, NMS_IOU, STRIDES
 
     model: Any = MOS.from_pretrained().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 

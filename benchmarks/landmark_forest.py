@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from facewright.systems.quality.landmark_forest import LandmarkForest, face_features
+from facewright.systems.quality.landmark_forest.network import LandmarkForest, face_features
 
 POINTS = np.array([[80, 100], [120, 102], [101, 122], [85, 142], [117, 143]], float)
 BOX, FRAME = (60.0, 60.0, 140.0, 170.0), (250, 300)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from facewright.systems.recognise.sface import SFace
+from facewright.systems.recognise.sface.network import SFace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,7 @@ from facewright.io.image import read, save_rgb
 from facewright.metrics import psnr
 from facewright.pipelines.demo import astronaut
 from facewright.pipelines.restore import RestoreOptions
-from facewright.systems.restore.frgp import FRGP
+from facewright.systems.restore.frgp.network import FRGP
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from facewright.data.faces import data_root
 from facewright.data.parsing import RENDERS, mirror_pair, parsing_renders
 from facewright.metrics.segmentation import SegmentationScores
-from facewright.nn.deploy import has_bf16
+from facewright.nn.inference import has_bf16
 from facewright.systems.parse.taxonomy import IGNORED
 
 from .floor import floor

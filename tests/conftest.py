@@ -13,14 +13,14 @@ import cv2
 import numpy as np
 import pytest
 
-from facewright.align import TEMPLATES
 from facewright.face import Face, Pose
-from facewright.weights.card import Preprocess
+from facewright.geometry.align import TEMPLATES
+from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from facewright.systems.restore.frgp import DegradationEstimate
+    from facewright.systems.restore.frgp.network import DegradationEstimate
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +124,7 @@ class FakeRestorer:
         self.seed: int | None = None
 
     def assess(self, crops: np.ndarray) -> list[DegradationEstimate]:
-        from facewright.systems.restore.frgp import DegradationEstimate
+        from facewright.systems.restore.frgp.network import DegradationEstimate
 
         return [DegradationEstimate(1.0, 2.0, 3.0, 90.0, 25.0, self.ssim) for _ in crops]
 

@@ -11,7 +11,7 @@ from PIL import Image
 import facewright as fw
 from facewright import api
 from facewright.errors import LicenceError, OutputError, UsageError, WeightsError
-from facewright.weights.card import cards
+from facewright.tasks.card import cards
 
 if TYPE_CHECKING:
     from pathlib import Path

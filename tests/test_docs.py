@@ -17,9 +17,9 @@ import typer.main
 from typer.testing import CliRunner
 
 import facewright
-from facewright.cli import app
+from facewright.cli.commands import app
 from facewright.io.image import save_rgb
-from facewright.weights import card as card_module
+from facewright.tasks import card as card_module
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -264,8 +264,8 @@ def test_the_worked_example_of_a_new_system_works(monkeypatch, tmp_path):
 
     page = ROOT / "CONTRIBUTING.md"
     network, training_module = fences(page, "python")
-    run_as_module(network, "facewright.systems.restore.plain", monkeypatch)
-    run_as_module(training_module, "facewright.systems.restore.plain_training", monkeypatch)
+    run_as_module(network, "facewright.systems.restore.plain.network", monkeypatch)
+    run_as_module(training_module, "facewright.systems.restore.plain.training", monkeypatch)
     card = card_module.Card.from_dict(json.loads(fences(page, "json")[0]))
     monkeypatch.setattr(card_module, "cards", lambda: {card.slug: card})
     (tmp_path / "recipe.yaml").write_text(fences(page, "yaml")[0], encoding="utf-8")

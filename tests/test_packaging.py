@@ -71,7 +71,7 @@ def test_the_version_is_the_same_everywhere():
 def card(slug: str, data: bytes) -> dict:
     point = {
         "name": "compact",
-        "file": f"{slug}.safetensors",
+        "file": f"systems/task/{slug}/compact.safetensors",
         "sha256": hashlib.sha256(data).hexdigest(),
         "size_bytes": len(data),
         "licence": "research use only",
@@ -90,19 +90,19 @@ def contents() -> dict[str, bytes]:
     )
     files = {
         "facewright/__init__.py": b"",
-        "facewright/cli.py": b"def main(): ...",
+        "facewright/cli/commands.py": b"def main(): ...",
         "facewright/py.typed": b"",
         "facewright/metrics/niqe_pristine.npz": b"PK",
         "facewright/render/assets/skin.npz": b"PK",
-        "facewright/weights/files/sface.calibration.json": b"{}",
+        "facewright/systems/task/sface/compact.calibration.json": b"{}",
         f"{INFO}/METADATA": metadata.encode(),
         f"{INFO}/entry_points.txt": b"[console_scripts]\nfacewright = facewright.cli:main\n",
         f"{INFO}/licenses/LICENSE": b"Apache",
         f"{INFO}/licenses/NOTICE": b"weights",
     }
     for slug in ("facewarp", "frgp", "mos", "segface", "sface", "vitfiqa"):
-        files[f"facewright/weights/cards/{slug}.json"] = json.dumps(card(slug, weights)).encode()
-        files[f"facewright/weights/files/{slug}.safetensors"] = weights
+        files[f"facewright/systems/task/{slug}/card.json"] = json.dumps(card(slug, weights)).encode()
+        files[f"facewright/systems/task/{slug}/compact.safetensors"] = weights
     return files
 
 
@@ -122,14 +122,14 @@ def test_a_sound_wheel_passes(check_wheel, tmp_path):
     [
         ("facewright/py.typed", None, "py.typed is missing"),
         ("facewright/metrics/niqe_pristine.npz", None, "niqe_pristine.npz is missing"),
-        ("facewright/weights/files/mos.safetensors", None, "named by the card of mos, is missing"),
-        ("facewright/weights/files/mos.safetensors", b"changed", "is not the file its card describes"),
-        ("facewright/weights/files/old.safetensors", b"", "is on no card"),
-        ("facewright/weights/cards/mos.json", b'{"slug": "mos", "checkpoints": []}', "mos has no embedded weights"),
+        ("facewright/systems/task/mos/compact.safetensors", None, "named by the card of mos, is missing"),
+        ("facewright/systems/task/mos/compact.safetensors", b"changed", "is not the file its card describes"),
+        ("facewright/systems/task/mos/old.safetensors", b"", "is on no card"),
+        ("facewright/systems/task/mos/card.json", b'{"slug": "mos", "checkpoints": []}', "mos has no embedded weights"),
         ("tests/test_x.py", b"", "does not belong to the package"),
         ("facewright/tests/test_x.py", b"", "is for developers"),
         ("facewright/data/someone.jpg", b"", "is a picture"),
-        ("facewright/weights/files/model.pth", b"", "may be a pickle"),
+        ("facewright/systems/task/mos/model.pth", b"", "may be a pickle"),
         ("facewright/paths.py", b'ROOT = "/home/someone/photos"', "names a path of the build machine"),
         (f"{INFO}/entry_points.txt", None, "the command facewright is missing"),
         (f"{INFO}/licenses/NOTICE", None, "NOTICE is missing"),
@@ -149,8 +149,8 @@ def test_a_wheel_with_one_thing_wrong_is_refused(check_wheel, tmp_path, name, da
 def test_a_path_in_the_header_of_weights_is_found(check_wheel, tmp_path):
     header = b'{"__metadata__":{"source":"/root/runs/frgp"}}'
     data = len(header).to_bytes(8, "little") + header + b"/home/x in the numbers does not count"
-    files = contents() | {"facewright/weights/files/frgp.safetensors": data}
-    files["facewright/weights/cards/frgp.json"] = json.dumps(card("frgp", data)).encode()
+    files = contents() | {"facewright/systems/task/frgp/compact.safetensors": data}
+    files["facewright/systems/task/frgp/card.json"] = json.dumps(card("frgp", data)).encode()
     assert [line for line in check_wheel.problems(build(tmp_path, files)) if "path" in line]
 
 

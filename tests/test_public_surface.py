@@ -17,7 +17,7 @@ SNAPSHOT = Path(__file__).with_name("public_surface.json")
 SURFACE: dict[str, tuple[str, ...]] = {
     "facewright.errors": (),
     "facewright.face": ("Face", "FaceCrop", "Pose"),
-    "facewright.align": (
+    "facewright.geometry.align": (
         "align_matrix",
         "crop_by_matrix",
         "crop_face",
@@ -33,10 +33,10 @@ SURFACE: dict[str, tuple[str, ...]] = {
     "facewright.pipelines.analyse": ("Analyser", "FaceAnalysis", "FaceMask"),
     "facewright.pipelines.portrait": ("Portrait", "PortraitMasks", "retouch"),
     "facewright.pipelines.film": ("FilmReport", "restore_video"),
-    "facewright.pipelines.folder": ("SaveOptions", "plan", "run"),
+    "facewright.runtime.folder": ("SaveOptions", "plan", "run"),
     "facewright.systems.base": ("Detector", "Embedder", "Landmarker", "Parser", "Restorer", "System"),
     "facewright.training.trainer": ("Recipe", "Trainer", "Training"),
-    "facewright.weights.card": ("Card", "Checkpoint", "Preprocess", "cards", "get_card"),
+    "facewright.tasks.card": ("Card", "Checkpoint", "Preprocess", "cards", "get_card"),
 }
 """The documented names by module; with none named, all exception classes."""
 
@@ -67,7 +67,7 @@ def commands() -> dict[str, list[str]]:
     """Every command of the command line with its options."""
     import typer.main
 
-    from facewright.cli import app
+    from facewright.cli.commands import app
 
     group: Any = typer.main.get_command(app)
     return {

@@ -27,7 +27,7 @@ EMBEDDED = ("facewarp", "frgp", "mos", "segface", "sface", "vitfiqa")
 """Systems the command line needs: they must come with weights inside the wheel."""
 NEEDED = (
     f"{PACKAGE}/py.typed",
-    f"{PACKAGE}/cli.py",
+    f"{PACKAGE}/cli/commands.py",
     f"{PACKAGE}/metrics/niqe_pristine.npz",
     f"{PACKAGE}/render/assets/skin.npz",
 )
@@ -113,12 +113,11 @@ def _header(start: bytes) -> bytes:
 
 def _weights(archive: zipfile.ZipFile) -> Iterator[str]:
     """Every card is sound, its embedded weights are here and unchanged, and no weights are without a card."""
-    folder = f"{PACKAGE}/weights"
-    stored = {n for n in archive.namelist() if n.startswith(f"{folder}/files/") and not n.endswith("/")}
+    stored = {n for n in archive.namelist() if n.endswith((".safetensors", ".calibration.json"))}
     cards = {}
     for name in archive.namelist():
-        if name.startswith(f"{folder}/cards/") and name.endswith(".json"):
-            cards[PurePosixPath(name).stem] = json.loads(archive.read(name))
+        if PurePosixPath(name).match(f"{PACKAGE}/systems/*/*/card.json"):
+            cards[PurePosixPath(name).parent.name] = json.loads(archive.read(name))
     for slug in EMBEDDED:
         points = cards.get(slug, {}).get("checkpoints", [])
         if not any(point.get("file") for point in points):
@@ -127,7 +126,7 @@ def _weights(archive: zipfile.ZipFile) -> Iterator[str]:
         for point in card["checkpoints"]:
             if not point.get("file"):
                 continue
-            name = f"{folder}/files/{point['file']}"
+            name = f"{PACKAGE}/{point['file']}"
             if name not in stored:
                 yield f"{name}, named by the card of {slug}, is missing"
                 continue

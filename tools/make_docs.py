@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer.main
 
-from facewright.cli import app
-from facewright.weights.card import Card, Checkpoint, cards
+from facewright.cli.commands import app
+from facewright.tasks.card import Card, Checkpoint, cards
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

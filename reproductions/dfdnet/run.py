@@ -19,16 +19,22 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from facewright import create
-from facewright.align import align_matrix, recut
 from facewright.data.detection import five_points
 from facewright.data.restoration import CropCache, open_crops
 from facewright.degrade import apply, sample, target
+from facewright.geometry.align import align_matrix, recut
 from facewright.losses.reconstruction import charbonnier
 from facewright.metrics import psnr
 from facewright.metrics.uncertainty import Estimate, bootstrap
-from facewright.nn.deploy import has_bf16
+from facewright.nn.inference import has_bf16
 from facewright.systems.base import batches
-from facewright.systems.restore.dfdnet import REDUCTIONS, DFDNet, DFDNetConfig, build_dictionaries, component_boxes
+from facewright.systems.restore.dfdnet.network import (
+    REDUCTIONS,
+    DFDNet,
+    DFDNetConfig,
+    build_dictionaries,
+    component_boxes,
+)
 
 from ..floor import floor
 from ..floor.floor import Arms, Images, Indices

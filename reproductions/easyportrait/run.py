@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from facewright.losses.segmentation import pixel_cross_entropy
 from facewright.nn.resnet import BasicBlock, ResNet
-from facewright.systems.parse.easyportrait import FPN_WIDTH, EasyPortrait, EasyPortraitConfig, SemanticFPN
+from facewright.systems.parse.easyportrait.network import FPN_WIDTH, EasyPortrait, EasyPortraitConfig, SemanticFPN
 from facewright.systems.parse.parser import resized
 from facewright.systems.parse.taxonomy import CELEBAMASK_19, EASYPORTRAIT_9, conversion
 

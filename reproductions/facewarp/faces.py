@@ -25,7 +25,7 @@ from facewright.metrics.uncertainty import bootstrap
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from facewright.systems.landmarks.facewarp import FaceWarp
+    from facewright.systems.landmarks.facewarp.network import FaceWarp
 
 JITTER = 0.03
 
@@ -59,8 +59,8 @@ def measure(model: FaceWarp, title: str, faces: list[PointedFace], jitter: float
 
 def points98(model: FaceWarp, faces: RenderedFaces, most_yaw: float) -> NDArray[np.float64]:
     """Errors of the 98 points of WFLW in percent, per rendered face."""
-    from facewright.align import crop_by_matrix, invert, transform_points
-    from facewright.systems.landmarks.facewarp import crop_matrix
+    from facewright.geometry.align import crop_by_matrix, invert, transform_points
+    from facewright.systems.landmarks.facewarp.network import crop_matrix
 
     errors = []
     for index in range(len(faces)):

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from facewright.data.landmarks import WarpPairs
-from facewright.systems.landmarks.facewarp import FaceWarp, FaceWarpConfig
-from facewright.systems.landmarks.facewarp_training import FaceWarpTraining, LandmarkTraining
+from facewright.systems.landmarks.facewarp.network import FaceWarp, FaceWarpConfig
+from facewright.systems.landmarks.facewarp.training import FaceWarpTraining, LandmarkTraining
 
 from ..floor import floor
 from ..floor.floor import Arms

@@ -22,23 +22,23 @@ import torch
 from torch import Tensor, nn
 
 from facewright import create
-from facewright.align import align_matrix, crop_by_matrix, recut, template_points
 from facewright.data.faces import data_cache, data_root
 from facewright.data.parsing import parsing_renders
 from facewright.data.restoration import Curriculum, open_crops
 from facewright.data.samplers import YAW_EDGES, WeightedDraw, inverse_share_weights, yaw_bins
 from facewright.degrade import Preset, apply, eased, sample
+from facewright.geometry.align import align_matrix, crop_by_matrix, recut, template_points
 from facewright.losses.adversarial import r1_penalty, softplus_discriminator, softplus_generator
 from facewright.metrics import psnr
 from facewright.metrics.curves import Axis, Curve, draw, save_figure
 from facewright.metrics.identity import identity_similarity
 from facewright.metrics.uncertainty import Estimate, bootstrap
-from facewright.nn.deploy import has_bf16
+from facewright.nn.inference import has_bf16
 from facewright.nn.stylegan2 import Discriminator, Generator
-from facewright.systems.landmarks.facewarp import aligned_matrix
-from facewright.systems.restore.frgp import FRGP, FRGPConfig
-from facewright.systems.restore.frgp_training import FRGPTwoStageTraining
-from facewright.systems.restore.gfpgan import GFPGAN, GFPGANConfig
+from facewright.systems.landmarks.facewarp.network import aligned_matrix
+from facewright.systems.restore.frgp.network import FRGP, FRGPConfig
+from facewright.systems.restore.frgp.training import FRGPTwoStageTraining
+from facewright.systems.restore.gfpgan.network import GFPGAN, GFPGANConfig
 from facewright.training.trainer import Batch, Ema
 from facewright.weights.store import load_file, save_file
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facewright.data.faces import Split
-    from facewright.systems.restore.gfpgan import EncoderBlock
+    from facewright.systems.restore.gfpgan.network import EncoderBlock
 
     Values = NDArray[np.float64]
 

@@ -30,7 +30,7 @@ from facewright.errors import FacewrightError, UsageError
 from facewright.io.image import save_rgb
 from facewright.pipelines.sheets import BACKGROUND, grid
 from facewright.systems.base import batches
-from facewright.systems.restore.frgp import FRGP
+from facewright.systems.restore.frgp.network import FRGP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,10 +23,10 @@ from evaluate import BATCH
 from honesty import table
 from identity import judges
 
-from facewright.align import crop_face, face_mask, template_points
 from facewright.api import load_parser
 from facewright.data.restoration import CropCache, open_crops
 from facewright.degrade import apply, sample
+from facewright.geometry.align import crop_face, face_mask, template_points
 from facewright.io.image import save_rgb
 from facewright.metrics import psnr, ssim
 from facewright.metrics.uncertainty import bootstrap
@@ -34,7 +34,7 @@ from facewright.pipelines.sheets import grid
 from facewright.render import Renderer, SceneSampler
 from facewright.render.jobs import load_model
 from facewright.systems.base import batches
-from facewright.systems.restore.frgp import FRGP
+from facewright.systems.restore.frgp.network import FRGP
 
 if TYPE_CHECKING:
     from honesty import Judge

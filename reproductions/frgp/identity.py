@@ -19,7 +19,7 @@ import torch
 from evaluate import BATCH, in_batches, load
 
 from facewright import create
-from facewright.align import recut, template_points
+from facewright.geometry.align import recut, template_points
 from facewright.metrics.uncertainty import bootstrap
 from facewright.systems.base import batches
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facewright.align import crop_face, face_mask, template_points
 from facewright.api import load_pipeline
 from facewright.data.faces import open_faces
+from facewright.geometry.align import crop_face, face_mask, template_points
 from facewright.io.image import read
 from facewright.metrics import psnr, ssim
 from facewright.metrics.uncertainty import bootstrap

@@ -17,14 +17,14 @@ import cv2
 import numpy as np
 import torch
 
-from facewright.align import crop_face
 from facewright.data.detection import LabelledFace, labelled_face
 from facewright.data.faces import FaceCollection, Split, is_validation, open_faces
 from facewright.data.pairs import Pairs, many_pairs
+from facewright.geometry.align import crop_face
 from facewright.systems.base import system_class
-from facewright.systems.detect.mos import MOS
-from facewright.systems.quality import landmark_forest as forest
-from facewright.systems.quality.landmark_forest import LandmarkForest, LandmarkForestConfig
+from facewright.systems.detect.mos.network import MOS
+from facewright.systems.quality.landmark_forest import network as forest
+from facewright.systems.quality.landmark_forest.network import LandmarkForest, LandmarkForestConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from vitfiqa.run import discard_table, laplacian_variance, spearman

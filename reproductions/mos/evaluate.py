@@ -31,8 +31,8 @@ from facewright.data.detection import (
     load_backgrounds,
     tally,
 )
-from facewright.data.turned import TurnedScenes
-from facewright.systems.detect.mos import MOS
+from facewright.data.large_pose import TurnedScenes
+from facewright.systems.detect.mos.network import MOS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -27,7 +27,7 @@ from facewright.data.detection import (
 )
 from facewright.data.operating_room import render_heads
 from facewright.metrics.detection import Found, Wanted, average_precision, box_iou
-from facewright.systems.detect.mos import MOS
+from facewright.systems.detect.mos.network import MOS
 from facewright.training.trainer import Recipe, Trainer
 
 from ..floor import floor
@@ -104,7 +104,7 @@ def train(name: str, seed: int, s: Settings, folder: Path, workers: int) -> MOS:
         system="mos",
         config=NETWORK | {"bin_centre": True},
         training={
-            "entry": "facewright.systems.detect.mos_training:MOSTraining",
+            "entry": "facewright.systems.detect.mos.training:MOSTraining",
             "options": {"lr": s.lr, "weight_decay": 0.01, "beta": 0.3, **ARMS[name]},
         },
         data={"entry": "reproductions.mos.run:TurnedScenes", "options": {"heads": s.heads}},

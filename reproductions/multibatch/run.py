@@ -15,7 +15,7 @@ import torch
 
 from facewright.data.samplers import IdentitySampler
 from facewright.losses.pairs import disjoint_pairs_loss, multibatch_loss, squared_distances
-from facewright.systems.recognise.multibatch import Multibatch, MultibatchConfig
+from facewright.systems.recognise.multibatch.network import Multibatch, MultibatchConfig
 
 from ..floor import floor
 from ..floor.floor import Arms, Faces, Indices, Pairs, Verification

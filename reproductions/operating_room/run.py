@@ -19,10 +19,10 @@ from torch import nn
 from facewright.data.detection import BOX, BOX_ONLY, FACE, IGNORED, LABEL, Scenes, box_size
 from facewright.data.operating_room import OperatingRoomScenes, render_heads
 from facewright.metrics.detection import Found, average_precision, box_iou, precision_recall
-from facewright.nn.deploy import has_bf16
-from facewright.systems.detect.mos import MOS
-from facewright.systems.detect.mos_training import to_input
-from facewright.systems.detect.operating_room import MOSStudent, Round, SelfTraining, adapt, wanted
+from facewright.nn.inference import has_bf16
+from facewright.systems.detect.mos.network import MOS
+from facewright.systems.detect.mos.training import to_input
+from facewright.systems.detect.operating_room.network import MOSStudent, Round, SelfTraining, adapt, wanted
 
 from ..floor import floor
 from ..floor.floor import Arms

@@ -19,7 +19,7 @@ from facewright.data.samplers import IdentitySampler
 from facewright.losses.pairs import pair_kinds, posterior_kl, posterior_pair_loss
 from facewright.metrics.identification import open_set_curve, rank_rate
 from facewright.metrics.verification import roc
-from facewright.systems.recognise.pfid import PFID, PFIDConfig, gallery_templates
+from facewright.systems.recognise.pfid.network import PFID, PFIDConfig, gallery_templates
 
 from ..floor import floor
 from ..floor.floor import Arms, Faces, Indices

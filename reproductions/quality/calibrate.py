@@ -24,7 +24,7 @@ from scipy.stats import spearmanr
 from facewright.pipelines.restore import GOOD_SSIM
 from facewright.systems.quality.kept import KeptModel, KeptModels, signals
 from facewright.systems.quality.reasons import percentiles
-from facewright.systems.quality.vitfiqa import ViTFIQA
+from facewright.systems.quality.vitfiqa.network import ViTFIQA
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facewright.align import crop_face, face_mask, template_points, transform_points
 from facewright.data.detection import five_points
 from facewright.data.faces import FaceCollection, Split, open_faces
 from facewright.data.restoration import luma_ssim
 from facewright.degrade import degrade_photo
 from facewright.face import Face
+from facewright.geometry.align import crop_face, face_mask, template_points, transform_points
 from facewright.metrics import psnr
 from facewright.systems.quality.reasons import measure
-from facewright.systems.quality.vitfiqa import ViTFIQA
-from facewright.systems.recognise.sface import SFace
-from facewright.systems.restore.frgp import FRGP
+from facewright.systems.quality.vitfiqa.network import ViTFIQA
+from facewright.systems.recognise.sface.network import SFace
+from facewright.systems.restore.frgp.network import FRGP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,7 +1,8 @@
-"""How good the embedded recogniser is on people it never saw, clean and degraded, and what its scores mean.
+r"""How good the embedded recogniser is on people it never saw, clean and degraded, and what its scores mean.
 
     python reproductions/recogniser/evaluate.py --write docs/results/recogniser.md --figures docs/images
-    python reproductions/recogniser/evaluate.py --calibrate src/facewright/weights/files/sface-compact.calibration.json
+    python reproductions/recogniser/evaluate.py \
+        --calibrate src/facewright/systems/recognise/sface/compact.calibration.json
 
 Pairs come from the validation people of LFW; false acceptance by group from UTKFace's validation pictures, each of
 which shows another person. Needs the labelled face collections (FACEWRIGHT_DATA).
@@ -17,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from restored import small_photo
 
-from facewright.align import crop_face
 from facewright.api import create, load_detector
 from facewright.data.detection import five_points
 from facewright.data.identity import SIZE, IdentityCrops, open_identities
 from facewright.data.pairs import Pairs, many_pairs, verification_pairs
 from facewright.face import Face
+from facewright.geometry.align import crop_face
 from facewright.metrics.calibration import ScoreCalibration, cllr, cllr_min, fit_affine, reliability
 from facewright.metrics.curves import det_figure, reliability_figure, roc_figure, save_figure
 from facewright.metrics.verification import fold_accuracy, roc
@@ -32,7 +33,7 @@ from facewright.systems.recognise.recogniser import face_crop
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from facewright.systems.recognise.sface import SFace
+    from facewright.systems.recognise.sface.network import SFace
 
 EYES = (20, 12, 8)
 ETHNICITIES = ("White", "Black", "Asian", "Indian", "other")

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from facewright.data.landmarks import LandmarkCrops
-from facewright.systems.landmarks.facewarp import FaceWarp, FaceWarpConfig
-from facewright.systems.landmarks.facewarp_training import INNER, LandmarkTraining, distances
+from facewright.systems.landmarks.facewarp.network import FaceWarp, FaceWarpConfig
+from facewright.systems.landmarks.facewarp.training import INNER, LandmarkTraining, distances
 from facewright.training.trainer import signed
 
 from ..floor import floor

@@ -22,8 +22,8 @@ from torch import nn
 from facewright.degrade import apply, sample
 from facewright.losses.reconstruction import edge_loss
 from facewright.metrics import psnr
-from facewright.nn.deploy import has_bf16
-from facewright.systems.restore.restoreformer import RestoreFormer, RestoreFormerConfig
+from facewright.nn.inference import has_bf16
+from facewright.systems.restore.restoreformer.network import RestoreFormer, RestoreFormerConfig
 
 from ..floor import floor
 from ..floor.floor import Arms, Faces, Images, Indices

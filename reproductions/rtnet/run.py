@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from facewright.data.parsing import mirror_pair
 from facewright.losses.segmentation import pixel_cross_entropy
 from facewright.nn.tanh_polar import polar_grid, polar_restore
-from facewright.systems.parse.rtnet import HybridBlock, MixedPad, RTNet, RTNetConfig
+from facewright.systems.parse.rtnet.network import HybridBlock, MixedPad, RTNet, RTNetConfig
 from facewright.systems.parse.taxonomy import CELEBAMASK_19, IBUG_11, conversion
 
 from .. import parsing_arms

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from facewright.data.parsing import aligned_pair
 from facewright.losses.segmentation import cross_entropy_dice
-from facewright.systems.parse.segface import SegFace, SegFaceConfig
-from facewright.systems.parse.segface_training import RARE
+from facewright.systems.parse.segface.network import SegFace, SegFaceConfig
+from facewright.systems.parse.segface.training import RARE
 from facewright.systems.parse.taxonomy import CELEBAMASK_19
 
 from .. import parsing_arms

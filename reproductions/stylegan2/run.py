@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from facewright.align import recut
 from facewright.data.restoration import open_crops
 from facewright.errors import UsageError
+from facewright.geometry.align import recut
 from facewright.io.image import save_rgb
 from facewright.metrics.frechet import FeatureStatistics, frechet_from_statistics
 from facewright.pipelines.sheets import grid
-from facewright.systems.recognise.sface import SFace
-from facewright.systems.synthesise.stylegan2 import StyleGAN2
+from facewright.systems.recognise.sface.network import SFace
+from facewright.systems.synthesise.stylegan2.network import StyleGAN2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

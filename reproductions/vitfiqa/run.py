@@ -21,7 +21,7 @@ from facewright.data.restoration import luma_ssim
 from facewright.metrics.curves import discard_figure, save_figure
 from facewright.metrics.discard import DiscardCurve, error_versus_discard, pair_quality, partial_auc
 from facewright.systems.base import system_class
-from facewright.systems.quality.vitfiqa import ViTFIQA
+from facewright.systems.quality.vitfiqa.network import ViTFIQA
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

@@ -1,6 +1,6 @@
 """`python -m facewright`: the command line where scripts are not on the path."""
 
-from .cli import main
+from .cli.commands import main
 
 if __name__ == "__main__":
     main()

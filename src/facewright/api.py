@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
-from .weights.card import Card, cards, get_card
+from .tasks.card import Card, cards, get_card
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from facewright.align import template_points
 from facewright.data import identity
 from facewright.data.identity import MARGIN, SIZE, labels_of_several, padded_crop
+from facewright.geometry.align import template_points
 
 if TYPE_CHECKING:
     from pathlib import Path

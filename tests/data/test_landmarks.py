@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from facewright.align import transform_points
 from facewright.data import landmarks
 from facewright.data.landmarks import (
     STYLES,
@@ -28,7 +27,8 @@ from facewright.data.landmarks import (
 )
 from facewright.errors import FacewrightError, MissingDependencyError
 from facewright.face import Pose
-from facewright.systems.landmarks.facewarp import FaceWarpConfig, mean_shape
+from facewright.geometry.align import transform_points
+from facewright.systems.landmarks.facewarp.network import FaceWarpConfig, mean_shape
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,7 +140,7 @@ def test_face_length_of_a_turned_head_does_not_vanish() -> None:
 
 
 def test_five_points_of_the_mean_face_are_the_templates() -> None:
-    from facewright.systems.landmarks.facewarp import aligned_matrix
+    from facewright.systems.landmarks.facewarp.network import aligned_matrix
 
     matrix = aligned_matrix(five_of(POINTS68), 128)
     np.testing.assert_allclose(transform_points(matrix, POINTS68), POINTS68, atol=1.5)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from facewright.align import template_points
 from facewright.data import parsing
 from facewright.data.parsing import ANYTHING, CelebAMaskHQ, EasyPortraitFolder, IBugMask, LaPa, RenderedParsing
 from facewright.errors import FacewrightError, ImageReadError
-from facewright.systems.parse.segface import PUBLISHED_ORDER
+from facewright.geometry.align import template_points
+from facewright.systems.parse.segface.network import PUBLISHED_ORDER
 from facewright.systems.parse.taxonomy import CELEBAMASK_19
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-from facewright.align import template_points
 from facewright.data.detection import LANDMARK_OFFSET
 from facewright.data.faces import is_validation, open_faces
 from facewright.data.restoration import (
@@ -29,6 +28,7 @@ from facewright.data.restoration import (
 from facewright.degrade import Blur, Chain, Degradation, Noise
 from facewright.degrade.record import STEPS
 from facewright.errors import UsageError
+from facewright.geometry.align import template_points
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -196,7 +196,7 @@ def test_degradation_target_is_in_the_stated_units() -> None:
 
 
 def test_estimate_and_target_speak_of_the_same_units() -> None:
-    from facewright.systems.restore.frgp import decode_estimate
+    from facewright.systems.restore.frgp.network import decode_estimate
 
     truth = np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8)
     degraded = cv2.GaussianBlur(truth, (0, 0), 1)

@@ -11,9 +11,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from facewright.align import TEMPLATES
+from facewright.cli import evaluation as cli
 from facewright.errors import OutputError, UsageError, WeightsError
-from facewright.evaluation import cli
 from facewright.evaluation.restore import (
     INPUT,
     TRUTH,
@@ -30,9 +29,10 @@ from facewright.evaluation.restore import (
     run_restorer,
     summarise,
 )
+from facewright.geometry.align import TEMPLATES
 from facewright.io.image import save_rgb
 from facewright.metrics import psnr
-from facewright.weights.card import Preprocess
+from facewright.tasks.card import Preprocess
 
 SIZE = 192
 SETTINGS = Settings("made-up faces", SIZE, "test judges", ("mild", "severe"))
@@ -289,7 +289,7 @@ def test_command_measures_photos_with_the_named_restorers(fakes, judges, monkeyp
 
 
 def test_dictionary_is_built_from_photos_and_works(fakes, monkeypatch, tmp_path):
-    from facewright.systems.restore.dfdnet import DFDNet, DFDNetConfig, fingerprint
+    from facewright.systems.restore.dfdnet.network import DFDNet, DFDNetConfig, fingerprint
 
     photos, out = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
@@ -322,7 +322,7 @@ def test_dictionary_is_built_from_photos_and_works(fakes, monkeypatch, tmp_path)
 
 
 def test_dictionaries_are_replaced_in_a_network_whose_features_are_new(tmp_path):
-    from facewright.systems.restore.dfdnet import DFDNet, DFDNetConfig
+    from facewright.systems.restore.dfdnet.network import DFDNet, DFDNetConfig
 
     shape = DFDNetConfig(size=128, features="sface", width=8, atoms=0, part_sizes=(16, 16, 10, 20))
     torch.manual_seed(0)

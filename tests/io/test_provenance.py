@@ -13,8 +13,8 @@ from PIL import Image
 from scipy.stats import norm
 from skimage import data as pictures
 
-from facewright.align import align_matrix, invert
 from facewright.errors import UsageError
+from facewright.geometry.align import align_matrix, invert
 from facewright.io.image import Photo, read
 from facewright.io.provenance import (
     DIGITAL_SOURCE_TYPE,

@@ -7,7 +7,7 @@ import torch
 
 from facewright.errors import UsageError
 from facewright.nn import evolve
-from facewright.nn.deploy import deployed
+from facewright.nn.inference import deployed
 
 TOLERANCE = 1e-4
 THIN = (16, 32, 32, 32)

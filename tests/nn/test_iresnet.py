@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from facewright.errors import UsageError
-from facewright.nn.deploy import deployed
+from facewright.nn.inference import deployed
 from facewright.nn.iresnet import IResNet, iresnet
 from facewright.nn.prelu import PReLU
 

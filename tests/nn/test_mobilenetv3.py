@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from facewright.errors import UsageError
-from facewright.nn.deploy import deployed
+from facewright.nn.inference import deployed
 from facewright.nn.mobilenetv3 import InvertedResidual, MobileNetV3, Row, SqueezeExcite, multiple_of_8, trunk_state
 
 

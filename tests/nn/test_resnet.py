@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from facewright.errors import UsageError
-from facewright.nn.deploy import deployed
+from facewright.nn.inference import deployed
 from facewright.nn.resnet import BasicBlock, DenseNet, ResNet, resnet, trunk_state
 
 TOLERANCE = 1e-4

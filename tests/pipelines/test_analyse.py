@@ -13,16 +13,9 @@ from facewright.errors import UsageError
 from facewright.face import Face, Pose
 from facewright.io.image import read
 from facewright.pipelines import analyse
-from facewright.pipelines.analyse import (
-    Analyser,
-    FaceMask,
-    draw_analysis,
-    is_in_picture,
-    pose_from_landmarks,
-    to_json,
-)
-from facewright.systems.landmarks.facewarp import FaceWarpConfig, Located, mean_shape
-from facewright.weights.card import Preprocess
+from facewright.pipelines.analyse import Analyser, FaceMask, draw_analysis, is_in_picture, pose_from_landmarks, to_json
+from facewright.systems.landmarks.facewarp.network import FaceWarpConfig, Located, mean_shape
+from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -125,7 +118,7 @@ def test_face_larger_than_the_picture(fakes: SimpleNamespace) -> None:
 
 @pytest.mark.parametrize("angle", [0.0, 30.0])
 def test_masks_lie_where_the_crop_was(fakes: SimpleNamespace, angle: float) -> None:
-    from facewright.align import align_matrix, invert, transform_points
+    from facewright.geometry.align import align_matrix, invert, transform_points
 
     face = fakes.face_at((150, 110), 40.0, angle=angle)
     mask = analyser(fakes, face, parser=DiscParser())(photo())[0].mask

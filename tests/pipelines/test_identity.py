@@ -15,7 +15,7 @@ from facewright.metrics.calibration import AffineLlr, ScoreCalibration
 from facewright.metrics.verification import OperatingPoint
 from facewright.pipelines.identity import FaceEmbedding, IdentityPipeline, decide, only_face
 from facewright.systems.quality.reasons import FaceQuality, Reason
-from facewright.weights.card import Preprocess
+from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:
     from types import SimpleNamespace

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from facewright.align import face_mask, template_points
+from facewright.geometry.align import face_mask, template_points
 from facewright.io.image import read
 from facewright.pipelines.masking import restoring_masks
 from facewright.pipelines.restore import RestoreOptions, RestorePipeline
-from facewright.weights.card import Preprocess
+from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:
     from types import SimpleNamespace

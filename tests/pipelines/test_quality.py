@@ -11,8 +11,8 @@ from facewright.pipelines.identity import quality_dict
 from facewright.pipelines.quality import QualityRater
 from facewright.systems.quality.kept import kept
 from facewright.systems.quality.reasons import FaceQuality, Reason
-from facewright.systems.restore.frgp import DegradationEstimate
-from facewright.weights.card import Preprocess
+from facewright.systems.restore.frgp.network import DegradationEstimate
+from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:
     from types import SimpleNamespace

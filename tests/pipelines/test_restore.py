@@ -24,8 +24,8 @@ from facewright.pipelines.restore import (
     quality_after,
     reading_order,
 )
-from facewright.systems.restore.frgp import DegradationEstimate
-from facewright.weights.card import Preprocess
+from facewright.systems.restore.frgp.network import DegradationEstimate
+from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -336,7 +336,7 @@ def noisy() -> Any:
     """A small FRGP whose noise and residual are clearly there, as after training."""
     import torch
 
-    from facewright.systems.restore.frgp import FRGP, FRGPConfig
+    from facewright.systems.restore.frgp.network import FRGP, FRGPConfig
 
     torch.manual_seed(0)
     widths = (16, 16, 16)
@@ -548,7 +548,7 @@ def test_too_large_an_enlargement_is_one_clear_line(
 
 
 def _weights_missing() -> bool:
-    from facewright.weights.card import cards
+    from facewright.tasks.card import cards
 
     return not all(cards()[slug].checkpoints for slug in ("mos", "frgp"))
 

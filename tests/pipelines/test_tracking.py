@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from facewright.align import transform_points
 from facewright.face import Face
+from facewright.geometry.align import transform_points
 from facewright.pipelines.tracking import (
     FaceTracker,
     OneEuroFilter,

@@ -16,7 +16,7 @@ from facewright.face import Face, Pose
 from facewright.io.video import Frame, process_video
 from facewright.pipelines.tracking import TrackerOptions, warped_difference
 from facewright.pipelines.video import DetailMemory, VideoOptions, VideoRestorer
-from facewright.weights.card import Preprocess
+from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable

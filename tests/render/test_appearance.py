@@ -10,15 +10,7 @@ import pytest
 import torch
 
 from facewright.errors import UsageError
-from facewright.render import (
-    Camera,
-    MorphableModel,
-    coarse_face,
-    load_ict,
-    place,
-    rotation_from_pose,
-    sample_texture,
-)
+from facewright.render import Camera, MorphableModel, coarse_face, load_ict, place, rotation_from_pose, sample_texture
 from facewright.render.appearance import CELEBAMASK, RATES, Look, dress, sample_look
 from facewright.render.rasteriser import rasterise
 

@@ -7,14 +7,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from facewright.errors import UsageError
-from facewright.render import (
-    Camera,
-    WeakPerspective,
-    place,
-    pose_of_rotation,
-    rotation_from_deep3d,
-    rotation_from_pose,
-)
+from facewright.render import Camera, WeakPerspective, place, pose_of_rotation, rotation_from_deep3d, rotation_from_pose
 
 NOSE, CROWN, EAR = torch.eye(3).flip(0).unsqueeze(1)  # towards the viewer, up, to the picture's right
 

@@ -18,10 +18,10 @@ from torch.utils.data import Dataset
 
 from facewright.errors import UsageError, WeightsError
 from facewright.systems.base import System
+from facewright.tasks import card as card_module
+from facewright.tasks.card import Card, Preprocess
 from facewright.training import display
 from facewright.training.trainer import Ema, Recipe, Trainer, Training
-from facewright.weights import card as card_module
-from facewright.weights.card import Card, Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

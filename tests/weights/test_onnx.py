@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from facewright.errors import UsageError, WeightsError
-from facewright.systems.detect.mos import MOS, MOSConfig
-from facewright.systems.quality.vitfiqa import ViTFIQA, ViTFIQAConfig
-from facewright.systems.restore.frgp import FRGP, FRGPConfig
+from facewright.systems.detect.mos.network import MOS, MOSConfig
+from facewright.systems.quality.vitfiqa.network import ViTFIQA, ViTFIQAConfig
+from facewright.systems.restore.frgp.network import FRGP, FRGPConfig
 from facewright.weights import onnx as onnx_room
 from facewright.weights.onnx import export_onnx
 

@@ -12,9 +12,9 @@ import torch
 
 from facewright.errors import OutputError, UnsafeWeightsError, UsageError, WeightsError
 from facewright.systems.base import system_class
-from facewright.systems.detect.mos import MOS, MOSConfig
+from facewright.systems.detect.mos.network import MOS, MOSConfig
+from facewright.tasks.card import get_card
 from facewright.weights import pack, published
-from facewright.weights.card import get_card
 from facewright.weights.store import load_file, sha256
 
 if TYPE_CHECKING:
@@ -74,16 +74,17 @@ def test_systems_that_cannot_import_name_those_that_can(importer: None, tmp_path
 def test_packing_writes_half_precision_weights_and_their_card_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pack, "__file__", str(tmp_path / "pack.py"))
-    (tmp_path / "cards").mkdir()
-    (tmp_path / "cards" / "mos.json").write_text(json.dumps({"slug": "mos", "checkpoints": [{"name": "older"}]}))
+    card = tmp_path / "systems" / "detect" / "mos" / "card.json"
+    card.parent.mkdir(parents=True)
+    monkeypatch.setattr(pack, "card_path", lambda slug: card)
+    card.write_text(json.dumps({"slug": "mos", "checkpoints": [{"name": "older"}]}))
     model = MOS(SMALL)
     folder = model.save_pretrained(tmp_path / "model")
     target = pack.pack(folder, "mos", "small", recipe="recipes/x.yaml", trained_on=["LFW"])
-    assert target == tmp_path / "files" / "mos-small.safetensors"
+    assert target == card.with_name("small.safetensors")
     state, _ = load_file(target)
     assert {v.dtype for v in state.values() if v.is_floating_point()} == {torch.bfloat16}
-    entry, older = json.loads((tmp_path / "cards" / "mos.json").read_text())["checkpoints"]
+    entry, older = json.loads(card.read_text())["checkpoints"]
     assert older == {"name": "older"}
     assert (entry["sha256"], entry["size_bytes"]) == (sha256(target), target.stat().st_size)
     assert entry["commercial"] is False
@@ -91,10 +92,10 @@ def test_packing_writes_half_precision_weights_and_their_card_entry(
 
     pack.record_metrics("mos", "small", {"recall": 0.97})
     pack.record_metrics("mos", "small", {"pose": 6.5})
-    entry = json.loads((tmp_path / "cards" / "mos.json").read_text())["checkpoints"][0]
+    entry = json.loads(card.read_text())["checkpoints"][0]
     assert entry["metrics"] == {"recall": 0.97, "pose": 6.5}
     pack.pack(folder, "mos", "small", recipe="recipes/x.yaml", trained_on=["LFW"])
-    names = [c["name"] for c in json.loads((tmp_path / "cards" / "mos.json").read_text())["checkpoints"]]
+    names = [c["name"] for c in json.loads(card.read_text())["checkpoints"]]
     assert names == ["small", "older"]
 
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from facewright.errors import LicenceError, OutputError, UnsafeWeightsError, UsageError, WeightsError
 from facewright.systems import base
 from facewright.systems.base import System
+from facewright.tasks.card import Card, Checkpoint, Preprocess
 from facewright.weights import store
-from facewright.weights.card import Card, Checkpoint, Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..align import crop_by_matrix, scale_source
-from ..systems.detect import refiner
+from ..geometry.align import crop_by_matrix, scale_source
+from ..systems.detect.mos import refiner
 from .faces import FaceCollection, Split, data_root, is_validation, open_faces
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..align import align_matrix, crop_by_matrix
 from ..degrade import apply, sample
+from ..geometry.align import align_matrix, crop_by_matrix
 from .detection import five_points
 from .faces import FaceCollection, Split, data_cache, open_faces
 

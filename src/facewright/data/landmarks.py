@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..align import crop_by_matrix, transform_points
 from ..errors import FacewrightError, MissingDependencyError
 from ..face import Pose
+from ..geometry.align import crop_by_matrix, transform_points
 from ..metrics.landmarks import interocular
-from ..systems.landmarks.facewarp import MIRROR_68, POINTS, aligned_matrix, mirrored, warp
+from ..systems.landmarks.facewarp.network import MIRROR_68, POINTS, aligned_matrix, mirrored, warp
 from .detection import LANDMARK_OFFSET, load_backgrounds, photograph
 from .faces import FaceCollection, Split, data_root, open_faces
 from .renders import prepared_renders

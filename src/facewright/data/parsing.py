@@ -22,13 +22,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..align import align_matrix, crop_by_matrix, transform_points
 from ..degrade import apply, sample
 from ..errors import FacewrightError, ImageReadError
+from ..geometry.align import align_matrix, crop_by_matrix, transform_points
 from ..io.image import read
 from ..render import Backgrounds, Renderer, SceneSampler
 from ..render.jobs import load_model
-from ..systems.landmarks.facewarp import MIRROR_68
+from ..systems.landmarks.facewarp.network import MIRROR_68
 from ..systems.parse.taxonomy import CELEBAMASK_19, EASYPORTRAIT_9, IBUG_11, IGNORED, LAPA_11, mirrored
 from .detection import LANDMARK_OFFSET, five_points, photograph
 from .faces import data_root

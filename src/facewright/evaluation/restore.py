@@ -27,14 +27,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..align import crop_face, resampled, template_points
 from ..degrade import apply, get_preset, sample
 from ..errors import ImageReadError, UsageError
+from ..geometry.align import crop_face, resampled, template_points
 from ..io.atomic import atomic_output
 from ..metrics import cosine, frechet_from_features, landmark_distance, psnr, ssim
 from ..metrics.niqe import niqe
 from ..metrics.uncertainty import bootstrap
-from ..weights.card import Preprocess
+from ..tasks.card import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -93,7 +93,7 @@ def photo_faces(folder: Path, detector: Detector, count: int | None = None, size
     Raises UsageError when no photo shows a face.
     """
     from ..io.image import read
-    from ..pipelines.folder import photos_in
+    from ..runtime.folder import photos_in
 
     faces: list[EvaluationFace] = []
     for path in photos_in(folder):

@@ -24,8 +24,8 @@ import cv2
 import numpy as np
 from scipy import fft
 
-from ..align import crop_face
 from ..errors import UsageError
+from ..geometry.align import crop_face
 from . import colour
 from .image import Photo, read
 

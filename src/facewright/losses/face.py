@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..align import fit_similarity, template_points
 from ..errors import UsageError
+from ..geometry.align import fit_similarity, template_points
 from ..metrics.perceptual import map_distance
 from ..nn.iresnet import IResNet
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..align import resampled
+from ..geometry.align import resampled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from ..systems.parse.segface import SegFace
+    from ..systems.parse.segface.network import SegFace
 
 
 def map_distance(a: Tensor, b: Tensor) -> Tensor:

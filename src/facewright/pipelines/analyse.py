@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 
-from ..align import align_matrix, crop_by_matrix, invert, transform_points
 from ..errors import UsageError
 from ..face import Pose
+from ..geometry.align import align_matrix, crop_by_matrix, invert, transform_points
 from ..systems.base import batches
 from .restore import reading_order
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..face import Face
     from ..io.image import Photo
     from ..systems.base import Detector, Landmarker, Parser
-    from ..weights.card import Preprocess
+    from ..tasks.card import Preprocess
 
     Floats = NDArray[np.float64]
     Box = tuple[int, int, int, int]

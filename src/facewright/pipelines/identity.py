@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from ..errors import UsageError
-from ..weights.card import cards
+from ..tasks.card import cards
 from .restore import reading_order
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..metrics.calibration import ScoreCalibration
     from ..systems.base import Detector, QualityEstimator
     from ..systems.quality.reasons import FaceQuality
-    from ..weights.card import Preprocess
+    from ..tasks.card import Preprocess
 
 CALIBRATION_FILE = "calibration.json"
 

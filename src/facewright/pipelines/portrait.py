@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 
-from ..align import align_matrix, crop_by_matrix, invert
 from ..errors import UsageError
+from ..geometry.align import align_matrix, crop_by_matrix, invert
 from ..io.encode import format_of
 from ..io.provenance import Provenance, xmp_packet
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..align import crop_face
+from ..geometry.align import crop_face
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..face import Face
     from ..systems.base import QualityEstimator
     from ..systems.quality.reasons import FaceQuality
-    from ..systems.restore.frgp import FRGP
+    from ..systems.restore.frgp.network import FRGP
 
 REASONS_SIZE = 112
 

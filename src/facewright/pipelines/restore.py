@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import cv2
 import numpy as np
 
-from ..align import FacePatch, crop_face, face_patch, transform_points
 from ..errors import UsageError
+from ..geometry.align import FacePatch, crop_face, face_patch, transform_points
 from ..io.atomic import atomic_output
 from ..io.encode import format_of
 from ..io.image import Photo, read
 from ..io.provenance import Provenance, embed_watermark, xmp_packet
 from ..systems.base import Detector, batches
 from ..systems.quality.kept import kept, kept_after
+from .colour_match import restore_crops
 from .masking import restoring_masks
-from .toning import restore_crops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..metrics.calibration import ScoreCalibration
     from ..systems.base import Parser
     from ..systems.recognise.recogniser import Recogniser
-    from ..systems.restore.frgp import FRGP, DegradationEstimate
+    from ..systems.restore.frgp.network import FRGP, DegradationEstimate
 
 Upscale = Literal[1, 2, 4]
 

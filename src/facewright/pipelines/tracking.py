@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ..align import align_matrix, crop_by_matrix, fit_similarity, transform_points
+from ..geometry.align import align_matrix, crop_by_matrix, fit_similarity, transform_points
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ..align import (
+from ..errors import UsageError
+from ..face import Face
+from ..geometry.align import (
     align_matrix,
     crop_by_matrix,
     face_mask,
@@ -23,10 +25,8 @@ from ..align import (
     template_points,
     transform_points,
 )
-from ..errors import UsageError
-from ..face import Face
 from ..io.provenance import embed_watermark, watermark_strength
-from .toning import restore_crops
+from .colour_match import restore_crops
 from .tracking import FaceTracker, TrackedFace, TrackerOptions, face_motion
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError, WeightsError
-from ..weights.card import Card, Preprocess, get_card
+from ..tasks.card import Card, Preprocess, get_card
 from ..weights.store import load_file, resolve, save_file, sha256
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..face import Face
-    from .landmarks.facewarp import Located
+    from .landmarks.facewarp.network import Located
     from .quality.reasons import FaceQuality
 
 CONFIG_FILE = "config.json"

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ..tasks.card import card_path
 from .store import load_file, save_file, sha256
 
 RESEARCH_ONLY = "research use only: trained on photos collected for research"
@@ -21,14 +22,13 @@ RESEARCH_ONLY = "research use only: trained on photos collected for research"
 def pack(
     model: Path, slug: str, name: str, *, recipe: str, trained_on: list[str], licence: str = RESEARCH_ONLY
 ) -> Path:
-    """Write `files/<slug>-<name>.safetensors` (bfloat16) and put it first in the card's checkpoints.
+    """Write `<name>.safetensors` (bfloat16) beside the card and put it first in the card's checkpoints.
 
     Metrics already in the card for that name are dropped: they belonged to other weights.
     """
-    here = Path(__file__).parent
+    path = card_path(slug)
     state, meta = load_file(model / "model.safetensors")
-    target = here / "files" / f"{slug}-{name}.safetensors"
-    target.parent.mkdir(exist_ok=True)
+    target = path.with_name(f"{name}.safetensors")
     save_file(state, target, meta, dtype=torch.bfloat16)
     entry: dict[str, Any] = {
         "name": name,
@@ -37,29 +37,28 @@ def pack(
         "training_data": trained_on,
         "preprocess": meta["preprocess"],
         "config": meta["config"],
-        "file": target.name,
+        "file": target.relative_to(path.parents[3]).as_posix(),
         "sha256": sha256(target),
         "size_bytes": target.stat().st_size,
         "parameters": sum(v.numel() for v in state.values()),
         "metrics": {},
         "recipe": recipe,
     }
-    card_path = here / "cards" / f"{slug}.json"
-    card = json.loads(card_path.read_text(encoding="utf-8"))
+    card = json.loads(path.read_text(encoding="utf-8"))
     others = [c for c in card.get("checkpoints", []) if c["name"] != name]
     card["checkpoints"] = [entry, *others]
-    write_card(card_path, card)
+    write_card(path, card)
     return target
 
 
 def record_metrics(slug: str, name: str, metrics: dict[str, float]) -> None:
     """Store measured numbers with a checkpoint in its card."""
-    card_path = Path(__file__).parent / "cards" / f"{slug}.json"
-    card = json.loads(card_path.read_text(encoding="utf-8"))
+    path = card_path(slug)
+    card = json.loads(path.read_text(encoding="utf-8"))
     for checkpoint in card["checkpoints"]:
         if checkpoint["name"] == name:
             checkpoint["metrics"] = {**checkpoint["metrics"], **metrics}
-    write_card(card_path, card)
+    write_card(path, card)
 
 
 def write_card(path: Path, card: dict[str, Any]) -> None:

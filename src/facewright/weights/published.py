@@ -1,18 +1,19 @@
 """Published checkpoints to facewright's own files: opened safely, keys mapped, checked against the network, saved once.
 
-A system that has published checkpoints offers a function `import_published(state)` in its module, which returns the
-network with the checkpoint's weights in it.
+A system that has published checkpoints has a module `convert` beside its network. Its function
+`import_published(state)` returns the network with the checkpoint's weights in it.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OutputError, UsageError, WeightsError
-from .card import cards, get_card
+from ..tasks.card import cards, get_card
 from .store import load_published
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from .card import Card
+    from ..tasks.card import Card
 
 _MISFIT = (KeyError, RuntimeError, ValueError, TypeError, AttributeError)
 """What a key map or a strict load raises on tensors of another network."""
@@ -54,18 +55,17 @@ def import_checkpoint(slug: str, checkpoint: str | Path, output: str | Path, *, 
     """
     card = get_card(slug)
     slug = card.slug
-    convert = getattr(_module(card), "import_published", None)
-    if convert is None:
-        able = [c.slug for c in cards().values() if hasattr(_module(c), "import_published")]
+    module = _converter(card)
+    if module is None:
+        able = [c.slug for c in cards().values() if _converter(c) is not None]
         raise UsageError(f"{slug} has no published checkpoints to import; these have: {', '.join(able) or 'none'}")
     target = Path(output)
     _check_folder(target, overwrite=overwrite)
-    module = _module(card)
     try:
         if Path(checkpoint).suffix.lower() == ".onnx" and hasattr(module, "import_onnx"):
             model = module.import_onnx(checkpoint)
         else:
-            model = _imported(card, convert, checkpoint)
+            model = _imported(card, module.import_published, checkpoint)
     except _MISFIT as error:
         raise WeightsError(f"{checkpoint} is no checkpoint of {slug}: {error!r}") from error
     if model.slug != slug:
@@ -127,7 +127,7 @@ def _misfits(own: Mapping[str, Tensor], converted: Mapping[str, Tensor], unknown
 def _details(card: Card, state: Mapping[str, Tensor]) -> str:
     """For a refusal: what does not fit the full-size network, as far as the key map tells, and the likeliest origin."""
     found = f"; it looks most like {nearest_model(state)}"
-    convert = getattr(_module(card), "convert_published", None)
+    convert = getattr(_converter(card), "convert_published", None)
     if convert is None:
         return found
     converted, unknown = _converted(convert, state)
@@ -159,8 +159,10 @@ def _parameters(card: Card) -> dict[str, Tensor]:
         return dict(system_class(card.slug)().named_parameters())
 
 
-def _module(card: Card) -> ModuleType:
-    return importlib.import_module(card.entry.partition(":")[0])
+def _converter(card: Card) -> ModuleType | None:
+    """The module `convert` beside a system's network; None for a system without published checkpoints."""
+    name = f"{card.entry.partition(':')[0].rpartition('.')[0]}.convert"
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
 
 def _check_folder(target: Path, *, overwrite: bool) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from .card import Card, Checkpoint
+    from ..tasks.card import Card, Checkpoint
 
 META_KEY = "facewright"
 BUNDLE_INDEX = "bundle.json"
@@ -38,8 +38,8 @@ def sha256(path: str | Path) -> str:
 
 
 def embedded_path(checkpoint: Checkpoint) -> Path:
-    """Path of weights that come with the package."""
-    return Path(str(resources.files("facewright.weights") / "files" / checkpoint.file))
+    """Path of weights that come with the package, beside the card of their system."""
+    return Path(str(resources.files("facewright") / checkpoint.file))
 
 
 def cache_dir() -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from facewright.errors import GalleryError, UsageError
 from facewright.metrics.detection import box_iou
-from facewright.systems.detect.lowcost_dwt import (
+from facewright.systems.detect.lowcost_dwt.network import (
     SIDE,
     SkinDetector,
     WaveletFeatures,

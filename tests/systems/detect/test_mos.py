@@ -10,9 +10,10 @@ import torch
 from facewright.data.detection import BOX, COLUMNS, FACE, IGNORED, LABEL, PADDING, POINTS, POSE
 from facewright.errors import UsageError
 from facewright.nn.boxes import decode_boxes, decode_points, encode_boxes, encode_points, make_anchors
-from facewright.systems.detect import mos, mos_training
-from facewright.systems.detect.mos import MOS, Candidates, MOSConfig, Predictions
-from facewright.systems.detect.mos_training import MOSTraining
+from facewright.systems.detect.mos import network as mos
+from facewright.systems.detect.mos import training as mos_training
+from facewright.systems.detect.mos.network import MOS, Candidates, MOSConfig, Predictions
+from facewright.systems.detect.mos.training import MOSTraining
 
 SMALL = MOSConfig("shufflenetv2", width=0.25, fpn=16, deformable=False, pose_hidden=8, bin_centre=True)
 FRONTAL = np.array([[30, 40], [70, 40], [50, 60], [35, 80], [65, 80]], np.float32)

@@ -11,9 +11,9 @@ from facewright.data.detection import BOX, BOX_ONLY, COLUMNS, FACE, IGNORED, LAB
 from facewright.errors import UsageError
 from facewright.face import Face
 from facewright.metrics.detection import Found
-from facewright.systems.detect import operating_room as room
-from facewright.systems.detect.mos import MOS, MOSConfig
-from facewright.systems.detect.operating_room import MOSStudent, SelfTraining, View
+from facewright.systems.detect.mos.network import MOS, MOSConfig
+from facewright.systems.detect.operating_room import network as room
+from facewright.systems.detect.operating_room.network import MOSStudent, SelfTraining, View
 
 POINTS5 = np.zeros((5, 2), np.float32)
 SINGLE = SelfTraining(scales=(1.0,), mirrored=False, least_views=1)

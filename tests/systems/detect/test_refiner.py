@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from facewright.align import transform_points
 from facewright.face import Face, Pose
-from facewright.systems.detect import mos, refiner
-from facewright.systems.detect.mos_training import RefinerTraining
-from facewright.systems.detect.refiner import TEMPLATE, PointRefiner, Refinement
+from facewright.geometry.align import transform_points
+from facewright.systems.detect.mos import network as mos
+from facewright.systems.detect.mos import refiner
+from facewright.systems.detect.mos.refiner import TEMPLATE, PointRefiner, Refinement
+from facewright.systems.detect.mos.training import RefinerTraining
 
 
 class Fixed(nn.Module):

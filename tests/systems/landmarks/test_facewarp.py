@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from facewright.align import transform_points
 from facewright.errors import UsageError
 from facewright.face import Face
-from facewright.systems.landmarks import facewarp
-from facewright.systems.landmarks.facewarp import (
+from facewright.geometry.align import transform_points
+from facewright.systems.landmarks.facewarp import network as facewarp
+from facewright.systems.landmarks.facewarp.convert import convert_published
+from facewright.systems.landmarks.facewarp.network import (
     MIRROR_68,
     MIRROR_98,
     FaceWarp,
     FaceWarpConfig,
     Prediction,
     confidence,
-    convert_published,
     crop_matrix,
     edges,
     mean_shape,
@@ -30,7 +30,7 @@ from facewright.systems.landmarks.facewarp import (
     spline_flow,
     warp,
 )
-from facewright.systems.landmarks.facewarp_training import (
+from facewright.systems.landmarks.facewarp.training import (
     FaceWarpTraining,
     LandmarkTraining,
     Turns,

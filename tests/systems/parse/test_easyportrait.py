@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from facewright.errors import UsageError, WeightsError
-from facewright.systems.parse import easyportrait as ep
-from facewright.systems.parse.easyportrait import EasyPortrait, EasyPortraitConfig, ReducedAttention
+from facewright.systems.parse.easyportrait import network as ep
+from facewright.systems.parse.easyportrait.network import EasyPortrait, EasyPortraitConfig, ReducedAttention
 from facewright.systems.parse.taxonomy import EASYPORTRAIT_9, EASYPORTRAIT_FP_8, EASYPORTRAIT_PS_2
 
 # of the paper's first version, in millions

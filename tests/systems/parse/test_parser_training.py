@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from facewright.systems.parse.easyportrait import EasyPortrait, EasyPortraitConfig
-from facewright.systems.parse.easyportrait_training import EasyPortraitTraining
-from facewright.systems.parse.rtnet import RTNet, RTNetConfig
-from facewright.systems.parse.rtnet_training import RTNetTraining
+from facewright.systems.parse.easyportrait.network import EasyPortrait, EasyPortraitConfig
+from facewright.systems.parse.easyportrait.training import EasyPortraitTraining
+from facewright.systems.parse.rtnet.network import RTNet, RTNetConfig
+from facewright.systems.parse.rtnet.training import RTNetTraining
 
 if TYPE_CHECKING:
     from facewright.systems.parse.parser_training import ParserTraining

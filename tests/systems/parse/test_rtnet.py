@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from facewright.errors import UsageError, WeightsError
-from facewright.systems.parse import rtnet
-from facewright.systems.parse.rtnet import DeepLabHead, HybridBlock, MixedPad, ResNetTrunk, RTNet, RTNetConfig
+from facewright.systems.parse.rtnet import network as rtnet
+from facewright.systems.parse.rtnet.network import DeepLabHead, HybridBlock, MixedPad, ResNetTrunk, RTNet, RTNetConfig
 
 TINY = RTNetConfig(size=65, width=8)
 

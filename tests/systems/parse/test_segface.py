@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from facewright.errors import UsageError, WeightsError
-from facewright.systems.parse import segface as sf
-from facewright.systems.parse.segface import SegFace, SegFaceConfig, SegFaceNet
-from facewright.systems.parse.segface_training import SegFaceTraining
+from facewright.systems.parse.segface import network as sf
+from facewright.systems.parse.segface.network import SegFace, SegFaceConfig, SegFaceNet
+from facewright.systems.parse.segface.training import SegFaceTraining
 from facewright.systems.parse.taxonomy import CELEBAMASK_19, mirrored
 from facewright.training.trainer import Recipe, Trainer, build_config
 

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from facewright.align import crop_face
 from facewright.errors import UsageError
 from facewright.face import Face, Pose
+from facewright.geometry.align import crop_face
 from facewright.systems.quality.reasons import (
     Factors,
     Limits,
@@ -22,7 +22,7 @@ from facewright.systems.quality.reasons import (
     percentiles,
     reference_quantiles,
 )
-from facewright.systems.restore.frgp import DegradationEstimate
+from facewright.systems.restore.frgp.network import DegradationEstimate
 
 POINTS = np.array([[204.8, 100.4], [246.4, 103.1], [224.1, 126.3], [200.9, 137.6], [245.5, 140.4]], np.float32)
 FACE = Face(np.array([178.9, 53.8, 272.0, 179.2], np.float32), 1.0, POINTS, Pose(0.0, -10.0, 3.6))

@@ -10,8 +10,9 @@ from scipy.stats import mannwhitneyu
 
 from facewright.errors import UsageError, WeightsError
 from facewright.systems.quality.reasons import Reason
-from facewright.systems.quality.vitfiqa import ViTFIQA, ViTFIQAConfig, convert_published, import_published
-from facewright.systems.quality.vitfiqa_training import (
+from facewright.systems.quality.vitfiqa.convert import convert_published, import_published
+from facewright.systems.quality.vitfiqa.network import ViTFIQA, ViTFIQAConfig
+from facewright.systems.quality.vitfiqa.training import (
     UtilityHead,
     ViTFIQATraining,
     certainty_ratio,

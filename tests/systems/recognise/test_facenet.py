@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from facewright.errors import UsageError, WeightsError
 from facewright.nn.inception_resnet import from_facenet_pytorch
-from facewright.systems.recognise.facenet import FaceNet, FaceNetConfig, import_published
+from facewright.systems.recognise.facenet.convert import import_published
+from facewright.systems.recognise.facenet.network import FaceNet, FaceNetConfig
 from facewright.systems.recognise.recogniser import face_crop
 from facewright.weights import published
 

@@ -10,7 +10,7 @@ import torch
 
 from facewright.errors import UsageError
 from facewright.losses.pairs import multibatch_loss
-from facewright.systems.recognise.multibatch import Multibatch, MultibatchConfig, NetworkInNetwork, Signatures
+from facewright.systems.recognise.multibatch.network import Multibatch, MultibatchConfig, NetworkInNetwork, Signatures
 
 TINY = MultibatchConfig(size=32, dim=8, widths=(16, 16, 16, 16, 16), groups=(1, 1, 1, 1, 1))
 

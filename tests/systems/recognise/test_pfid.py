@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from facewright.align import crop_face, transform_points
 from facewright.errors import UsageError, WeightsError
+from facewright.geometry.align import crop_face, transform_points
 from facewright.losses.pairs import posterior_kl, posterior_pair_loss
 from facewright.nn.resnet import BasicBlock, ResNet
-from facewright.systems.recognise.pfid import (
+from facewright.systems.recognise.pfid.network import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     PFID,
@@ -23,7 +23,7 @@ from facewright.systems.recognise.pfid import (
     identify,
 )
 from facewright.systems.recognise.recogniser import box_crop, face_crop
-from facewright.weights.card import Preprocess
+from facewright.tasks.card import Preprocess
 
 TINY = PFIDConfig(backbone="thin", size=32, individuals=5, width=8)
 

@@ -8,8 +8,9 @@ import torch
 
 from facewright.errors import UsageError
 from facewright.systems.recognise.recogniser import embedding_distance
-from facewright.systems.recognise.sface import SFace, SFaceConfig, import_published
-from facewright.systems.recognise.sface_training import DistillationTraining
+from facewright.systems.recognise.sface.convert import import_published
+from facewright.systems.recognise.sface.network import SFace, SFaceConfig
+from facewright.systems.recognise.sface.training import DistillationTraining
 
 
 @pytest.fixture(scope="module")

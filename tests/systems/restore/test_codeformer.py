@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from facewright.errors import UsageError, WeightsError
-from facewright.systems.restore import codeformer as cf
-from facewright.systems.restore.codeformer import CodeFormer, CodeFormerConfig, adaptive_instance_norm
+from facewright.systems.restore.codeformer import network as cf
+from facewright.systems.restore.codeformer.network import CodeFormer, CodeFormerConfig, adaptive_instance_norm
 
 TINY = CodeFormerConfig(
     size=32,

@@ -10,21 +10,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from facewright.align import TEMPLATES
 from facewright.errors import UsageError, WeightsError
+from facewright.geometry.align import TEMPLATES
 from facewright.nn.vgg import VGG
-from facewright.systems.restore import dfdnet
-from facewright.systems.restore.dfdnet import (
+from facewright.systems.restore.dfdnet import network as dfdnet
+from facewright.systems.restore.dfdnet.convert import convert_dictionaries, convert_published, import_published
+from facewright.systems.restore.dfdnet.network import (
     FINGERPRINT,
     DFDNet,
     DFDNetConfig,
     best_atoms,
     build_dictionaries,
     component_boxes,
-    convert_dictionaries,
-    convert_published,
     fingerprint,
-    import_published,
     kmeans,
     recolour,
     same_features,

@@ -10,7 +10,7 @@ import torch
 
 from facewright.errors import UsageError, WeightsError
 from facewright.nn import stylegan2
-from facewright.systems.restore.frgp import FRGP, Damping, FRGPConfig, convert_prior, decode_estimate
+from facewright.systems.restore.frgp.network import FRGP, Damping, FRGPConfig, convert_prior, decode_estimate
 
 TINY = FRGPConfig(size=32, channel_multiplier=1, narrow=0.0625, style_dim=16, mapping_layers=2)
 TINY_PATCHED = dataclasses.replace(

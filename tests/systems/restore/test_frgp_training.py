@@ -13,9 +13,9 @@ import torch
 
 from facewright.errors import UsageError, WeightsError
 from facewright.nn.stylegan2 import Generator
-from facewright.systems.restore.frgp import FRGP, FRGPConfig
-from facewright.systems.restore.frgp_training import FRGPTwoStageTraining
-from facewright.systems.synthesise.stylegan2 import StyleGAN2, StyleGAN2Config
+from facewright.systems.restore.frgp.network import FRGP, FRGPConfig
+from facewright.systems.restore.frgp.training import FRGPTwoStageTraining
+from facewright.systems.synthesise.stylegan2.network import StyleGAN2, StyleGAN2Config
 from facewright.training.trainer import Recipe
 from facewright.weights.store import save_file
 
@@ -218,7 +218,7 @@ def test_discriminator_and_network_learn_apart() -> None:
 
 
 def test_gradient_penalty_is_drawn_once_in_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    from facewright.systems.restore import frgp_training
+    from facewright.systems.restore.frgp import training as frgp_training
 
     asked: list[int] = []
     monkeypatch.setattr(frgp_training, "r1_penalty", lambda logits, images: asked.append(1) or logits.sum() * 0)

@@ -10,7 +10,8 @@ import torch
 
 from facewright.errors import UsageError
 from facewright.nn.mmrb import MMRB
-from facewright.systems.restore.gfpgan import GFPGAN, GFPGANConfig, ResBlock, convert_published, import_published
+from facewright.systems.restore.gfpgan.convert import convert_published, import_published
+from facewright.systems.restore.gfpgan.network import GFPGAN, GFPGANConfig, ResBlock
 
 TINY = GFPGANConfig(size=32, channel_multiplier=1, narrow=0.0625, style_dim=16, mapping_layers=2)
 TOLERANCE = 1e-4

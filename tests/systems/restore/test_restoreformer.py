@@ -11,9 +11,9 @@ import torch
 
 from facewright.errors import UsageError, WeightsError
 from facewright.nn.mmrb import MMRB
-from facewright.systems.restore import restoreformer as rf
-from facewright.systems.restore.restoreformer import RestoreFormer, RestoreFormerConfig
-from facewright.systems.restore.restoreformer_training import DictionaryTraining, RestorationTraining
+from facewright.systems.restore.restoreformer import network as rf
+from facewright.systems.restore.restoreformer.network import RestoreFormer, RestoreFormerConfig
+from facewright.systems.restore.restoreformer.training import DictionaryTraining, RestorationTraining
 from facewright.weights.published import load_converted
 
 TINY = RestoreFormerConfig(

@@ -15,9 +15,9 @@ from facewright import create
 from facewright.errors import UsageError, WeightsError
 from facewright.io.provenance import detect_watermark
 from facewright.nn import stylegan2 as s2
-from facewright.systems.synthesise import stylegan2 as system
-from facewright.systems.synthesise.stylegan2 import StyleGAN2, StyleGAN2Config
-from facewright.systems.synthesise.stylegan2_training import StyleGAN2Training
+from facewright.systems.synthesise.stylegan2 import network as system
+from facewright.systems.synthesise.stylegan2.network import StyleGAN2, StyleGAN2Config
+from facewright.systems.synthesise.stylegan2.training import StyleGAN2Training
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import UsageError
-from ...nn.deploy import deployed, has_bf16
+from ...nn.inference import deployed, has_bf16
 from ..base import System
 from .taxonomy import mirrored
 

@@ -22,7 +22,7 @@ WEIGHTS_FILE = "kept.json"
 
 
 class DamageEstimate(Protocol):
-    """What is used of a restorer's estimate; `facewright.systems.restore.frgp.DegradationEstimate` says the units."""
+    """What is used of a restorer's estimate; units as in `systems.restore.frgp.network.DegradationEstimate`."""
 
     @property
     def blur_sigma(self) -> float: ...

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from ...align import face_mask, template_points, transform_points
 from ...errors import UsageError
+from ...geometry.align import face_mask, template_points, transform_points
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...face import Face, FaceCrop
-    from ..restore.frgp import DegradationEstimate
+    from ..restore.frgp.network import DegradationEstimate
 
 QUANTILES = 101
 _MILLIONTHS = 1_000_000

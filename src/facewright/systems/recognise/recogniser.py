@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...align import crop_by_matrix, crop_face
 from ...errors import UsageError
-from ...nn.deploy import deployed, has_bf16
+from ...geometry.align import crop_by_matrix, crop_face
+from ...nn.inference import deployed, has_bf16
 from ..base import System
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...face import Face, FaceCrop
-    from ...weights.card import Preprocess
+    from ...tasks.card import Preprocess
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -129,3 +129,9 @@ def box_crop(
     middle = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
     shift = np.full(2, (size - 1) / 2) - linear @ middle
     return crop_by_matrix(image, np.column_stack([linear, shift]), size, "")
+
+
+def check_backbone(slug: str, backbone: str, known: Sequence[str]) -> None:
+    """Raise UsageError unless a system has a backbone of that name."""
+    if backbone not in known:
+        raise UsageError(f"{slug} has no backbone {backbone!r}; it has: {', '.join(known)}")

@@ -1,0 +1,191 @@
+"""facewright eval: measure systems by one protocol; facewright dictionary: what DFDNet restores with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import OutputError, UsageError, WeightsError
+from ..progress import bar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..evaluation.restore import Judges
+    from ..systems.base import Restorer
+    from ..systems.restore.dfdnet.network import DFDNet
+
+eval_app = typer.Typer(
+    name="eval", help="Measure systems by one protocol.", no_args_is_help=True, rich_markup_mode=None
+)
+dictionary_app = typer.Typer(
+    name="dictionary",
+    help="Give DFDNet the dictionaries of eyes, noses and mouths it restores with.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+Folder = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.", show_default=False)]
+NetworkFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder for the network.", show_default=False)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+
+LABELLED_SIZE, PHOTO_SIZE = 256, 512
+
+
+@eval_app.callback()
+def evaluation() -> None:
+    """Measure systems by one protocol."""
+
+
+@eval_app.command("restore")
+def evaluate_restorers(
+    output: Folder,
+    model: Annotated[list[str] | None, typer.Option(help="Restorer, or restorer=weights; repeatable.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of sharp photos; default: labelled faces.")] = None,
+    faces: Annotated[int, typer.Option(min=2, help="At most so many faces.")] = 100,
+    severity: Annotated[list[str] | None, typer.Option(help="Degradation preset; repeatable.")] = None,
+    size: Annotated[int | None, typer.Option(min=192, help="Side of the crops; default 256, of photos 512.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same damage.")] = 0,
+    sheet: Annotated[int, typer.Option(min=0, help="Faces on the sheet of pictures.")] = 4,
+    device: Device = "auto",
+) -> None:
+    """Restore damaged faces with every model, score them against the truth; run again to go on after a stop."""
+    from ..evaluation.restore import SEVERITIES, TABLES, Settings, evaluate, photo_faces, validation_faces
+
+    judges = _judges(device)
+    side = size or (PHOTO_SIZE if data else LABELLED_SIZE)
+    source = str(data.resolve()) if data else "the labelled validation split"
+    settings = Settings(source, side, judges.name, tuple(severity or SEVERITIES), seed)
+    restorers = dict(_restorer(text, device) for text in model or ["frgp"])
+    chosen = photo_faces(data, judges.detector, faces, side) if data else validation_faces(faces, side)
+    with bar("restore") as advance:
+        evaluate(chosen, restorers, judges, settings, output, sheet_faces=sheet, on_progress=advance)
+    typer.echo((output / TABLES).read_text(encoding="utf-8"))
+
+
+def _restorer(text: str, device: str) -> tuple[str, Callable[[], Restorer]]:
+    """The row of a restorer given as `slug` or `slug=weights`, and how it is loaded."""
+    from ..api import load_pipeline
+    from ..tasks.card import get_card
+
+    slug, _, weights = text.partition("=")
+    if get_card(slug).task != "restore":
+        raise UsageError(f"{slug} is no restorer; see 'facewright models --task restore'")
+    name = f"{slug} {Path(weights).name}" if weights else slug
+    return name, lambda: load_pipeline(slug, weights or None, device).restorer
+
+
+def _judges(device: str) -> Judges:
+    from ..api import load_detector, load_parser, load_recogniser
+    from ..evaluation.restore import Judges
+    from ..metrics.lpips import LPIPS
+    from ..metrics.perceptual import ParserFeatures
+
+    # not the embedded recogniser: the embedded restorer learned from its eyes
+    recogniser: Any = load_recogniser("vitfiqa", device=device)[0]
+    detector: Any = load_detector(device)
+    parser: Any = load_parser(device=device)
+    names = [f"{judge.slug} {(judge.weights_sha256 or 'fresh')[:12]}" for judge in (detector, recogniser, parser)]
+    lpips = None
+    try:
+        lpips = LPIPS.from_files("alex")
+        names.append("LPIPS (alex)")
+    except WeightsError:
+        names.append("no LPIPS (its weights are not here)")
+    return Judges(detector, recogniser, lpips, ParserFeatures(parser), ", ".join(names))
+
+
+@dictionary_app.command("build")
+def build_dictionary(
+    photos: Annotated[Path, typer.Argument(help="Folder of good photos.", show_default=False)],
+    output: NetworkFolder,
+    model: Annotated[Path | None, typer.Option(help="DFDNet to add them to, e.g. an imported one.")] = None,
+    vgg: Annotated[Path | None, typer.Option(help="VGG-19 weights for a new one, in torchvision's layout.")] = None,
+    atoms: Annotated[int, typer.Option(min=1, help="Entries of every dictionary.")] = 512,
+    faces: Annotated[int | None, typer.Option(min=1, help="At most so many faces.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the clustering.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Cluster eyes, noses and mouths of photos; without a model or VGG, in the features of the embedded recogniser."""
+    from ..api import load_detector
+    from ..evaluation.restore import photo_faces
+    from ..systems.restore.dfdnet.network import batched, build_dictionaries
+
+    _check_folder(output, overwrite=overwrite)
+    network = _network(model, vgg)
+    found = photo_faces(photos, load_detector(), faces, network.config.size)
+
+    with bar("features") as advance:
+
+        def crops() -> Iterator[NDArray[np.uint8]]:
+            for number, face in enumerate(found, start=1):
+                yield face.image
+                advance(number, len(found))
+
+        dictionaries = build_dictionaries(network, batched(crops()), atoms, seed=seed)
+    network.load_dictionaries(dictionaries)
+    typer.echo(f"{network.save_pretrained(output)}: {atoms} atoms from {len(found)} faces")
+
+
+@dictionary_app.command("import")
+def import_dictionary(
+    folder: Annotated[Path, typer.Argument(help="Folder of published .npy dictionaries.", show_default=False)],
+    output: NetworkFolder,
+    model: Annotated[Path, typer.Option(help="DFDNet to add them to.", show_default=False)],
+    overwrite: Overwrite = False,
+) -> None:
+    """Add the published dictionaries (DictionaryCenter512) to an imported network."""
+    from ..systems.restore.dfdnet.convert import convert_dictionaries
+    from ..systems.restore.dfdnet.network import DFDNet
+
+    _check_folder(output, overwrite=overwrite)
+    network = DFDNet.from_pretrained(model, dictionaries=False)
+    network.load_dictionaries(convert_dictionaries(_arrays(folder), network.config))
+    typer.echo(f"{network.save_pretrained(output)}: {network.config.atoms} atoms")
+
+
+def _check_folder(folder: Path, *, overwrite: bool) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
+        raise OutputError(f"{folder} exists; choose another folder or add --overwrite")
+
+
+def _network(model: Path | None, vgg: Path | None) -> DFDNet:
+    from ..api import create
+    from ..systems.restore.dfdnet.network import DFDNet, DFDNetConfig
+    from ..weights.store import load_published
+
+    if model and vgg:
+        raise UsageError("--model has its own features already; leave --vgg out")
+    if model:
+        return DFDNet.from_pretrained(model, dictionaries=False)
+    network = DFDNet(replace(DFDNetConfig() if vgg else DFDNetConfig.compact(), atoms=0)).eval()
+    features: Any = network.extractor.network
+    if vgg:
+        features.load_torchvision(load_published(vgg))
+    else:
+        recogniser: Any = create("sface", pretrained=True)
+        features.load_state_dict(recogniser.backbone.state_dict())
+    return network
+
+
+def _arrays(folder: Path) -> dict[str, Any]:
+    """The arrays of a folder as half-precision tensors; pickled ones are refused."""
+    import numpy as np
+    import torch
+
+    found = {}
+    for path in sorted(folder.glob("*.npy")):
+        try:
+            found[path.name] = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float16))
+        except (OSError, ValueError, TypeError) as error:
+            raise WeightsError(f"{path} is not a plain numpy array ({error}); fetch it again") from error
+    if not found:
+        raise WeightsError(f"{folder} holds no .npy dictionaries; give the folder DictionaryCenter512")
+    return found

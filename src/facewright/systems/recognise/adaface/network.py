@@ -1,0 +1,48 @@
+"""AdaFace: Kim et al., CVPR 2022, arXiv 2204.00964.
+
+Its margin head is in `facewright.losses.margins`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from ....nn import evolve
+from ....nn.recognition import create_backbone
+from ....tasks.card import Preprocess
+from ..recogniser import Recogniser, check_backbone
+
+
+@dataclass(frozen=True)
+class AdaFaceConfig:
+    """Backbone and width of the embedding; the defaults are the paper's ResNet-100."""
+
+    backbone: str = "ir101"
+    dim: int = 512
+
+    @classmethod
+    def compact(cls) -> Self:
+        """The smallest published one, 24.0 M parameters."""
+        return cls("ir18")
+
+
+class AdaFace(Recogniser):
+    """Recogniser trained with a margin that follows the picture's quality; as ArcFace's crops, but BGR.
+
+    forward: (N, 3, 112, 112) to raw embeddings (N, dim). The published network divides by the length, which is what
+    tells the quality, and returns it beside. Raises UsageError for a backbone that is not AdaFace's.
+    """
+
+    slug: ClassVar[str] = "adaface"
+    Config: ClassVar[type[AdaFaceConfig]] = AdaFaceConfig
+    BACKBONES: ClassVar[tuple[str, ...]] = tuple(f"ir{depth}" for depth in evolve.DEPTHS)
+    config: AdaFaceConfig
+
+    def __init__(self, config: AdaFaceConfig | None = None) -> None:
+        super().__init__(config)
+        check_backbone(self.slug, self.config.backbone, self.BACKBONES)
+        self.backbone = create_backbone(self.config.backbone, self.config.dim)
+
+    @classmethod
+    def preprocess_for(cls, config: Any) -> Preprocess:
+        return Preprocess(size=112, template="arcface", colour="BGR")

@@ -1,0 +1,50 @@
+"""ArcFace: Deng et al., CVPR 2019, arXiv 1801.07698, in the networks of insightface's `arcface_torch`.
+
+Its margin head is `facewright.losses.margins.ArcFace`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from ....nn.iresnet import IRESNET_BLOCKS
+from ....nn.recognition import create_backbone
+from ....tasks.card import Preprocess
+from ..recogniser import Recogniser, check_backbone
+
+VITS = {(256, 12): "vit_t", (512, 12): "vit_s", (512, 24): "vit_b", (768, 24): "vit_l"}
+"""Width and depth of insightface's vision transformers, to their names."""
+
+
+@dataclass(frozen=True)
+class ArcFaceConfig:
+    """Backbone and width of the embedding; the defaults are the paper's ResNet-100."""
+
+    backbone: str = "iresnet100"
+    dim: int = 512
+
+    @classmethod
+    def compact(cls) -> Self:
+        """insightface's MobileFaceNet, 2.1 M parameters."""
+        return cls("mbf")
+
+
+class ArcFace(Recogniser):
+    """insightface's recognisers; crops of 112 px on the `arcface` template, RGB in [−1, 1].
+
+    forward: (N, 3, 112, 112) to raw embeddings (N, dim). Raises UsageError for a backbone that is not insightface's.
+    """
+
+    slug: ClassVar[str] = "arcface"
+    Config: ClassVar[type[ArcFaceConfig]] = ArcFaceConfig
+    BACKBONES: ClassVar[tuple[str, ...]] = (*IRESNET_BLOCKS, "mbf", "mbf_large", *VITS.values())
+    config: ArcFaceConfig
+
+    def __init__(self, config: ArcFaceConfig | None = None) -> None:
+        super().__init__(config)
+        check_backbone(self.slug, self.config.backbone, self.BACKBONES)
+        self.backbone = create_backbone(self.config.backbone, self.config.dim)
+
+    @classmethod
+    def preprocess_for(cls, config: Any) -> Preprocess:
+        return Preprocess(size=112, template="arcface")

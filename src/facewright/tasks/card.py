@@ -1,0 +1,154 @@
+"""Cards: what a system is, where its weights come from, what they expect and what they may be used for.
+
+A card is data (`systems/<task>/<slug>/card.json`), read without importing torch. The cards are the one
+table from which `fw.models()`, the command line, the documentation and the registry tests are made.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ALIASES = {"restoreformer++": "restoreformer"}
+"""Other names under which a system may be asked for, to its slug."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """The input contract of a network; it travels with the weights and is checked when they are loaded.
+
+    A uint8 pixel p in `colour` order is fed as (p / `scale` - `mean`) / `std`, per channel. `size` is the side of the
+    square crop in pixels, 0 for "any size"; `template` names the alignment in
+    `facewright.geometry.align`, "" for whole photos or, with a size, for upright box crops.
+    """
+
+    size: int
+    template: str
+    colour: str = "RGB"
+    scale: float = 255.0
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    normalises_inside: bool = False
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Preprocess:
+        values = dict(data)
+        for key in ("mean", "std"):
+            if key in values:
+                values[key] = tuple(float(v) for v in values[key])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One set of weights of a system.
+
+    `file` is the path of embedded weights below the package; otherwise `repo_id` and `filename` say where the Hugging
+    Face hub has it. `sha256` and `size_bytes` are checked. `metrics` maps a name to a number measured on people the
+    weights never saw.
+    """
+
+    name: str
+    licence: str
+    commercial: bool
+    training_data: tuple[str, ...]
+    preprocess: Preprocess
+    config: dict[str, Any]
+    file: str = ""
+    repo_id: str = ""
+    filename: str = ""
+    revision: str = ""
+    sha256: str = ""
+    size_bytes: int = 0
+    parameters: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    recipe: str = ""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Checkpoint:
+        values = dict(data)
+        values["preprocess"] = Preprocess.from_dict(values["preprocess"])
+        values["training_data"] = tuple(values["training_data"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A published system: paper, task, where its class lives, its weights, its proof and its limits."""
+
+    slug: str
+    name: str
+    task: str
+    entry: str
+    title: str
+    authors: str
+    year: int
+    url: str
+    summary: str
+    faithful: str
+    limits: tuple[str, ...]
+    bias: str
+    checkpoints: tuple[Checkpoint, ...] = ()
+    published: tuple[str, ...] = ()
+    parity: tuple[str, ...] = ()
+    reproduction: str = ""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Card:
+        values = dict(data)
+        values["checkpoints"] = tuple(Checkpoint.from_dict(c) for c in values.get("checkpoints", ()))
+        for key in ("limits", "published", "parity"):
+            values[key] = tuple(values.get(key, ()))
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise UsageError(f"card {values.get('slug', '?')!r} has unknown fields: {', '.join(sorted(unknown))}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as plain JSON data."""
+        return asdict(self)
+
+    @property
+    def default_checkpoint(self) -> Checkpoint | None:
+        """The weights `pretrained=True` gives: the first of the list."""
+        return self.checkpoints[0] if self.checkpoints else None
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """The checkpoint of that name; raises UsageError naming those there are."""
+        for checkpoint in self.checkpoints:
+            if checkpoint.name == name:
+                return checkpoint
+        known = ", ".join(c.name for c in self.checkpoints) or "none"
+        raise UsageError(f"{self.slug} has no weights named {name!r}; there are: {known}")
+
+
+@cache
+def cards() -> dict[str, Card]:
+    """All registered systems, by slug, in alphabetical order."""
+    systems = Path(str(resources.files("facewright"))) / "systems"
+    found = [Card.from_dict(json.loads(path.read_text(encoding="utf-8"))) for path in systems.glob("*/*/card.json")]
+    return {card.slug: card for card in sorted(found, key=lambda card: card.slug)}
+
+
+def card_path(slug: str) -> Path:
+    """The file a registered card was read from."""
+    module = get_card(slug).entry.partition(":")[0]
+    return Path(str(resources.files("facewright"))).parent.joinpath(*module.split(".")).parent / "card.json"
+
+
+def get_card(slug: str) -> Card:
+    """The card of a system by its slug or alias; raises UsageError naming the known ones."""
+    table = cards()
+    slug = ALIASES.get(slug, slug)
+    if slug not in table:
+        raise UsageError(f"unknown model {slug!r}; known: {', '.join(table)}")
+    return table[slug]
