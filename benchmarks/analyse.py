@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from restore import best, group_photo
 
-from facewright.api import create, load_analyser
 from facewright.io.image import read
+from facewright.loading import create, load_analyser
 from facewright.pipelines.demo import astronaut
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from facewright.api import load_pipeline
 from facewright.io.image import read, save_rgb
+from facewright.loading import load_pipeline
 from facewright.metrics import psnr
 from facewright.pipelines.demo import astronaut
 from facewright.pipelines.restore import RestoreOptions

@@ -28,7 +28,8 @@ import numpy as np
 import torch
 
 from facewright.metrics import psnr
-from facewright.systems.base import Restorer, system_class
+from facewright.systems.base import system_class
+from facewright.tasks.restore import Restorer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -259,7 +259,7 @@ def training_batch(size: int, count: int = 2) -> dict:
 def test_the_worked_example_of_a_new_system_works(monkeypatch, tmp_path):
     import torch
 
-    from facewright.systems.base import Restorer
+    from facewright.tasks.restore import Restorer
     from facewright.training.trainer import Recipe, build_config
 
     page = ROOT / "CONTRIBUTING.md"

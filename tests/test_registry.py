@@ -10,18 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from facewright.systems.base import (
-    Detector,
-    Embedder,
-    Generator,
-    Landmarker,
-    Parser,
-    QualityEstimator,
-    Restorer,
-    System,
-    system_class,
-)
+from facewright.systems.base import System, system_class
+from facewright.tasks.analyse import Landmarker, Parser
 from facewright.tasks.card import Card, cards
+from facewright.tasks.detect import Detector
+from facewright.tasks.quality import QualityEstimator
+from facewright.tasks.recognise import Embedder
+from facewright.tasks.restore import Restorer
+from facewright.tasks.synthesise import Generator
 
 ROOT = Path(__file__).parents[1]
 SLUGS = list(cards())

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facewright.api import load_analyser, load_parser, load_pipeline
 from facewright.degrade import PRESETS, degrade
 from facewright.geometry.align import crop_face
 from facewright.io.image import read, save_rgb
+from facewright.loading import load_analyser, load_parser, load_pipeline
 from facewright.pipelines.analyse import draw_analysis
 from facewright.pipelines.demo import aged_photo, astronaut, collage, small_photo
 from facewright.pipelines.portrait import retouch

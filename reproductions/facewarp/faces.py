@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from facewright.api import create
 from facewright.data.landmarks import PointedFace, RealFaces, RenderedFaces, eye_distance, face_length, five_of
 from facewright.face import Face
+from facewright.loading import create
 from facewright.metrics.uncertainty import bootstrap
 
 if TYPE_CHECKING:

@@ -23,11 +23,11 @@ from evaluate import BATCH
 from honesty import table
 from identity import judges
 
-from facewright.api import load_parser
 from facewright.data.restoration import CropCache, open_crops
 from facewright.degrade import apply, sample
 from facewright.geometry.align import crop_face, face_mask, template_points
 from facewright.io.image import save_rgb
+from facewright.loading import load_parser
 from facewright.metrics import psnr, ssim
 from facewright.metrics.uncertainty import bootstrap
 from facewright.pipelines.sheets import grid
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facewright.render import Scene
-    from facewright.systems.base import Parser
+    from facewright.tasks.analyse import Parser
 
     Image = NDArray[np.uint8]
     Flags = NDArray[np.bool_]

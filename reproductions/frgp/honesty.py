@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from facewright.api import load_pipeline
+from facewright.loading import load_pipeline
 from facewright.metrics.uncertainty import bootstrap
 from facewright.pipelines.restore import GOOD_SSIM, warnings_for
 from facewright.systems.base import batches

@@ -16,10 +16,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facewright.api import load_pipeline
 from facewright.data.faces import open_faces
 from facewright.geometry.align import crop_face, face_mask, template_points
 from facewright.io.image import read
+from facewright.loading import load_pipeline
 from facewright.metrics import psnr, ssim
 from facewright.metrics.uncertainty import bootstrap
 from facewright.pipelines.restore import RestoreOptions

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from facewright.api import _load_recogniser
 from facewright.data.detection import five_points
 from facewright.data.faces import FaceCollection, is_validation, open_faces
 from facewright.geometry.align import crop_face
+from facewright.loading import _load_recogniser
 from facewright.metrics.detection import box_iou
 from facewright.metrics.identification import rank_rate
 from facewright.systems.detect.lowcost_dwt.network import SkinDetector, SkinFace, WaveletFeatures, frontal_crop

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from restored import small_photo
 
-from facewright.api import create, load_detector
 from facewright.data.detection import five_points
 from facewright.data.identity import SIZE, IdentityCrops, open_identities
 from facewright.data.pairs import Pairs, many_pairs, verification_pairs
 from facewright.face import Face
 from facewright.geometry.align import crop_face
+from facewright.loading import create, load_detector
 from facewright.metrics.calibration import ScoreCalibration, cllr, cllr_min, fit_affine, reliability
 from facewright.metrics.curves import det_figure, reliability_figure, roc_figure, save_figure
 from facewright.metrics.verification import fold_accuracy, roc

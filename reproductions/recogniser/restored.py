@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from facewright.api import create
 from facewright.data.detection import five_points
 from facewright.data.identity import SIZE, IdentityCrops, open_identities
 from facewright.data.pairs import verification_pairs
 from facewright.geometry.align import crop_face, transform_points
+from facewright.loading import create
 from facewright.metrics.uncertainty import bootstrap
 from facewright.systems.base import batches
 

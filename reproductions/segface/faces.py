@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from facewright.api import load_analyser, load_parser
 from facewright.data.faces import data_root
 from facewright.data.landmarks import eye_distance, five_of
 from facewright.data.parsing import aligned_pair, crop_landmarks, grown, line, outlined, parsing_renders
@@ -26,6 +25,7 @@ from facewright.degrade import apply, sample
 from facewright.face import Face
 from facewright.geometry.align import align_matrix, transform_points
 from facewright.io.image import save_rgb
+from facewright.loading import load_analyser, load_parser
 from facewright.metrics.segmentation import SegmentationScores
 from facewright.systems.parse.taxonomy import CELEBAMASK_19
 

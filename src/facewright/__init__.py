@@ -7,9 +7,14 @@ result.save("grandmother.png")
 result.compare().save("before_after.png")
 """
 
-from .api import analyse, create, degrade_photo, detect, embed, load_pipeline, models, quality, read, restore, verify
+from typing import Any
+
+from . import api as _api
+from .api import *  # noqa: F403
 from .errors import FacewrightError
 from .face import Face, FaceCrop, Pose
+from .loading import create, degrade_photo, load_pipeline, models, read
+from .runtime.session import Session
 
 __version__ = "0.1.0"
 
@@ -18,16 +23,22 @@ __all__ = [
     "FaceCrop",
     "FacewrightError",
     "Pose",
+    "Session",
     "__version__",
-    "analyse",
     "create",
     "degrade_photo",
-    "detect",
-    "embed",
     "load_pipeline",
     "models",
-    "quality",
     "read",
-    "restore",
-    "verify",
 ]
+__all__ += _api.__all__
+
+
+def __getattr__(name: str) -> Any:
+    """Functions of tasks that were plugged in from elsewhere."""
+    from .runtime.runners import function
+    from .tasks.declare import tasks
+
+    if not name.startswith("_") and name in tasks():
+        return function(tasks()[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

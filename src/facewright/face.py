@@ -66,6 +66,12 @@ class Face:
 
         return replace(self, box=move(self.box), points5=move(self.points5))
 
+    def line(self) -> str:
+        """One line for people."""
+        x0, y0, x1, y1 = (round(float(v)) for v in self.box)
+        pose = "" if self.pose is None else f", yaw {self.pose.yaw:.0f}, pitch {self.pose.pitch:.0f}"
+        return f"box {x0},{y0},{x1},{y1}, score {self.score:.2f}{pose}"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, ready for JSON."""
         return {

@@ -16,14 +16,8 @@ from facewright.face import Pose
 from facewright.io.image import Photo, read
 from facewright.io.provenance import detect_face_watermark, read_provenance
 from facewright.metrics.calibration import AffineLlr, ScoreCalibration
-from facewright.pipelines.restore import (
-    RestoreOptions,
-    RestorePipeline,
-    RestoreResult,
-    quality,
-    quality_after,
-    reading_order,
-)
+from facewright.pipelines.order import reading_order
+from facewright.pipelines.restore import RestoreOptions, RestorePipeline, RestoreResult, quality, quality_after
 from facewright.systems.restore.frgp.network import DegradationEstimate
 from facewright.tasks.card import Preprocess
 

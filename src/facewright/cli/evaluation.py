@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..evaluation.restore import Judges
-    from ..systems.base import Restorer
     from ..systems.restore.dfdnet.network import DFDNet
+    from ..tasks.restore import Restorer
 
 eval_app = typer.Typer(
     name="eval", help="Measure systems by one protocol.", no_args_is_help=True, rich_markup_mode=None
@@ -72,7 +72,7 @@ def evaluate_restorers(
 
 def _restorer(text: str, device: str) -> tuple[str, Callable[[], Restorer]]:
     """The row of a restorer given as `slug` or `slug=weights`, and how it is loaded."""
-    from ..api import load_pipeline
+    from ..loading import load_pipeline
     from ..tasks.card import get_card
 
     slug, _, weights = text.partition("=")
@@ -83,8 +83,8 @@ def _restorer(text: str, device: str) -> tuple[str, Callable[[], Restorer]]:
 
 
 def _judges(device: str) -> Judges:
-    from ..api import load_detector, load_parser, load_recogniser
     from ..evaluation.restore import Judges
+    from ..loading import load_detector, load_parser, load_recogniser
     from ..metrics.lpips import LPIPS
     from ..metrics.perceptual import ParserFeatures
 
@@ -114,8 +114,8 @@ def build_dictionary(
     overwrite: Overwrite = False,
 ) -> None:
     """Cluster eyes, noses and mouths of photos; without a model or VGG, in the features of the embedded recogniser."""
-    from ..api import load_detector
     from ..evaluation.restore import photo_faces
+    from ..loading import load_detector
     from ..systems.restore.dfdnet.network import batched, build_dictionaries
 
     _check_folder(output, overwrite=overwrite)
@@ -157,7 +157,7 @@ def _check_folder(folder: Path, *, overwrite: bool) -> None:
 
 
 def _network(model: Path | None, vgg: Path | None) -> DFDNet:
-    from ..api import create
+    from ..loading import create
     from ..systems.restore.dfdnet.network import DFDNet, DFDNetConfig
     from ..weights.store import load_published
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ..face import Face, FaceCrop
     from ..pipelines.identity import Recogniser
-    from ..systems.base import Detector
+    from ..tasks.detect import Detector
 
 THUMBNAIL_QUALITY = 85
 LEAST_QUALITY = 1e-3  # so that no picture is without weight
@@ -88,7 +88,7 @@ class Enrolment:
 
 def load_networks(model: str, weights: str | None, device: str) -> Networks:
     """The face detector and the recogniser of that name, ready to use."""
-    from ..api import load_detector, load_recogniser
+    from ..loading import load_detector, load_recogniser
 
     recogniser, _ = load_recogniser(model, weights, device)
     return Networks(load_detector(device), recogniser)

@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..metrics.lpips import LPIPS
-    from ..systems.base import Detector, Embedder, Restorer
+    from ..tasks.detect import Detector
+    from ..tasks.recognise import Embedder
+    from ..tasks.restore import Restorer
 
     Pixels = NDArray[np.uint8]
     Progress = Callable[[int, int | None], None]

@@ -14,7 +14,7 @@ from ..errors import UsageError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from ..systems.base import Embedder
+    from ..tasks.recognise import Embedder
 
 
 def cosine(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:

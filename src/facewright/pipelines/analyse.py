@@ -19,17 +19,19 @@ from ..errors import UsageError
 from ..face import Pose
 from ..geometry.align import align_matrix, crop_by_matrix, invert, transform_points
 from ..systems.base import batches
-from .restore import reading_order
+from .order import reading_order
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from ..face import Face
     from ..io.image import Photo
-    from ..systems.base import Detector, Landmarker, Parser
+    from ..tasks.analyse import AnalyseOptions, Landmarker, Parser
     from ..tasks.card import Preprocess
+    from ..tasks.declare import NetworkChoice, Networks, Task
+    from ..tasks.detect import Detector
 
     Floats = NDArray[np.float64]
     Box = tuple[int, int, int, int]
@@ -87,6 +89,13 @@ class FaceAnalysis:
     pose_from: Literal["detector", "landmarks"]
     mask: FaceMask | None = None
 
+    def line(self) -> str:
+        """One line for people."""
+        box = ",".join(str(round(float(v))) for v in self.face.box)
+        pose = f"yaw {self.pose.yaw:.0f}, pitch {self.pose.pitch:.0f}, roll {self.pose.roll:.0f}"
+        parts = "" if self.mask is None else f"; {', '.join(self.mask.to_dict()['pixels'])}"
+        return f"box {box}, {pose}, landmarks {self.confidence.mean():.0%} sure{parts}"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and words, ready for JSON."""
         face = replace(self.face, pose=self.pose).to_dict()
@@ -98,6 +107,18 @@ class FaceAnalysis:
             "confidence": [round(float(c), 3) for c in self.confidence],
             "mask": None if self.mask is None else self.mask.to_dict(),
         }
+
+
+def load(session: Networks, task: Task, choice: NetworkChoice) -> Callable[[Photo, AnalyseOptions], list[FaceAnalysis]]:
+    """The analyser as a callable of photos."""
+    analyser = load_analyser(session, task, choice)
+    return lambda photo, options: analyser(photo, min_score=options.min_score)
+
+
+def load_analyser(session: Networks, task: Task, choice: NetworkChoice) -> Analyser:
+    """Detector, landmarker and parser of a choice of networks."""
+    landmarker = session.network("facewarp", None, choice.device)
+    return Analyser(session.detector(choice), landmarker, session.chosen(task, choice))
 
 
 class Analyser:

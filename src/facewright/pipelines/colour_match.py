@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..systems.base import Restorer
+    from ..tasks.restore import Restorer
 
 TONED = (
     2.5  # grey levels between a face's colours and its tone; faces in colour have 2.8 and more, toned ones mostly 1–2

@@ -15,13 +15,15 @@ import numpy as np
 from ..degrade import degrade_photo
 from ..errors import OutputError
 from ..io.image import read, save_rgb
-from .restore import RestoreOptions, RestoreResult
+from ..tasks.restore import RestoreOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from .restore import RestoreResult
 
 PORTRAIT_CROP = (slice(0, 400), slice(40, 440))
 COLLAGE_TILE = 300
@@ -67,7 +69,7 @@ def collage() -> NDArray[np.uint8]:
 
 def run_demo(folder: Path) -> Iterator[str]:
     """Restore the three pictures into a folder; yields what to tell the user, line by line."""
-    from ..api import load_pipeline
+    from ..loading import load_pipeline
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from ..io.provenance import Provenance
 from ..io.video import VideoReport, process_video
-from .restore import GOOD_SSIM, MAX_YAW, MIN_EYE_DISTANCE, RestoreOptions, quality
+from ..tasks.restore import RestoreOptions
+from .restore import GOOD_SSIM, MAX_YAW, MIN_EYE_DISTANCE, quality
 from .video import PersonReport, VideoOptions, VideoRestorer
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..face import Face
-    from ..systems.base import Detector
+    from ..tasks.detect import Detector
     from .restore import RestorePipeline
 
 FRAMES_PER_CALL = 4

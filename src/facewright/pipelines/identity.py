@@ -14,17 +14,24 @@ import numpy as np
 
 from ..errors import UsageError
 from ..tasks.card import cards
-from .restore import reading_order
+from ..tasks.declare import NetworkChoice, Networks, tasks
+from .order import reading_order
+from .quality import face_line, load_rater, quality_dict
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from ..face import Face
     from ..io.image import Photo
     from ..metrics.calibration import ScoreCalibration
-    from ..systems.base import Detector, QualityEstimator
     from ..systems.quality.reasons import FaceQuality
     from ..tasks.card import Preprocess
+    from ..tasks.declare import Task
+    from ..tasks.detect import Detector
+    from ..tasks.quality import QualityEstimator
+    from ..tasks.recognise import EmbedOptions, VerifyOptions
 
 CALIBRATION_FILE = "calibration.json"
 
@@ -82,6 +89,10 @@ class FaceEmbedding:
             "embedding": [round(float(v), 6) for v in self.vector],
         }
 
+    def line(self) -> str:
+        """One line for people."""
+        return face_line(self.face, self.quality)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verification:
@@ -110,6 +121,13 @@ class Verification:
         numbers = {k: None if v is None else round(v, 6) for k, v in values.items()}
         faces = [{k: v for k, v in face.to_dict().items() if k != "embedding"} for face in (self.first, self.second)]
         return {"decision": self.decision, "reason": self.reason, **numbers, "note": self.note, "faces": faces}
+
+    def lines(self) -> list[str]:
+        """The outcome for people, line by line."""
+        said = [f"{self.decision}: {self.reason}"]
+        if self.probability is not None:
+            said.append(f"probability of one person {self.probability:.1%}, if both were equally likely before")
+        return [*said, f"note: {self.note}"] if self.note else said
 
 
 class IdentityPipeline:
@@ -229,8 +247,41 @@ def _words(embedding: FaceEmbedding) -> str:
     return ", ".join(str(reason).replace("_", " ") for reason in reasons[:2])
 
 
-def quality_dict(quality: FaceQuality | None) -> dict[str, Any] | None:
-    """A quality as plain numbers (0–100) and words, ready for JSON."""
-    if quality is None:
-        return None
-    return {"quality": round(quality.number, 1), "reasons": [str(r) for r in quality.reasons]}
+def load_embedding(
+    session: Networks, task: Task, choice: NetworkChoice
+) -> Callable[[Photo, EmbedOptions], list[FaceEmbedding]]:
+    """Detector, recogniser and rater as a callable of photos."""
+    pipeline = load_pipeline(session, task, choice)
+    return lambda photo, options: pipeline.embed(photo)
+
+
+def load_verification(
+    session: Networks, task: Task, choice: NetworkChoice
+) -> Callable[[Photo, Photo, VerifyOptions], Verification]:
+    """Detector, recogniser, calibration and rater as a callable of pairs."""
+    pipeline = load_pipeline(session, task, choice)
+    return lambda first, second, options: pipeline.verify(first, second, far=options.far, largest=options.largest)
+
+
+def load_pipeline(session: Networks, task: Task, choice: NetworkChoice) -> IdentityPipeline:
+    """The identity pipeline of a choice of networks."""
+    recogniser = session.chosen(task, choice)
+    rater = load_rater(session, tasks()["quality"], NetworkChoice(device=choice.device))
+    return IdentityPipeline(session.detector(choice), recogniser, calibration_of(recogniser, choice.weights), rater)
+
+
+def calibration_of(recogniser: Any, weights: str | None = None) -> ScoreCalibration | None:
+    """The calibration beside weights in a folder, or the one that came with embedded weights; None without one."""
+    from ..metrics.calibration import ScoreCalibration
+    from ..weights.store import embedded_path
+
+    sha256 = recogniser.weights_sha256
+    embedded = [c for c in cards()[recogniser.slug].checkpoints if c.file and c.sha256 == sha256]
+    places = [embedded_path(checkpoint).with_suffix(".calibration.json") for checkpoint in embedded]
+    if weights is not None:
+        place = Path(weights)
+        places.append((place if place.is_dir() else place.parent) / CALIBRATION_FILE)
+    for path in places:
+        if path.is_file():
+            return ScoreCalibration.from_json(path.read_text(encoding="utf-8"), source=str(path))
+    return None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ..systems.base import Parser
+    from ..tasks.analyse import Parser
 
 _PAIRS = ("eye", "brow", "ear")
 FACE_PARTS = {

@@ -9,6 +9,7 @@ pixels keep their bits. All raise UsageError for pictures and masks of other sha
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
@@ -17,20 +18,23 @@ import numpy as np
 from ..errors import UsageError
 from ..geometry.align import align_matrix, crop_by_matrix, invert
 from ..io.encode import format_of
+from ..io.image import read
 from ..io.provenance import Provenance, xmp_packet
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Collection, Sequence
 
     from numpy.typing import NDArray
 
     from ..face import Face
     from ..io.image import Photo
-    from ..systems.base import Parser
+    from ..tasks.analyse import Parser
+    from ..tasks.declare import NetworkChoice, Networks, Task
+    from ..tasks.portrait import PortraitOptions
 
 Background = Literal["keep", "blur", "remove", "replace"]
 
+MIN_SCORE = 0.7
 SKIN_RADIUS, SKIN_CONTRAST = 0.012, 0.05
 """Blemishes to smooth: up to this share of the picture's longer side, of less contrast than this share of white."""
 _LEAST_TEETH_LIGHT, _LIGHTER, _KEPT_YELLOW = 0.35, 0.2, 0.3
@@ -82,6 +86,28 @@ def photo_masks(image: NDArray[np.uint8], faces: Sequence[Face], parser: Parser)
     return PortraitMasks(_whole_person(image, person, seen, faces), skin, mouth * _like_teeth(image))
 
 
+def load(session: Networks, task: Task, choice: NetworkChoice) -> Callable[[Photo, PortraitOptions], Portrait]:
+    """Detector and parser as a callable of photos."""
+    parser, detector = session.chosen(task, choice), session.detector(choice)
+
+    def portrait(photo: Photo, options: PortraitOptions) -> Portrait:
+        kept = options.background in ("keep", "blur", "remove")
+        if not kept and not Path(options.background).is_file():
+            raise UsageError(f"background {options.background!r} is neither keep, blur, remove nor a picture")
+        return retouch(
+            photo,
+            [face for face in detector.detect(photo.rgb()) if face.score >= MIN_SCORE],
+            parser,
+            background=options.background if kept else "replace",  # type: ignore[arg-type]
+            backdrop=None if kept else read(options.background).rgb(),
+            blur=options.blur,
+            skin=options.smooth_skin,
+            teeth=options.whiten_teeth,
+        )
+
+    return portrait
+
+
 def retouch(
     photo: Photo,
     faces: Sequence[Face],
@@ -125,12 +151,40 @@ class Portrait:
     model: str
     parameters: dict[str, Any]
 
-    def save(self, path: str | Path, *, overwrite: bool = False, quality: int = 95) -> Path:
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        return f"portrait of {len(self.faces)} face{'s' * (len(self.faces) != 1)} retouched"
+
+    def report(self) -> dict[str, Any]:
+        """Everything but the pixels, ready for JSON."""
+        return {
+            "source": Path(self.image.source).name,
+            "size": [self.image.width, self.image.height],
+            "summary": self.summary,
+            "options": dict(self.parameters),
+            "models": [self.model],
+            "faces": [face.to_dict() for face in self.faces],
+        }
+
+    def check_target(self, path: str | Path) -> None:
+        """Raise UsageError for a file format that cannot hold the result."""
+        if self.parameters["background"] == "remove" and format_of(path) not in ("PNG", "WEBP", "TIFF"):
+            raise UsageError(f"{path} cannot be transparent; write a .png, .webp or .tif")
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        quality: int = 95,
+        provenance: bool = True,
+        keep_gps: bool = True,
+    ) -> Path:
         """Write it; what was done is recorded in XMP. A removed background needs PNG, WebP or TIFF (UsageError)."""
         from .. import __version__
 
-        if self.parameters["background"] == "remove" and format_of(path) not in ("PNG", "WEBP", "TIFF"):
-            raise UsageError(f"{path} cannot be transparent; write a .png, .webp or .tif")
+        self.check_target(path)
         boxes = tuple(tuple(float(v) for v in face.box) for face in self.faces)
         record = Provenance(
             version=__version__,
@@ -139,8 +193,8 @@ class Portrait:
             faces=boxes,  # type: ignore[arg-type]
             parameters=self.parameters,
         )
-        packet = xmp_packet(record, self.image.xmp)
-        return self.image.save(path, overwrite=overwrite, quality=quality, xmp=packet)
+        packet = xmp_packet(record, self.image.xmp) if provenance else None
+        return self.image.save(path, overwrite=overwrite, quality=quality, xmp=packet, keep_gps=keep_gps)
 
 
 def _at_depth(opacity: NDArray[np.uint8], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -3,23 +3,73 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..geometry.align import crop_face
+from .order import reading_order
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from ..face import Face
-    from ..systems.base import QualityEstimator
+    from ..io.image import Photo
     from ..systems.quality.reasons import FaceQuality
     from ..systems.restore.frgp.network import FRGP
+    from ..tasks.declare import NetworkChoice, Networks, Task
+    from ..tasks.quality import QualityEstimator, QualityOptions
 
 REASONS_SIZE = 112
+
+
+class RatedFace(NamedTuple):
+    """A face of a photo and the quality of its picture."""
+
+    face: Face
+    quality: FaceQuality
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and words, ready for JSON."""
+        return self.face.to_dict() | {"quality": quality_dict(self.quality)}
+
+    def line(self) -> str:
+        """One line for people."""
+        return face_line(self.face, self.quality)
+
+
+def face_line(face: Face, quality: FaceQuality | None) -> str:
+    """Box, quality and reasons in words."""
+    box = ",".join(str(round(float(v))) for v in face.box)
+    rated = "" if quality is None else f", quality {quality.number:.0f}"
+    reasons = "" if not quality or not quality.reasons else f" ({', '.join(map(str, quality.reasons))})"
+    return f"box {box}{rated}{reasons}"
+
+
+def quality_dict(quality: FaceQuality | None) -> dict[str, Any] | None:
+    """A quality as plain numbers (0–100) and words, ready for JSON."""
+    if quality is None:
+        return None
+    return {"quality": round(quality.number, 1), "reasons": [str(r) for r in quality.reasons]}
+
+
+def load(session: Networks, task: Task, choice: NetworkChoice) -> Callable[[Photo, QualityOptions], list[RatedFace]]:
+    """Detector and rater as a callable of photos."""
+    rater, detector = load_rater(session, task, choice), session.detector(choice)
+
+    def rate(photo: Photo, options: QualityOptions) -> list[RatedFace]:
+        rgb = photo.rgb()
+        faces = reading_order(detector.detect(rgb))
+        return [RatedFace(face, found) for face, found in zip(faces, rater.rate(rgb, faces))]
+
+    return rate
+
+
+def load_rater(session: Networks, task: Task, choice: NetworkChoice) -> QualityRater:
+    """The quality estimator beside the estimator of damage."""
+    return QualityRater(session.chosen(task, choice), session.network("frgp", None, choice.device))
 
 
 class QualityRater:

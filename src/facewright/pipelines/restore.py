@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -23,10 +23,12 @@ from ..io.atomic import atomic_output
 from ..io.encode import format_of
 from ..io.image import Photo, read
 from ..io.provenance import Provenance, embed_watermark, xmp_packet
-from ..systems.base import Detector, batches
+from ..systems.base import batches
 from ..systems.quality.kept import kept, kept_after
+from ..tasks.restore import RestoreOptions
 from .colour_match import restore_crops
 from .masking import restoring_masks
+from .order import reading_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,11 +37,11 @@ if TYPE_CHECKING:
 
     from ..face import Face, FaceCrop
     from ..metrics.calibration import ScoreCalibration
-    from ..systems.base import Parser
     from ..systems.recognise.recogniser import Recogniser
     from ..systems.restore.frgp.network import FRGP, DegradationEstimate
-
-Upscale = Literal[1, 2, 4]
+    from ..tasks.analyse import Parser
+    from ..tasks.declare import NetworkChoice, Networks, Task
+    from ..tasks.detect import Detector
 
 MIN_EYE_DISTANCE = 5.0
 MAX_YAW = 75.0
@@ -47,48 +49,6 @@ GOOD_SSIM = 0.89  # restoring adds nothing to speak of from here on, see reprodu
 INVENTED_BELOW = 0.6  # of the face left: a restorer has to fill in the rest
 DOUBTFUL = 0.5
 BATCH = 8
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreOptions:
-    """What a user can ask for; every field has a command line option (`boxes` and `points`: `--box` and `--point`).
-
-    `upscale` enlarges the whole photo (background by Lanczos). `fidelity` in [0, 1]: 1 stays closest to the input.
-    `strength` in [0, 1] blends with the input. `faces`, `boxes`, `points` choose faces by index in reading order, by a
-    box that holds their centre, or by a point inside them; `skip` leaves indices out; `max_faces` keeps the largest of
-    those that would be restored. Faces below `min_score` are taken for false alarms. `force` restores faces that would
-    be left alone. `watermark` marks restored faces invisibly. `seed` redraws the generator's noise (None: as trained).
-    `hair` restores the hair around a face, too; `whole` the whole oval of a face, with glasses or hands before it.
-    `relight` takes the restorer's light and colours, too; otherwise a face keeps those of the photo around it.
-    """
-
-    upscale: Upscale = 1
-    fidelity: float = 1.0
-    strength: float = 1.0
-    faces: tuple[int, ...] | None = None
-    skip: tuple[int, ...] = ()
-    boxes: tuple[tuple[float, float, float, float], ...] = ()
-    points: tuple[tuple[float, float], ...] = ()
-    max_faces: int | None = None
-    min_score: float = 0.7
-    force: bool = False
-    watermark: bool = True
-    seed: int | None = None
-    hair: bool = False
-    whole: bool = False
-    relight: bool = False
-
-    def __post_init__(self) -> None:
-        if self.upscale not in (1, 2, 4):
-            raise UsageError(f"upscale {self.upscale} is not possible; choose 1, 2 or 4")
-        for name in ("fidelity", "strength", "min_score"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise UsageError(f"{name} {value} is outside 0…1")
-        if self.max_faces is not None and self.max_faces < 1:
-            raise UsageError(f"max_faces {self.max_faces} must be at least 1")
-        if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed {self.seed} is not possible; choose a whole number from 0 up")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -469,15 +429,17 @@ def _touched(face: Face, options: RestoreOptions) -> bool:
     return by_point or by_box
 
 
-def reading_order(faces: Sequence[Face]) -> list[Face]:
-    """Faces sorted top to bottom in rows, left to right inside a row, as people number them."""
-    rows: list[list[Face]] = []
-    for face in sorted(faces, key=lambda f: f.centre[1]):
-        if rows and face.centre[1] - rows[-1][0].centre[1] < 0.5 * max(face.height, rows[-1][0].height):
-            rows[-1].append(face)
-        else:
-            rows.append([face])
-    return [face for row in rows for face in sorted(row, key=lambda f: f.centre[0])]
+def load(session: Networks, task: Task, choice: NetworkChoice) -> RestorePipeline:
+    """The restore pipeline of a choice of networks."""
+    from .identity import calibration_of
+
+    restorer = session.chosen(task, choice)
+    recogniser = session.recogniser(choice)
+    assessor = None if hasattr(restorer, "assess") else session.network("frgp", None, choice.device)
+    calibration = calibration_of(recogniser)
+    return RestorePipeline(
+        session.detector(choice), restorer, recogniser, calibration, assessor, session.parser(choice)
+    )
 
 
 class _Clock:

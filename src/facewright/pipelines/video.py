@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
     from ..face import FaceCrop
     from ..io.video import Frame
-    from ..systems.base import Detector, Restorer
+    from ..tasks.detect import Detector
+    from ..tasks.restore import Restorer
 
 _LOOK = 4  # how many times smaller than the crop the picture is in which change of the input is looked for
 _MEMORY_FRAMES = 8  # memory is returned once in so many frames; more often costs speed, less often lets it pile up

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from ..pipelines.restore import RestoreOptions, RestorePipeline, RestoreResult
+    from ..pipelines.restore import RestorePipeline, RestoreResult
+    from ..tasks.restore import RestoreOptions
 
 PHOTO_SUFFIXES = frozenset(
     [

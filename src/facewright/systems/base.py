@@ -10,7 +10,7 @@ import dataclasses
 import importlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ..face import Face
-    from .landmarks.facewarp.network import Located
-    from .quality.reasons import FaceQuality
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -195,85 +192,6 @@ def system_class(slug: str) -> type[System]:
     if not issubclass(cls, System):
         raise UsageError(f"{slug}: {name} is not a System")
     return cls  # type: ignore[no-any-return]
-
-
-@runtime_checkable
-class Detector(Protocol):
-    """Finds faces in a whole photo."""
-
-    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
-        """(H, W, 3) uint8 RGB to faces, best score first."""
-        ...
-
-
-@runtime_checkable
-class Restorer(Protocol):
-    """Restores aligned face crops."""
-
-    @property
-    def preprocess(self) -> Preprocess: ...
-
-    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0) -> NDArray[np.uint8]:
-        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape.
-
-        `fidelity` in [0, 1]: 1 stays closest to the input, less leans more on what faces usually look like.
-        """
-        ...
-
-
-@runtime_checkable
-class Landmarker(Protocol):
-    """Places landmarks in the faces of a whole photo."""
-
-    def locate(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Located]:
-        """(H, W, 3) uint8 RGB and its faces to 68 points in photo pixels and their confidences, in the same order."""
-        ...
-
-
-@runtime_checkable
-class Parser(Protocol):
-    """Says what every pixel of a face crop shows."""
-
-    @property
-    def preprocess(self) -> Preprocess: ...
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes in the order of their numbers; 0 is the background."""
-        ...
-
-    def parse(self, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(N, S, S, 3) uint8 RGB crops on the parser's template to (N, S, S) class numbers."""
-        ...
-
-    def probabilities(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(N, S, S, 3) uint8 RGB crops to (N, C, S, S) probabilities of the classes."""
-        ...
-
-
-@runtime_checkable
-class Embedder(Protocol):
-    """Maps aligned face crops to identity embeddings of unit length."""
-
-    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]: ...
-
-
-@runtime_checkable
-class QualityEstimator(Protocol):
-    """Says how useful the picture of each face is."""
-
-    def rate(self, photo: NDArray[np.uint8], faces: Sequence[Face]) -> list[FaceQuality]:
-        """Quality of the faces found in an (H, W, 3) uint8 RGB photo."""
-        ...
-
-
-@runtime_checkable
-class Generator(Protocol):
-    """Makes faces of nobody."""
-
-    def sample(self, count: int, *, seed: int = 0, truncation: float = 0.7) -> NDArray[np.uint8]:
-        """(count, S, S, 3) uint8 RGB; the same faces for the same seed, tamer with a lower truncation."""
-        ...
 
 
 def batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:

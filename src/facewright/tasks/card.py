@@ -83,7 +83,10 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A published system: paper, task, where its class lives, its weights, its proof and its limits."""
+    """A published system: paper, task, where its class lives, its weights, its proof and its limits.
+
+    `also` names the further tasks it serves.
+    """
 
     slug: str
     name: str
@@ -101,12 +104,13 @@ class Card:
     published: tuple[str, ...] = ()
     parity: tuple[str, ...] = ()
     reproduction: str = ""
+    also: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Card:
         values = dict(data)
         values["checkpoints"] = tuple(Checkpoint.from_dict(c) for c in values.get("checkpoints", ()))
-        for key in ("limits", "published", "parity"):
+        for key in ("limits", "published", "parity", "also"):
             values[key] = tuple(values.get(key, ()))
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
@@ -116,6 +120,11 @@ class Card:
     def to_dict(self) -> dict[str, Any]:
         """The card as plain JSON data."""
         return asdict(self)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Every task it serves, its main one first."""
+        return (self.task, *self.also)
 
     @property
     def default_checkpoint(self) -> Checkpoint | None:

@@ -1,0 +1,325 @@
+"""Commands made from task declarations: options, parsing, output. One function a shape."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+
+from ..errors import FacewrightError, OutputError, UsageError
+from ..tasks.declare import NetworkChoice, OptionField, Shape, Task, entry, option_fields
+
+Command = Callable[..., None]
+
+
+def command(task: Task) -> Command:
+    """The function that typer turns into `facewright <verb>`."""
+    make = {
+        Shape.RECORDS: _records_command,
+        Shape.EDIT: _edit_command,
+        Shape.PAIR: _pair_command,
+        Shape.GENERATE: _generate_command,
+    }[task.shape]
+    parameters, body = make(task)
+    fields = option_fields(task.options)
+
+    def run(**values: Any) -> None:
+        chosen = task.options(**{f.name: _parsed(f, values.pop(f.name)) for f in fields})
+        choice = NetworkChoice(**{name: values.pop(name) for name in NetworkChoice.__slots__ if name in values})
+        body(chosen, choice, **values)
+
+    all_parameters = [*parameters[0], *map(_parameter, fields), *_network_parameters(task), *parameters[1]]
+    run.__signature__ = inspect.Signature(all_parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in all_parameters}
+    run.__name__, run.__doc__ = task.verb, task.summary
+    return run
+
+
+# --- parameters
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_REQUIRED = inspect.Parameter.empty
+
+
+def _option(name: str, kind: Any, default: Any, help_text: str, *flags: str, **limits: Any) -> inspect.Parameter:
+    option = typer.Option(*flags, help=help_text, show_default=default is not _REQUIRED, **limits)
+    return inspect.Parameter(name, _KEYWORD, default=default, annotation=Annotated[kind, option])
+
+
+def _argument(name: str, help_text: str) -> inspect.Parameter:
+    argument = typer.Argument(help=help_text, show_default=False)
+    return inspect.Parameter(name, _KEYWORD, annotation=Annotated[Path, argument])
+
+
+def _is_sequence(kind: Any) -> bool:
+    return any(get_origin(part) is tuple for part in (kind, *get_args(kind)))
+
+
+def _is_repeated(kind: Any) -> bool:
+    """Whether an option is a tuple of tuples, each given by an option of its own."""
+    return get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is tuple
+
+
+def _parameter(field: OptionField) -> inspect.Parameter:
+    """One option field as typer wants it; tuples come as text."""
+    kind, default = field.type, field.default
+    if get_origin(kind) is Literal:
+        kind = type(get_args(kind)[0])
+    elif _is_repeated(kind):
+        kind, default = list[str] | None, None
+    elif _is_sequence(kind):
+        kind, default = str | None, None
+    flags = (field.flag,) if (kind is bool and not default) or field.opt.flag else ()
+    return _option(field.name, kind, default, field.opt.help, *flags)
+
+
+def _parsed(field: OptionField, value: Any) -> Any:
+    """What the command line gave for an option, as the options dataclass wants it."""
+    if _is_repeated(field.type):
+        count = len(get_args(get_args(field.type)[0]))
+        return tuple(_numbers(text, field.flag, float, count) for text in value or ())
+    if not _is_sequence(field.type):
+        return value
+    if value is None:
+        return None if get_origin(field.type) in (Union, UnionType) else ()
+    return _numbers(value, field.flag, int)
+
+
+def _numbers(text: str, flag: str, kind: type[int] | type[float], count: int | None = None) -> tuple[float, ...]:
+    try:
+        values = tuple(kind(part) for part in text.split(","))
+    except ValueError as error:
+        if count is None:
+            raise UsageError(f"{flag} {text!r} is not a list of numbers such as 0,2") from error
+        values = ()
+    if count is not None and len(values) != count:
+        raise UsageError(f"{flag} takes {count} numbers separated by commas")
+    return values
+
+
+def _network_parameters(task: Task) -> list[inspect.Parameter]:
+    found = []
+    if task.system_task is not None:
+        word = {"recognise": "Recogniser", "parse": "Parser", "restore": "Restorer"}.get(task.system_task, "System")
+        found += [
+            _option("model", str, task.default, f"{word}; see 'facewright models'."),
+            _option("weights", str | None, None, "Weights: file, folder, or name."),
+        ]
+    found += [_option(name, str, "", f"Another {name}; see 'facewright models'.") for name in task.needs]
+    found.append(_option("device", str, "auto", "auto, cpu, cuda, cuda:1."))
+    if task.dtype:
+        found.append(_option("dtype", str, "auto", "auto, fp32, bf16."))
+    return found
+
+
+_OVERWRITE = _option("overwrite", bool, False, "Replace outputs that exist.", "--overwrite")
+_DRAW = _option("draw", Path | None, None, "Write the photo with what was found drawn on it.")
+_JSON = _option("as_json", bool, False, "Print JSON.", "--json")
+_READING = (
+    _option("page", int, 0, "Page of a multi-page TIFF, from 0.", min=0),
+    _option("max_megapixels", float, 200.0, "Refuse larger pictures.", min=0),
+)
+
+Parameters = tuple[list[inspect.Parameter], list[inspect.Parameter]]
+
+
+# --- records of faces
+
+
+def _records_command(task: Task) -> tuple[Parameters, Command]:
+    folders = "folder" in task.media
+    source = _argument("source", "Photo or folder." if folders else "Photo.")
+    after = [
+        *(
+            [_option("draw", Path | None, None, "Write the photo with what was found drawn on it.")]
+            if task.draw
+            else []
+        ),
+        _option("output", Path | None, None, "Write the result as JSON.", "-o", "--output"),
+        _JSON,
+        *_READING,
+        _OVERWRITE,
+    ]
+
+    def run(
+        options: Any,
+        choice: NetworkChoice,
+        *,
+        source: Path,
+        output: Path | None,
+        as_json: bool,
+        page: int,
+        max_megapixels: float,
+        overwrite: bool,
+        draw: Path | None = None,
+    ) -> None:
+        from ..io.image import read, save_rgb
+        from ..runtime.runners import document
+        from ..runtime.session import default_session
+
+        for extra in (draw, output):
+            if extra is not None:
+                check_target(extra, overwrite=overwrite)
+        limits = {"page": page, "max_pixels": round(max_megapixels * 1e6)}
+        if source.is_dir():
+            if draw is not None:
+                raise UsageError("--draw shows one photo; it is not possible for a folder")
+            _records_of_folder(task, source, options, choice, output, as_json, overwrite, limits)
+            return
+        photo = read(source, **limits)
+        found = list(default_session().pipeline(task.verb, choice)(photo, options))
+        if draw is not None:
+            save_rgb(entry(task.draw)(photo.rgb(), found), draw, overwrite=overwrite)
+        data = document(task, str(source), photo, found)
+        data = [data] if task.document == "photos" else data
+        if output is not None:
+            write_json(output, data, overwrite=overwrite)
+        if as_json:
+            typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        elif output is None:
+            _say(str(source), [record.line() for record in found])
+        _say_notes(source, photo)
+
+    return ([source], after), run
+
+
+def _say(source: str, lines: list[str]) -> None:
+    typer.echo(f"{source}: {len(lines)} face{'s' * (len(lines) != 1)}")
+    for index, line in enumerate(lines):
+        typer.echo(f"  {index}: {line}")
+
+
+def _say_notes(source: Path, photo: Any) -> None:
+    for note in photo.notes:
+        typer.echo(f"{source}: {note}", err=True)
+
+
+def _records_of_folder(
+    task: Task,
+    source: Path,
+    options: Any,
+    choice: NetworkChoice,
+    output: Path | None,
+    as_json: bool,
+    overwrite: bool,
+    limits: dict[str, Any],
+) -> None:
+    """All photos of a folder; one bad photo does not stop the rest."""
+    from ..io.image import read
+    from ..progress import bar
+    from ..runtime.folder import photos_in
+    from ..runtime.session import default_session
+
+    pipeline, photos = default_session().pipeline(task.verb, choice), photos_in(source)
+    results: list[dict[str, Any]] = []
+    lines: list[list[str]] = []
+    with bar(source.name) as advance:
+        for number, path in enumerate(photos, start=1):
+            try:
+                found = list(pipeline(read(path, **limits), options))
+                results.append({"source": str(path), "faces": [record.to_dict() for record in found]})
+                lines.append([record.line() for record in found])
+            except FacewrightError as error:
+                results.append({"source": str(path), "faces": [], "error": str(error)})
+                lines.append([])
+            advance(number, len(photos))
+    if output is not None:
+        write_json(output, results, overwrite=overwrite)
+    if as_json:
+        typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
+    elif output is None:
+        for result, said in zip(results, lines):
+            _say(result["source"], said)
+    failed = [result for result in results if "error" in result]
+    for result in failed:
+        typer.echo(f"failed: {result['error']}", err=True)
+    if failed:
+        raise typer.Exit(2 if len(failed) == len(results) else 1)
+
+
+# --- two photos
+
+
+def _pair_command(task: Task) -> tuple[Parameters, Command]:
+    def run(options: Any, choice: NetworkChoice, *, first: Path, second: Path, as_json: bool) -> None:
+        from ..runtime.runners import run_pair
+
+        result = run_pair(task.verb, first, second, options, choice)
+        if as_json:
+            typer.echo(json.dumps(result.to_dict(), indent=2, ensure_ascii=False))
+            return
+        for line in result.lines():
+            typer.echo(line)
+
+    return ([_argument("first", "Photo."), _argument("second", "Photo.")], [_JSON]), run
+
+
+# --- made pictures
+
+
+def _generate_command(task: Task) -> tuple[Parameters, Command]:
+    def run(options: Any, choice: NetworkChoice, *, output: Path, as_json: bool, overwrite: bool) -> None:
+        from ..runtime.session import default_session
+
+        made = default_session().pipeline(task.verb, choice)(options)
+        for file in made.names(output):
+            if file.exists() and not overwrite:
+                raise OutputError(f"{file} exists; choose another folder or add --overwrite")
+        files = made.save(output, overwrite=overwrite)
+        if as_json:
+            typer.echo(json.dumps(made.report(), indent=2))
+            return
+        typer.echo(f"{output}: {len(files)} picture{'s' * (len(files) != 1)}")
+
+    folder = _option("output", Path, _REQUIRED, "Folder for the pictures.", "-o", "--output")
+    return ([folder], [_JSON, _OVERWRITE]), run
+
+
+# --- altered photos and films
+
+
+def _edit_command(task: Task) -> tuple[Parameters, Command]:
+    from .edit import edit
+
+    many = "folder" in task.media or "film" in task.media
+    words = [word for word in ("Photo", "film", "folder") if word.lower() in task.media]
+    before = [
+        _argument("source", f"{', '.join(words[:-1])}{' or ' if many else ''}{words[-1]}."),
+        _option("output", Path, _REQUIRED, "Where the result goes.", "-o", "--output"),
+    ]
+    after = [
+        _option("report", Path | None, None, "Write what was done, as JSON."),
+        *([_option("compare", Path | None, None, "Write a before/after sheet.")] if task.compares else []),
+        _option("quality", int, 95, "JPEG/WebP/HEIC quality of the output.", min=1, max=100),
+        *_READING,
+        _option("drop_gps", bool, False, "Leave the place of the photo out.", "--drop-gps"),
+        _option("provenance", bool, True, "Record in the file what was done."),
+        *([_option("resume", bool, False, "Go on with an interrupted folder or film.", "--resume")] if many else []),
+        _OVERWRITE,
+    ]
+
+    def run(options: Any, choice: NetworkChoice, **values: Any) -> None:
+        edit(task, options, choice, **values)
+
+    return (before, after), run
+
+
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Say before the work, not after it, that a result could not be written."""
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists; choose another name or add --overwrite")
+    if not target.parent.is_dir():
+        raise OutputError(f"the folder {target.parent} does not exist; create it first")
+
+
+def write_json(path: Path, data: Any, *, overwrite: bool) -> None:
+    """Write JSON at once or not at all."""
+    from ..io.atomic import atomic_output
+
+    with atomic_output(path, overwrite=overwrite) as temporary:
+        Path(temporary).write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,97 @@
+"""What runs a task from Python: one function a shape. The functions of `facewright.api` call these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from ..tasks.declare import NetworkChoice, Shape, entry, get_task, option_fields
+from .session import default_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..tasks.declare import Task
+
+
+def run_records(verb: str, source: Any, options: Any, choice: NetworkChoice) -> list[Any]:
+    """The records of the faces of one photo, in reading order."""
+    from ..io.image import read
+
+    photo = read(source)
+    return list(default_session().pipeline(verb, choice)(photo, options))
+
+
+def run_pair(verb: str, first: Any, second: Any, options: Any, choice: NetworkChoice) -> Any:
+    """The decision about two photos."""
+    from ..io.image import read
+
+    photos = read(first), read(second)
+    return default_session().pipeline(verb, choice)(*photos, options)
+
+
+def run_generate(verb: str, output: str | Path | None, options: Any, choice: NetworkChoice, *, overwrite: bool) -> Any:
+    """Made pictures, written into the folder `output` when it is given."""
+    made = default_session().pipeline(verb, choice)(options)
+    if output is not None:
+        made.save(output, overwrite=overwrite)
+    return made
+
+
+def run_edit(
+    verb: str, source: Any, output: str | Path | None, options: Any, choice: NetworkChoice, *, overwrite: bool
+) -> Any:
+    """The altered photo, or the report of an altered film; written when `output` is given, which a film needs."""
+    from ..io.image import read
+
+    task = get_task(verb)
+    if isinstance(source, str | Path) and is_film(source):
+        if not task.film:
+            raise UsageError(f"{source} is a film; {verb} takes photos")
+        if output is None:
+            raise UsageError(f"{source} is a film; say where the restored one goes with output=")
+        pipeline = default_session().pipeline(verb, choice)
+        return entry(task.film)(source, output, pipeline, options, overwrite=overwrite)
+    photo = read(source)
+    result = default_session().pipeline(verb, choice)(photo, options)
+    if output is not None:
+        result.save(output, overwrite=overwrite)
+    return result
+
+
+def function(task: Task) -> Callable[..., Any]:
+    """The Python function of a task, made from its declaration; `facewright.api` holds the same, written out."""
+    fields = [field.name for field in option_fields(task.options)]
+
+    def call(*sources: Any, overwrite: bool = False, **values: Any) -> Any:
+        options = task.options(**{name: values.pop(name) for name in fields if name in values})
+        output = values.pop("output", None)
+        choice = NetworkChoice(**values)
+        if task.shape is Shape.RECORDS:
+            return run_records(task.verb, sources[0], options, choice)
+        if task.shape is Shape.PAIR:
+            return run_pair(task.verb, sources[0], sources[1], options, choice)
+        if task.shape is Shape.EDIT:
+            return run_edit(task.verb, sources[0], output, options, choice, overwrite=overwrite)
+        return run_generate(task.verb, output, options, choice, overwrite=overwrite)
+
+    call.__name__, call.__doc__ = task.verb, task.summary
+    return call
+
+
+def is_film(path: str | Path) -> bool:
+    """Whether a path is an existing film."""
+    from ..io.video import is_video
+
+    return Path(path).is_file() and is_video(path)
+
+
+def document(task: Task, source: str, photo: Any, found: list[Any]) -> Any:
+    """The records of a photo as JSON data."""
+    faces = [record.to_dict() for record in found]
+    if task.document == "faces":
+        return faces
+    if task.document == "photo":
+        return {"source": Path(photo.source).name, "size": [photo.width, photo.height], "faces": faces}
+    return {"source": source, "faces": faces}

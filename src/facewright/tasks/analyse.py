@@ -1,0 +1,82 @@
+"""Say what is in the faces of a photo: landmarks, pose, parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
+
+from .declare import Checked, Opt, Shape, Task
+from .records import AnalysisRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..face import Face
+    from ..systems.landmarks.facewarp.network import Located
+    from .card import Preprocess
+
+
+@runtime_checkable
+class Landmarker(Protocol):
+    """Places landmarks in the faces of a whole photo."""
+
+    def locate(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Located]:
+        """(H, W, 3) uint8 RGB and its faces to 68 points in photo pixels and their confidences, in the same order."""
+        ...
+
+
+@runtime_checkable
+class Parser(Protocol):
+    """Says what every pixel of a face crop shows."""
+
+    @property
+    def preprocess(self) -> Preprocess: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their numbers; 0 is the background."""
+        ...
+
+    def parse(self, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(N, S, S, 3) uint8 RGB crops on the parser's template to (N, S, S) class numbers."""
+        ...
+
+    def probabilities(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, S, S, 3) uint8 RGB crops to (N, C, S, S) probabilities of the classes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyseOptions(Checked):
+    """How faces are analysed."""
+
+    min_score: Annotated[float, Opt("Least score of a detection.", low=0, high=1)] = 0.7
+
+
+TASKS = (
+    Task(
+        name="parse",
+        verb="analyse",
+        summary="Boxes, 68 landmarks, pose and the parts of every face of a photo.",
+        shape=Shape.RECORDS,
+        options=AnalyseOptions,
+        load="facewright.pipelines.analyse:load",
+        result="facewright.pipelines.analyse:FaceAnalysis",
+        record=AnalysisRecord,
+        default="segface",
+        protocol=Parser,
+        needs=("detector",),
+        media=("photo", "folder"),
+        document="photo",
+        draw="facewright.pipelines.analyse:draw_analysis",
+        metrics=("F1 by class", "normalised mean error of landmarks"),
+        guide="guides/analyse.md",
+        title="Tell the parts of a face",
+    ),
+)
+
+FAMILIES = {"landmarks": (Landmarker, "Place landmarks")}
+"""Systems that this task uses and that have no verb of their own: task, protocol and heading."""

@@ -1,0 +1,51 @@
+"""Find the faces of a photo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from .declare import Checked, Shape, Task
+from .records import FaceRecord
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..face import Face
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Finds faces in a whole photo."""
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+        """(H, W, 3) uint8 RGB to faces, best score first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DetectOptions(Checked):
+    """Finding faces has no options."""
+
+
+TASKS = (
+    Task(
+        name="detect",
+        verb="detect",
+        summary="Find the faces of a photo: boxes, five points, pose.",
+        shape=Shape.RECORDS,
+        options=DetectOptions,
+        load="facewright.pipelines.detect:load",
+        result="facewright.face:Face",
+        record=FaceRecord,
+        default="mos",
+        protocol=Detector,
+        media=("photo", "folder"),
+        document="faces",
+        draw="facewright.pipelines.sheets:draw_faces",
+        metrics=("average precision", "recall by size", "pose error in degrees"),
+        guide="guides/analyse.md",
+        title="Find faces",
+    ),
+)

@@ -1,0 +1,91 @@
+"""Restore the faces of a photo or film."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
+
+from ..errors import UsageError
+from .declare import Checked, Opt, Shape, Task
+from .records import RestoreRecord
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .card import Preprocess
+
+Upscale = Literal[1, 2, 4]
+
+
+@runtime_checkable
+class Restorer(Protocol):
+    """Restores aligned face crops."""
+
+    @property
+    def preprocess(self) -> Preprocess: ...
+
+    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0) -> NDArray[np.uint8]:
+        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape.
+
+        `fidelity` in [0, 1]: 1 stays closest to the input, less leans more on what faces usually look like.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOptions(Checked):
+    """What a user can ask for.
+
+    `faces`, `boxes` and `points` choose faces by index in reading order, by a box that holds their centre, or by a
+    point inside them; they work for photos, not for films. Without `seed` the noise is as trained.
+    """
+
+    upscale: Annotated[Upscale, Opt("Enlarge the whole picture: 1, 2 or 4.")] = 1
+    fidelity: Annotated[float, Opt("1 stays closest to the input, 0 leans on the prior.", low=0, high=1)] = 1.0
+    strength: Annotated[float, Opt("Blend with the input, 0 to 1.", low=0, high=1)] = 1.0
+    faces: Annotated[tuple[int, ...] | None, Opt("Only these faces, e.g. 0,2 (reading order).")] = None
+    skip: Annotated[tuple[int, ...], Opt("Not these faces.")] = ()
+    boxes: Annotated[
+        tuple[tuple[float, float, float, float], ...],
+        Opt("Only faces inside x0,y0,x1,y1; repeatable.", flag="--box"),
+    ] = ()
+    points: Annotated[tuple[tuple[float, float], ...], Opt("Only the face at x,y; repeatable.", flag="--point")] = ()
+    max_faces: Annotated[int | None, Opt("At most so many, the largest first.", low=1)] = None
+    min_score: Annotated[float, Opt("Least score of a detection that is restored.", low=0, high=1)] = 0.7
+    force: Annotated[bool, Opt("Also faces that would be left alone.")] = False
+    watermark: Annotated[bool, Opt("Mark restored faces invisibly.")] = True
+    seed: Annotated[int | None, Opt("Redraw the generator's noise; default as trained.")] = None
+    hair: Annotated[bool, Opt("Also the hair around the face.")] = False
+    whole: Annotated[bool, Opt("Also glasses and hair before the face.")] = False
+    relight: Annotated[bool, Opt("Take the restorer's light and colours, too.")] = False
+
+    def __post_init__(self) -> None:
+        Checked.__post_init__(self)
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed {self.seed} is not possible; choose a whole number from 0 up")
+
+
+TASKS = (
+    Task(
+        name="restore",
+        verb="restore",
+        summary="Restore the faces of a photo, a film, or everything in a folder.",
+        shape=Shape.EDIT,
+        options=RestoreOptions,
+        load="facewright.pipelines.restore:load",
+        result="facewright.pipelines.restore:RestoreResult",
+        record=RestoreRecord,
+        default="frgp",
+        protocol=Restorer,
+        needs=("detector", "parser", "recogniser"),
+        media=("photo", "folder", "film"),
+        film="facewright.pipelines.film:restore_video",
+        film_result="facewright.pipelines.film:FilmReport",
+        dtype=True,
+        compares=True,
+        metrics=("PSNR", "SSIM", "perceptual distance", "identity similarity", "landmark distance"),
+        guide="guides/restore-a-photo.md",
+        title="Restore faces",
+    ),
+)
