@@ -81,6 +81,21 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return call
 
 
+@pytest.fixture
+def use_pipeline(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Let every task that edits or detects run with the networks of a made pipeline."""
+    from facewright.pipelines.order import reading_order
+    from facewright.runtime.session import Session
+
+    def use(made: Any) -> None:
+        def detect(photo: Any, options: Any) -> list[Face]:
+            return reading_order(made.detector.detect(photo.rgb()))
+
+        monkeypatch.setattr(Session, "pipeline", lambda self, verb, choice=None: detect if verb == "detect" else made)
+
+    return use
+
+
 def face_at(centre: tuple[float, float], eye_distance: float = 40.0, *, angle: float = 0.0, **fields: Any) -> Face:
     """A face whose five points are FFHQ's template, scaled, turned by `angle` degrees and put at `centre`."""
     template = TEMPLATES["ffhq"] - TEMPLATES["ffhq"].mean(0)

@@ -9,20 +9,19 @@ import pytest
 from PIL import Image
 
 import facewright as fw
-from facewright import api
 from facewright.errors import LicenceError, OutputError, UsageError, WeightsError
 from facewright.tasks.card import cards
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import SimpleNamespace
 
 
 @pytest.fixture
-def pipeline(monkeypatch: pytest.MonkeyPatch, fakes: SimpleNamespace) -> Any:
+def pipeline(use_pipeline: Callable[[Any], None], fakes: SimpleNamespace) -> Any:
     made = fakes.pipeline(fakes.face_at((100, 30), 20), fakes.face_at((40, 30), 16))
-    monkeypatch.setattr(api, "load_pipeline", lambda *arguments: made)
-    monkeypatch.setattr(api, "load_detector", lambda *arguments: made.detector)
+    use_pipeline(made)
     return made
 
 
@@ -60,9 +59,9 @@ def test_unknown_options_are_told_before_any_work(monkeypatch: pytest.MonkeyPatc
     def load(*arguments: object) -> None:
         raise AssertionError("networks loaded")
 
-    monkeypatch.setattr(api, "load_pipeline", load)
-    with pytest.raises(UsageError, match="sharpness"):
-        fw.restore(np.zeros((8, 8, 3), np.uint8), sharpness=3)
+    monkeypatch.setattr(fw.Session, "network", load)
+    with pytest.raises(TypeError, match="sharpness"):
+        fw.restore(np.zeros((8, 8, 3), np.uint8), sharpness=3)  # type: ignore[call-arg]
     with pytest.raises(UsageError, match="strength"):
         fw.restore(np.zeros((8, 8, 3), np.uint8), strength=3)
 

@@ -158,7 +158,8 @@ def test_a_file_kept_out_by_an_ignore_rule_is_found(check_wheel, tmp_path):
     source = tmp_path / "facewright"
     (source / "cache").mkdir(parents=True)
     (source / "cache" / "__init__.py").touch()
-    (source / "cli.py").touch()
+    (source / "cli").mkdir()
+    (source / "cli" / "commands.py").touch()
     found = check_wheel.problems(build(tmp_path, contents()), source)
     assert found == ["facewright/cache/__init__.py is in the source tree but not in the wheel"]
 

@@ -9,6 +9,7 @@ The cards and the command line are the only sources; running it twice changes no
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import typer.main
 
 from facewright.cli.commands import app
 from facewright.tasks.card import Card, Checkpoint, cards
+from facewright.tasks.declare import Task, option_fields, tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,15 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 GENERATED = "<!-- Written by tools/make_docs.py; edit the card or the code instead. -->"
-TASKS = {
-    "detect": "Find faces",
-    "restore": "Restore faces",
-    "recognise": "Recognise people",
-    "quality": "Rate pictures of faces",
-    "landmarks": "Place landmarks",
-    "parse": "Tell the parts of a face",
-    "synthesise": "Make faces",
-}
+TASKS = {task.name: task.title for task in tasks().values() if task.title} | {"landmarks": "Place landmarks"}
 NO_WEIGHTS = "None yet; train them with a recipe, or give your own with `--weights`."
 
 
@@ -42,6 +36,10 @@ def pages() -> dict[Path, str]:
     found = {Path("models") / f"{card.slug}.md": model_page(card) for card in known}
     found[Path("models/index.md")] = index_page(known)
     found[Path("reference/cli.md")] = cli_page()
+    found[Path("reference/api.md")] = api_page()
+    declared = tasks().values()
+    found |= {Path("reference/tasks") / f"{task.verb}.md": task_page(task) for task in declared}
+    found[Path("reference/tasks/index.md")] = tasks_page(declared)
     return found
 
 
@@ -57,10 +55,10 @@ def stale(docs: Path = DOCS) -> list[str]:
 
 
 def left_over(docs: Path, wanted: Iterable[Path]) -> list[Path]:
-    """Pages in the folder of the models that no card asks for."""
+    """Pages in the folders of models and tasks that no card and no declaration asks for."""
     keep = set(wanted)
-    present = (path.relative_to(docs) for path in sorted((docs / "models").glob("*.md")))
-    return [path for path in present if path not in keep]
+    present = [*sorted((docs / "models").glob("*.md")), *sorted((docs / "reference" / "tasks").glob("*.md"))]
+    return [path.relative_to(docs) for path in present if path.relative_to(docs) not in keep]
 
 
 def write(docs: Path = DOCS) -> None:
@@ -170,6 +168,48 @@ def input_contract(point: Checkpoint) -> str:
     crop = f"crop on the `{record.template}` template" if record.template else "whole photo"
     mean, std = (", ".join(f"{v:g}" for v in values) for values in (record.mean, record.std))
     return f"{crop}, {size}, {record.colour}, (p / {record.scale:g} − [{mean}]) / [{std}]"
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+def tasks_page(declared: Iterable[Task]) -> str:
+    """The table of all tasks."""
+    rows = [
+        (f"[`{t.verb}`]({t.verb}.md)", t.summary, str(t.shape), ", ".join(t.media), f"`{t.default}`") for t in declared
+    ]
+    said = "Every task is declared once, in `facewright.tasks`; its function, command and this page come from there."
+    return page("Tasks", said, table(("task", "what it gives", "shape", "takes", "default system"), rows))
+
+
+def task_page(task: Task) -> str:
+    """What one task does, takes and gives."""
+    rows = [(f"`{f.name}`", f"`{f.flag}`", f.opt.help, f"`{f.default!r}`") for f in option_fields(task.options)]
+    systems = [(f"[{c.name}](../../models/{c.slug}.md)", f"`{c.slug}`", _weight_names(c)) for c in task.cards()]
+    schema = json.dumps(task.schema()["result"], indent=2, ensure_ascii=False)
+    blocks = [
+        task.summary,
+        f"`fw.{task.verb}(…)` in Python, `facewright {task.verb}` on the command line. Takes: {', '.join(task.media)}.",
+        f"More in [the guide](../../{task.guide})." if task.guide else "",
+        "## Options",
+        table(("Python", "command line", "what it does", "default"), rows) if rows else "None of its own.",
+        "## Systems",
+        table(("system", "name", "weights"), systems),
+        f"Measured by: {', '.join(task.metrics)}." if task.metrics else "",
+        "## Result as JSON",
+        f"```json\n{schema}\n```",
+    ]
+    return page(f"{task.verb.capitalize()}", *blocks)
+
+
+def api_page() -> str:
+    """The functions of the short API."""
+    verbs = [f"::: facewright.api.{verb}" for verb in tasks()]
+    others = [
+        f"::: facewright.loading.{name}" for name in ("read", "degrade_photo", "models", "create", "load_pipeline")
+    ]
+    session = "::: facewright.runtime.session.Session"
+    return page("The short API", "`import facewright as fw` gives these names.", *verbs, *others, session)
 
 
 # --- command line -----------------------------------------------------------------------------------------------------

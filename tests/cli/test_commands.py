@@ -44,13 +44,10 @@ def listing(folder: Path) -> dict[str, int]:
 
 
 @pytest.fixture
-def pipeline(monkeypatch: pytest.MonkeyPatch, fakes: SimpleNamespace) -> Any:
+def pipeline(use_pipeline: Callable[[Any], None], fakes: SimpleNamespace) -> Any:
     """Fake networks in place of the trained ones."""
-    import facewright.api
-
     made = fakes.pipeline(fakes.face_at((40, 30), 16), fakes.face_at((100, 30), 20))
-    monkeypatch.setattr(facewright.api, "load_pipeline", lambda *arguments: made)
-    monkeypatch.setattr(facewright.api, "load_detector", lambda *arguments: made.detector)
+    use_pipeline(made)
     return made
 
 
@@ -299,7 +296,7 @@ def test_wrong_options(arguments: tuple[str, ...], said: str, fail: Any, pipelin
     ("arguments", "said"),
     [
         (("--model", "nosuch"), "known: adaface"),
-        (("--model", "mos"), "mos is no restorer"),
+        (("--model", "mos"), "mos is not a restorer"),
         (("--device", "abacus"), "unknown device"),
         (("--device", "meta"), "not supported"),
         (("--device", "cuda:77"), "no device"),
@@ -339,16 +336,11 @@ class Bomb:
         return os.mkdir, (str(self.path),)  # type: ignore[return-value]
 
 
-def test_code_in_a_pickle_is_not_run(
-    fail: Any, photo: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from facewright.systems.restore.frgp import network as frgp
-
+def test_code_in_a_pickle_is_not_run(fail: Any, photo: Path, out: Path, tmp_path: Path) -> None:
     bomb, sign = tmp_path / "bomb.pth", tmp_path / "exploded"
     bomb.write_bytes(pickle.dumps({"params_ema": Bomb(sign)}))
     assert "convert it first" in fail("restore", photo, "-o", out, "--weights", bomb)
-    monkeypatch.setattr(frgp, "import_published", lambda state: None, raising=False)
-    assert "holds more than tensors" in fail("import", "frgp", bomb, "-o", tmp_path / "imported")
+    assert "holds more than tensors" in fail("import", "gfpgan", bomb, "-o", tmp_path / "imported")
     assert not sign.exists()
     pickle.loads(bomb.read_bytes())
     assert sign.exists()  # the bomb was live

@@ -256,5 +256,5 @@ def test_passwords_are_not_shown() -> None:
 
 
 def test_only_recognisers_are_loaded() -> None:
-    with pytest.raises(UsageError, match="frgp is no recogniser"):
+    with pytest.raises(UsageError, match="frgp is not a recogniser"):
         cli.load_networks("frgp", None, "cpu")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facewright import api
 from facewright.metrics.calibration import AffineLlr, ScoreCalibration
 from facewright.metrics.verification import OperatingPoint
 from facewright.systems.recognise.pfid.network import PFID, PFIDConfig
@@ -62,15 +61,13 @@ def test_any_recogniser_can_be_named_with_weights_of_its_own(run: Any, album: Pa
     digest = data["faces"][0]["weights_sha256"]
     calibration = ScoreCalibration("pfid", digest, "two photos", 1, 1, AffineLlr(1.0, 0.0), points)
     (folder / "calibration.json").write_text(calibration.to_json(), encoding="utf-8")
-    api.load_recogniser.cache_clear()
-    api.load_identity.cache_clear()
     assert json.loads(run(*asked)[1])["decision"] == "same"
 
 
 def test_what_embeds_no_faces_is_refused(run: Any, album: Path) -> None:
     code, _, err = run("verify", album / "large.png", album / "small.jpg", "--model", "frgp")
     assert code == 2
-    assert "frgp is no recogniser; choose one of" in err
+    assert "frgp is not a recogniser; choose one of" in err
 
 
 def test_photo_without_a_face_is_named(run: Any, album: Path) -> None:

@@ -276,7 +276,7 @@ def test_command_measures_photos_with_the_named_restorers(fakes, judges, monkeyp
     monkeypatch.setattr(cli, "_judges", lambda device: found)
     asked = []
     pipeline = SimpleNamespace(restorer=Unrestored())
-    monkeypatch.setattr("facewright.api.load_pipeline", lambda *a: asked.append(a) or pipeline)
+    monkeypatch.setattr("facewright.loading.load_pipeline", lambda *a: asked.append(a) or pipeline)
     arguments = ["restore", "-o", str(out), "--data", str(photos), "--model", "frgp=some/weights", "--severity", "mild"]
     result = CliRunner().invoke(cli.eval_app, [*arguments, "--size", "192", "--device", "cpu"])
     assert result.exit_code == 0, result.output
@@ -284,7 +284,7 @@ def test_command_measures_photos_with_the_named_restorers(fakes, judges, monkeyp
     assert asked == [("frgp", "some/weights", "cpu")]
     rows = json.loads((out / "results.json").read_text())["results"]["mild"]
     assert rows["frgp weights"]["psnr"] == rows["input"]["psnr"]
-    with pytest.raises(UsageError, match="mos is no restorer"):
+    with pytest.raises(UsageError, match="mos is not a restorer"):
         cli._restorer("mos", "cpu")
 
 
@@ -296,7 +296,7 @@ def test_dictionary_is_built_from_photos_and_works(fakes, monkeypatch, tmp_path)
     for i in range(4):
         save_rgb(fakes.textured(200, 200, seed=i), photos / f"{i}.png")
     detector = fakes.Detector(fakes.face_at((100, 95), 40.0))
-    monkeypatch.setattr("facewright.api.load_detector", lambda: detector)
+    monkeypatch.setattr("facewright.loading.load_detector", lambda: detector)
     result = CliRunner().invoke(cli.dictionary_app, ["build", str(photos), "-o", str(out), "--atoms", "3"])
     assert result.exit_code == 0, result.output
     assert "3 atoms from 4 faces" in result.output

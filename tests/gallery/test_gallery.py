@@ -478,7 +478,7 @@ def test_what_is_no_gallery(place: Path, gallery: Gallery, recogniser: Any, tmp_
             Gallery.open(tmp_path / "other", recogniser)
     with contextlib.closing(sqlite3.connect(tmp_path / "db")) as sql:
         sql.execute("CREATE TABLE header (a)")
-    with pytest.raises(GalleryError, match="is no gallery"):
+    with pytest.raises(GalleryError, match="is not a gallery"):
         Gallery.open(tmp_path / "db", recogniser)
     with pytest.raises(GalleryError, match="gallery create"):
         Gallery.open(tmp_path / "missing", recogniser)

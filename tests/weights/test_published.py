@@ -32,10 +32,10 @@ def importer(monkeypatch: pytest.MonkeyPatch) -> None:
         model.load_state_dict(state)
         return model
 
-    def module(card: Any) -> SimpleNamespace:
-        return SimpleNamespace(import_published=convert) if card.slug == "mos" else SimpleNamespace()
+    def module(card: Any) -> SimpleNamespace | None:
+        return SimpleNamespace(import_published=convert) if card.slug == "mos" else None
 
-    monkeypatch.setattr(published, "_module", module)
+    monkeypatch.setattr(published, "_converter", module)
 
 
 def test_imported_folder_loads(importer: None, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_import_keeps_what_is_in_the_folder(importer: None, tmp_path: Path) -> N
 
 def test_checkpoint_that_does_not_fit(importer: None, tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match="is no checkpoint of mos"):
+    with pytest.raises(WeightsError, match="is not a checkpoint of mos"):
         published.import_checkpoint("mos", tmp_path / "a.pth", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

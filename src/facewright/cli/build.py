@@ -105,9 +105,8 @@ def _numbers(text: str, flag: str, kind: type[int] | type[float], count: int | N
 def _network_parameters(task: Task) -> list[inspect.Parameter]:
     found = []
     if task.system_task is not None:
-        word = {"recognise": "Recogniser", "parse": "Parser", "restore": "Restorer"}.get(task.system_task, "System")
         found += [
-            _option("model", str, task.default, f"{word}; see 'facewright models'."),
+            _option("model", str, task.default, f"{task.noun.capitalize()}; see 'facewright models'."),
             _option("weights", str | None, None, "Weights: file, folder, or name."),
         ]
     found += [_option(name, str, "", f"Another {name}; see 'facewright models'.") for name in task.needs]

@@ -77,7 +77,7 @@ def _restorer(text: str, device: str) -> tuple[str, Callable[[], Restorer]]:
 
     slug, _, weights = text.partition("=")
     if get_card(slug).task != "restore":
-        raise UsageError(f"{slug} is no restorer; see 'facewright models --task restore'")
+        raise UsageError(f"{slug} is not a restorer; see 'facewright models --task restore'")
     name = f"{slug} {Path(weights).name}" if weights else slug
     return name, lambda: load_pipeline(slug, weights or None, device).restorer
 

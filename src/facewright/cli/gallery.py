@@ -227,7 +227,7 @@ def find_photos(source: Path, person: str | None) -> list[tuple[str, Path]]:
     if person is not None:
         return [(person, photo) for photo in _photos_below(source)]
     if not source.is_dir():
-        raise UsageError(f"{source} is no folder of people; say whose photo it is with --person")
+        raise UsageError(f"{source} is not a folder of people; say whose photo it is with --person")
     folders = sorted(p for p in source.iterdir() if p.is_dir() and not p.name.startswith("."))
     pairs = [(folder.name, photo) for folder in folders for photo in _photos_in(folder)]
     if not pairs:

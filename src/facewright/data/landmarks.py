@@ -99,7 +99,7 @@ def read_pts(path: str | Path) -> Floats:
         count = int(head.split("n_points:")[1].split()[0])
         return np.array(numbers, np.float64).reshape(count, 2) - 1
     except (OSError, ValueError, IndexError) as error:
-        raise FacewrightError(f"{path} is no .pts file of 300-W ({error}); download it again") from error
+        raise FacewrightError(f"{path} is not a .pts file of 300-W ({error}); download it again") from error
 
 
 def read_300w(folder: str | Path) -> list[AnnotatedFace]:
@@ -228,7 +228,7 @@ def read_aflw2000(folder: str | Path) -> list[AnnotatedFace]:
             points = np.asarray(data["pt3d_68"], np.float64)[:2].T
             pitch, yaw, roll = np.degrees(np.asarray(data["Pose_Para"], np.float64).ravel()[:3])
         except (ValueError, KeyError) as error:
-            raise FacewrightError(f"{path} is no annotation of AFLW2000-3D ({error!r})") from error
+            raise FacewrightError(f"{path} is not an annotation of AFLW2000-3D ({error!r})") from error
         pose = Pose(float(-yaw), float(pitch), float(roll))
         faces.append(AnnotatedFace(path.stem, points, np.ones(len(points), bool), _picture_of(path), pose=pose))
     return _some(faces, folder, ".mat files")

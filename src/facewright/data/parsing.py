@@ -181,7 +181,7 @@ class EasyPortraitFolder(_Pairs):
 
 def _folder(path: str | Path) -> Path:
     if not Path(path).is_dir():
-        raise FacewrightError(f"{path} is no folder; give the root of the unpacked data set")
+        raise FacewrightError(f"{path} is not a folder; give the root of the unpacked data set")
     return Path(path)
 
 

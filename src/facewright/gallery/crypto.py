@@ -115,5 +115,5 @@ def read_key(path: str | Path) -> bytes:
     except binascii.Error:
         key = b""
     if not text.startswith(_KEY_LABEL) or len(key) != KEY_BYTES:
-        raise GalleryError(f"{path} is no gallery key; give the file written when the gallery was created")
+        raise GalleryError(f"{path} is not a gallery key; give the file written when the gallery was created")
     return key

@@ -127,14 +127,14 @@ def check_sample(sample: Sample, dimension: int) -> None:
     """Raise UsageError unless the sample can be enrolled in a gallery of that dimension."""
     who = f"the sample of {sample.person!r}"
     if not sample.person.strip() or len(sample.person) > LONGEST_NAME or not sample.person.isprintable():
-        raise UsageError(f"{sample.person!r} is no usable name; give 1 to {LONGEST_NAME} printable characters")
+        raise UsageError(f"{sample.person!r} is not a usable name; give 1 to {LONGEST_NAME} printable characters")
     check_vectors(sample.vector[None] if sample.vector.ndim == 1 else sample.vector, dimension, who)
     if sample.vector.ndim != 1:
         raise UsageError(f"{who} has an array of shape {sample.vector.shape}; give one vector")
     if not (np.isfinite(sample.quality) and sample.quality > 0):
         raise UsageError(f"{who} has quality {sample.quality}; give a number above 0")
     if sample.thumbnail is not None and not sample.thumbnail.startswith(JPEG_START):
-        raise UsageError(f"the thumbnail of {sample.person!r} is no JPEG")
+        raise UsageError(f"the thumbnail of {sample.person!r} is not a JPEG")
     try:
         json.dumps(dict(sample.metadata))
     except (TypeError, ValueError) as error:

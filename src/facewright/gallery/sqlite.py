@@ -324,7 +324,7 @@ class SqliteStore:
 
     def _read_header(self, key: bytes | None) -> tuple[RecogniserId, Sealer]:
         if _only(self._sql.execute("PRAGMA application_id")) != _APPLICATION:
-            raise GalleryError(f"{self.path} is no gallery; give a file made by 'facewright gallery create'")
+            raise GalleryError(f"{self.path} is not a gallery; give a file made by 'facewright gallery create'")
         version = _only(self._sql.execute("PRAGMA user_version"))
         if version != FORMAT:
             raise GalleryError(f"{self.path} has format {version}, this program knows {FORMAT}; use the newer version")
@@ -360,7 +360,7 @@ class SqliteStore:
 
 def _connect(path: Path, wait: float) -> sqlite3.Connection:
     if not path.is_file():
-        raise GalleryError(f"there is no gallery {path}; make it with 'facewright gallery create'")
+        raise GalleryError(f"there is not a gallery {path}; make it with 'facewright gallery create'")
     address = path.resolve().as_uri() + "?mode=rw"
     with _explained(path):
         return sqlite3.connect(address, uri=True, timeout=wait, isolation_level=None, check_same_thread=False)

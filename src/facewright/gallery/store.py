@@ -59,7 +59,7 @@ class Gallery:
     def open(cls, place: Place, recogniser: RecogniserId | None, *, key_file: Place | None = None) -> Self:
         """Open a gallery. Without a recogniser it can be read, checked and removed from, but not added to or searched.
 
-        Raises GalleryError when it was made by another recogniser, with another key, or is no gallery.
+        Raises GalleryError when it was made by another recogniser, with another key, or is not a gallery.
         """
         store: Store
         if is_address(place):

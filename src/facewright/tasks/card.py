@@ -143,8 +143,10 @@ class Card:
 @cache
 def cards() -> dict[str, Card]:
     """All registered systems, by slug, in alphabetical order."""
-    systems = Path(str(resources.files("facewright"))) / "systems"
-    found = [Card.from_dict(json.loads(path.read_text(encoding="utf-8"))) for path in systems.glob("*/*/card.json")]
+    from .. import systems  # a package that imports nothing; others may extend its path
+
+    files = [path for folder in systems.__path__ for path in Path(folder).glob("*/*/card.json")]
+    found = [Card.from_dict(json.loads(path.read_text(encoding="utf-8"))) for path in files]
     return {card.slug: card for card in sorted(found, key=lambda card: card.slug)}
 
 

@@ -146,6 +146,17 @@ class Networks(Protocol):
     def recogniser(self, choice: NetworkChoice) -> Any: ...
 
 
+NOUNS = {
+    "detect": "detector",
+    "landmarks": "landmarker",
+    "parse": "parser",
+    "quality": "quality estimator",
+    "recognise": "recogniser",
+    "restore": "restorer",
+    "synthesise": "generator",
+}
+"""What a system of a task is called."""
+
 COMPONENTS = {"detector": "detect", "parser": "parse", "recogniser": "recognise"}
 """Networks beside a task's own that can be chosen, to the task whose systems they are."""
 
@@ -212,6 +223,11 @@ class Task:
         """The task whose systems `model` chooses from; None where there is no choice."""
         return None if self.systems is None else self.systems or self.name
 
+    @property
+    def noun(self) -> str:
+        """What the systems that can be chosen are called."""
+        return NOUNS.get(self.system_task or "", "system for that")
+
     def cards(self) -> list[Card]:
         """The systems that can be chosen."""
         return [card for card in cards().values() if self.system_task in card.tasks]
@@ -221,7 +237,7 @@ class Task:
         card = get_card(model or self.default)
         if self.system_task not in card.tasks:
             known = ", ".join(c.slug for c in self.cards())
-            raise UsageError(f"{card.slug} cannot be used to {self.verb}; choose one of {known}")
+            raise UsageError(f"{card.slug} is not a {self.noun}; choose one of {known}")
         return card
 
     def schema(self) -> dict[str, Any]:

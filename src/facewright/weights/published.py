@@ -67,7 +67,7 @@ def import_checkpoint(slug: str, checkpoint: str | Path, output: str | Path, *, 
         else:
             model = _imported(card, module.import_published, checkpoint)
     except _MISFIT as error:
-        raise WeightsError(f"{checkpoint} is no checkpoint of {slug}: {error!r}") from error
+        raise WeightsError(f"{checkpoint} is not a checkpoint of {slug}: {error!r}") from error
     if model.slug != slug:
         raise WeightsError(f"{checkpoint} is a checkpoint of {model.slug}, not of {slug}")
     folder: Path = model.save_pretrained(target)
@@ -83,7 +83,9 @@ def _imported(card: Card, convert: Any, checkpoint: str | Path) -> Any:
         raise WeightsError(f"{checkpoint}: {error}") from error
     except _MISFIT as error:
         reason = str(error) if isinstance(error, ValueError) else repr(error).partition("\\n")[0]
-        raise WeightsError(f"{checkpoint} is no checkpoint of {card.slug}: {reason}{_details(card, state)}") from error
+        raise WeightsError(
+            f"{checkpoint} is not a checkpoint of {card.slug}: {reason}{_details(card, state)}"
+        ) from error
 
 
 def nearest_model(keys: Mapping[str, Any]) -> str:
@@ -106,7 +108,7 @@ def load_converted(
     misfits = _misfits(model.state_dict(), converted)
     if misfits:
         raise WeightsError(
-            f"this is no complete checkpoint of {wanted} but looks most like {nearest_model(published)}: {misfits}"
+            f"this is not a complete checkpoint of {wanted} but looks most like {nearest_model(published)}: {misfits}"
         )
     model.load_state_dict(dict(converted))
 

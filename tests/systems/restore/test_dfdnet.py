@@ -288,7 +288,7 @@ def test_published_dictionaries_are_reshaped_and_checked():
     converted = convert_dictionaries(flat, TINY)
     assert {name: tuple(v.shape) for name, v in converted.items()} == shapes
     assert torch.equal(converted["nose_16"].flatten(1), flat["nose_16_center.npy"])
-    with pytest.raises(WeightsError, match=r"nose_16_center.npy is no dictionary"):
+    with pytest.raises(WeightsError, match=r"nose_16_center.npy is not a dictionary"):
         convert_dictionaries({"nose_16_center.npy": torch.randn(3, 7)}, TINY)
     with pytest.raises(WeightsError, match="chin_16"):
         convert_dictionaries({"chin_16": torch.randn(3, 7)}, TINY)

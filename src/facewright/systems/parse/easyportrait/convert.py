@@ -34,7 +34,7 @@ def published_config(state: Mapping[str, Any]) -> EasyPortraitConfig:
     tensors = _tensors(state)
     last = tensors.get("decode_head.conv_seg.weight")
     if last is None or len(last) not in CLASSES:
-        raise WeightsError("this is no SegFormer or FPN of EasyPortrait: the layer that tells the classes is missing")
+        raise WeightsError("this is not a SegFormer or FPN of EasyPortrait: the layer of the classes is missing")
     if "neck.lateral_convs.0.conv.weight" in tensors:
         return EasyPortraitConfig(network="fpn_resnet50", classes=len(last))
     if "backbone.layers.0.0.projection.weight" not in tensors:
@@ -96,5 +96,5 @@ def import_published(state: Mapping[str, Any]) -> EasyPortrait:
     try:
         model.load_state_dict(convert_published(state))
     except (RuntimeError, KeyError) as error:
-        raise WeightsError(f"this is no complete checkpoint of EasyPortrait: {error}".replace("\n", " ")) from error
+        raise WeightsError(f"this is not a complete checkpoint of EasyPortrait: {error}".replace("\n", " ")) from error
     return model.eval()

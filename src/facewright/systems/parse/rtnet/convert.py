@@ -48,7 +48,7 @@ def published_config(state: Mapping[str, Any]) -> RTNetConfig:
     tensors = _tensors(state)
     last = tensors.get("decoder.4.weight", tensors.get("decoder.decoder.conv_out.weight"))
     if last is None or len(last) not in CLASSES:
-        raise WeightsError("this is no checkpoint of RTNet: the layer that tells the classes is missing")
+        raise WeightsError("this is not a checkpoint of RTNet: the layer that tells the classes is missing")
     head: Head = "fcn" if "decoder.4.weight" in tensors else "deeplabv3plus"
     deep = "encoder.layer3.6.conv3.weight" in tensors
     trunk: Trunk = "resnet50" if "encoder.body.conv1.weight" in tensors else "rtnet101" if deep else "rtnet50"
@@ -82,5 +82,5 @@ def import_published(state: Mapping[str, Any]) -> RTNet:
     try:
         model.load_state_dict(convert_published(state))
     except RuntimeError as error:
-        raise WeightsError(f"this is no complete checkpoint of RTNet: {error}".replace("\n", " ")) from error
+        raise WeightsError(f"this is not a complete checkpoint of RTNet: {error}".replace("\n", " ")) from error
     return model.eval()

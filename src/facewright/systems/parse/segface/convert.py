@@ -64,7 +64,7 @@ def _backbone_of(tensors: Mapping[str, Tensor]) -> str:
         return "resnet101"
     if stem in (16, 24):
         return "mobilenet_v3_l" if stem == 16 else "efficientnet_v2_m"
-    raise WeightsError("this is no checkpoint of SegFace: no backbone of the paper is in it")
+    raise WeightsError("this is not a checkpoint of SegFace: no backbone of the paper is in it")
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -123,5 +123,5 @@ def import_published(state: Mapping[str, Any], config: SegFaceConfig | None = No
     try:
         model.load_state_dict(converted)
     except RuntimeError as error:
-        raise WeightsError(f"this is no complete checkpoint of SegFace: {error}".replace("\n", " ")) from error
+        raise WeightsError(f"this is not a complete checkpoint of SegFace: {error}".replace("\n", " ")) from error
     return model.eval()

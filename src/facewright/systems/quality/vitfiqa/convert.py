@@ -32,11 +32,11 @@ def convert_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def published_config(state: Mapping[str, Tensor]) -> ViTFIQAConfig:
-    """The configuration a published state dict belongs to; raises WeightsError when it is no ViT-FIQA."""
+    """The configuration a published state dict belongs to; raises WeightsError when it is not a ViT-FIQA."""
     needed = ("patch_embed.proj.weight", "pos_embed", "feature.0.weight", "feature.2.weight", "head_qs.1.weight")
     missing = [key for key in needed if key not in state]
     if missing:
-        raise WeightsError(f"this is no ViT-FIQA checkpoint: it has no {missing[0]!r}; give its model.pt")
+        raise WeightsError(f"this is not a ViT-FIQA checkpoint: it has no {missing[0]!r}; give its model.pt")
     dim, _, patch, _ = state["patch_embed.proj.weight"].shape
     with_token = state["feature.0.weight"].shape[1] == state["pos_embed"].shape[1] * dim
     mode: Mode = "crfiqa" if "qs_token" not in state else "full" if with_token else "token"
@@ -50,7 +50,7 @@ def published_config(state: Mapping[str, Tensor]) -> ViTFIQAConfig:
 
 
 def import_published(state: Mapping[str, Tensor]) -> ViTFIQA:
-    """The network of a published `model.pt`, of any mode; raises WeightsError when it is no ViT-FIQA."""
+    """The network of a published `model.pt`, of any mode; raises WeightsError when it is not a ViT-FIQA."""
     model = ViTFIQA(published_config(state))
     try:
         model.load_state_dict(convert_published(state))

@@ -78,7 +78,7 @@ def convert_dictionaries(arrays: Mapping[str, Tensor], config: DFDNetConfig | No
         name = f"{match.group(1)}_{match.group(2)}" if match else key
         shape = shapes.get(name, (0, 0))[1:]
         if values.dim() < 2 or values[:1].numel() != np.prod(shape):
-            raise WeightsError(f"{key} is no dictionary of this DFDNet, which has {', '.join(shapes)}")
+            raise WeightsError(f"{key} is not a dictionary of this DFDNet, which has {', '.join(shapes)}")
         found[name] = values.reshape(len(values), *shape)
     return found
 

@@ -568,7 +568,9 @@ def convert_prior(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if "input.input" in state:
         return fold_equalised(from_rosinality(state))
     if "constant_input.weight" not in state:
-        raise WeightsError("this is no StyleGAN2 generator (neither `input.input` nor `constant_input.weight` inside)")
+        raise WeightsError(
+            "this is not a StyleGAN2 generator: it has neither `input.input` nor `constant_input.weight`"
+        )
     converted = from_basicsr(state)
     return converted if is_clean(state) else fold_equalised(converted)
 
