@@ -73,15 +73,16 @@ def _edit_file(
 ) -> None:
     from ..io.encode import format_of
     from ..io.image import read
-    from ..io.video import is_video
+    from ..io.kinds import kind_of, output_name
     from ..runtime.session import default_session
 
+    kind = kind_of(source)
     if output.is_dir():
-        output = output / source.name
+        output = output / (source.name if kind is None else output_name(source.name, kind))
     if output.resolve() == source.resolve():
         raise UsageError(f"{output} is the original; choose another name")
     check_target(output, overwrite=save.overwrite)
-    if is_video(source):
+    if kind is not None and kind.is_film:
         if not task.film:
             raise UsageError(f"{source} is a film; {task.verb} takes photos")
         if compare is not None:
@@ -161,7 +162,7 @@ def _edit_folder(
         typer.echo(f"failed: {outcome.error}", err=True)
     typer.echo(
         f"{output}: {len(summary.outcomes) - len(summary.failed)} done, {summary.already_done} already there, "
-        f"{len(summary.failed)} failed"
+        f"{len(summary.failed)} failed" + (f"; {jobs.passed_over}" if jobs.passed_over else "")
     )
     if report is not None:
         files = [

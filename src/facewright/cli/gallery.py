@@ -20,8 +20,8 @@ from ..gallery.records import RecogniserId, Sample
 from ..gallery.store import Gallery, is_address
 from ..io.decode import read_file
 from ..io.image import read
+from ..io.kinds import survey
 from ..progress import bar
-from ..runtime.folder import PHOTO_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -319,8 +319,7 @@ def _photos_below(source: Path) -> list[Path]:
 
 
 def _photos_in(folder: Path) -> list[Path]:
-    files = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return sorted(p for p in files if p.suffix.lower() in PHOTO_SUFFIXES)
+    return [path for path, _ in survey(folder, films=False).files]
 
 
 def _jpeg(crop: NDArray[np.uint8]) -> bytes:

@@ -24,6 +24,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from ..errors import FacewrightError, ImageReadError, ImageTooLargeError
 from . import colour, metadata
+from .kinds import HEAD, PHOTOS, sniff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,7 +64,7 @@ def read_file(path: Path) -> bytes:
         if not stat.S_ISREG(mode):
             raise ImageReadError(f"{path} is not a regular file; give a picture file")
         with open(path, "rb") as file:
-            head = file.read(64)
+            head = file.read(HEAD)
             _sniff(head, str(path))
             return head + file.read()
     except FileNotFoundError:
@@ -79,7 +80,7 @@ def decode(data: bytes, label: str, *, page: int, max_pixels: int) -> Decoded:
 
     Raises ImageReadError (not an image, damaged beyond use, no such page) or ImageTooLargeError.
     """
-    format_name = _sniff(data[:64], label)
+    format_name = _sniff(data[:HEAD], label)
     with _failures_explained(label, format_name):
         picture = _open(data, format_name)
         if picture is None:
@@ -137,18 +138,11 @@ def _sniff(head: bytes, label: str) -> str:
     load_plugins()
     if not head:
         raise ImageReadError(f"{label} is empty (0 bytes); get another copy of it")
-    for name in FORMATS:
-        if name in Image.OPEN and _accepts(name, head):
-            return name
-    raise ImageReadError(f"{label} is not a picture: {_looks_like(head)}; readable are {', '.join(FORMATS)}")
-
-
-def _accepts(name: str, head: bytes) -> bool:
-    accept = Image.OPEN[name][1]
-    try:
-        return accept is None or accept(head[:16]) is True
-    except Exception:  # a reader may stumble over too few bytes
-        return False
+    kind = sniff(head)
+    if kind is not None and not kind.is_film:
+        return kind.name
+    what = f"it is a film ({kind.title})" if kind else _looks_like(head)
+    raise ImageReadError(f"{label} is not a picture: {what}; readable are {', '.join(k.title for k in PHOTOS)}")
 
 
 def _looks_like(head: bytes) -> str:
@@ -156,8 +150,6 @@ def _looks_like(head: bytes) -> str:
     for magic, description in known:
         if head.startswith(magic):
             return description
-    if head[4:8] == b"ftyp" or head.startswith(b"\x1aE\xdf\xa3"):
-        return "it looks like a film"
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
         return "it contains text"
     return "its content is of no known format"

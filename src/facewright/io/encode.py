@@ -15,29 +15,12 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from ..errors import UsageError
 from . import metadata
 from .decode import load_plugins
+from .kinds import PHOTOS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SUFFIXES = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".png": "PNG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-    ".heic": "HEIF",
-    ".heif": "HEIF",
-    ".hif": "HEIF",
-    ".avif": "AVIF",
-    ".bmp": "BMP",
-    ".gif": "GIF",
-    ".jp2": "JPEG2000",
-    ".ppm": "PPM",
-    ".pgm": "PPM",
-}
+SUFFIXES = {suffix: kind.name for kind in PHOTOS for suffix in kind.writes}
 XMP_FORMATS = frozenset({"JPEG", "PNG", "TIFF", "WEBP", "HEIF", "AVIF"})
 """Formats that carry EXIF and XMP. The others (BMP, GIF, JPEG 2000, PPM) hold nothing but the picture here."""
 _OPAQUE_FORMATS = frozenset({"JPEG", "BMP", "PPM"})

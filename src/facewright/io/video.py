@@ -37,6 +37,7 @@ from av.stream import Disposition
 from av.video.reformatter import ColorRange, Interpolation
 
 from ..errors import OutputError, UsageError, VideoError
+from .kinds import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from numpy.typing import NDArray
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
 TARGET_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 PRESETS = (
     "ultrafast",
@@ -59,7 +59,6 @@ PRESETS = (
 )
 
 _JOB_FORMAT = 1
-_STILL_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 _RGB_MATRIX, _UNSPECIFIED = 0, 2
 # AVCOL_SPC_* of a stream → the matrix swscale uses for it
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
@@ -155,22 +154,8 @@ class VideoReport:
 
 def is_video(path: str | Path) -> bool:
     """Whether a file looks like a video, by its first bytes or its suffix. Never raises; a folder is not one."""
-    file = Path(path)
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(189)
-    except OSError:
-        return False
-    return _has_video_signature(head) or file.suffix.lower() in VIDEO_SUFFIXES
-
-
-def _has_video_signature(head: bytes) -> bool:
-    if head[4:8] == b"ftyp":
-        return head[8:12] not in _STILL_BRANDS
-    if head[:4] == b"RIFF":
-        return head[8:12] == b"AVI "
-    transport_stream = len(head) > 188 and head[0] == 0x47 and head[188] == 0x47
-    return transport_stream or head.startswith((b"\x1aE\xdf\xa3", b"FLV\x01", b"\x00\x00\x01\xba"))
+    kind = kind_of(path)
+    return kind is not None and kind.is_film
 
 
 def probe(path: str | Path) -> VideoInfo:

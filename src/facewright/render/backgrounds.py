@@ -13,12 +13,13 @@ import numpy as np
 
 from ..errors import ImageReadError, UsageError
 from ..io.image import read
+from ..io.kinds import PHOTOS
 from .skin import linear_of_srgb
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+PICTURE_SUFFIXES = tuple(suffix for kind in PHOTOS if kind.needs is None for suffix in kind.suffixes)
 
 
 @dataclass(frozen=True, slots=True)

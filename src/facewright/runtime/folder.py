@@ -12,37 +12,15 @@ from typing import TYPE_CHECKING, Any
 from ..errors import FacewrightError, OutputError, UsageError
 from ..io.atomic import TEMPORARY_PREFIX
 from ..io.image import MAX_PIXELS, Photo, read
+from ..io.kinds import FILMS, kind_of, survey, targets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from ..pipelines.restore import RestorePipeline, RestoreResult
     from ..tasks.restore import RestoreOptions
 
-PHOTO_SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".png",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".heic",
-        ".heif",
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".jp2",
-        ".ppm",
-        ".pgm",
-        ".pnm",
-    ]
-)
-VIDEO_SUFFIXES = frozenset(
-    [".mp4", ".mkv", ".mov", ".m4v", ".avi", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".wmv", ".flv", ".3gp"]
-)
 AHEAD = 2
 
 
@@ -55,7 +33,18 @@ class Job:
 
     @property
     def is_video(self) -> bool:
-        return self.source.suffix.lower() in VIDEO_SUFFIXES
+        kind = kind_of(self.source)
+        if kind is None:  # gone since the folder was looked at: the name decides who reports it
+            return any(self.source.suffix.lower() in film.suffixes for film in FILMS)
+        return kind.is_film
+
+
+class Plan(list[Job]):
+    """The jobs of a folder; `passed_over` says how many of its files are none, and why ("" when all are)."""
+
+    def __init__(self, jobs: Iterable[Job], passed_over: str = "") -> None:
+        super().__init__(jobs)
+        self.passed_over = passed_over
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,34 +90,27 @@ class SaveOptions:
 
 def photos_in(folder: Path) -> list[Path]:
     """All photos of a folder and its subfolders, in order; UsageError when there is none."""
-    found = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in PHOTO_SUFFIXES)
+    found = [path for path, _ in survey(folder, films=False).files]
     if not found:
         raise UsageError(f"{folder} holds no photo")
     return found
 
 
-def plan(source: Path, target: Path) -> list[Job]:
-    """Every photo and film below a folder with its place below the target folder, names and formats kept.
+def plan(source: Path, target: Path) -> Plan:
+    """Every photo and film below a folder with its place below the target folder.
 
-    Raises UsageError when the target is the source (originals are never replaced) or holds no known file.
+    Names are kept, and suffixes where they can be written (see `kinds.output_name`). Raises UsageError when the target
+    is the source (originals are never replaced) or holds no known file.
     """
     if target.resolve() == source.resolve():
         raise UsageError(f"{target} is the folder of the originals; choose another output folder")
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target} is a file, but {source} is a folder; give a folder with -o")
-    known = PHOTO_SUFFIXES | VIDEO_SUFFIXES
-    inside = target.resolve()
-    files = sorted(
-        p
-        for p in source.rglob("*")
-        if p.is_file()
-        and p.suffix.lower() in known
-        and not p.name.startswith(".")
-        and inside not in p.resolve().parents
-    )
-    if not files:
-        raise UsageError(f"no photo or film in {source}")
-    return [Job(p, target / p.relative_to(source)) for p in files]
+    found = survey(source, without=target)
+    if not found.files:
+        raise UsageError("; ".join(part for part in (f"no photo or film in {source}", found.sentence) if part))
+    places = targets(found.files, source, target)
+    return Plan((Job(path, place) for (path, _), place in zip(found.files, places)), found.sentence)
 
 
 def run(
