@@ -6,8 +6,11 @@ import io
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
+import imagecodecs
 import numpy as np
 from PIL import Image, ImageCms
+
+from .icc import D50, SRGB_PRIMARIES, linear_to_srgb, to_d50, to_xyz
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,6 +71,36 @@ def grey_from_srgb(levels: NDArray[np.floating], icc: bytes | None) -> NDArray[n
     return np.asarray(np.interp(levels, curve, np.arange(256)), np.float32)
 
 
+def pixels_to_srgb(pixels: NDArray[Any], icc: bytes) -> NDArray[Any]:
+    """(H, W, 1 or 3) uint8 or uint16 in the colours of a profile → sRGB (RGB, or grey) of the same depth."""
+    if pixels.shape[2] == 1 and profile_space(icc) != "RGB":
+        curve = _grey_curve(icc)
+        if curve is None:
+            return pixels
+        scale = 257 if pixels.dtype == np.uint16 else 1
+        levels = np.interp(pixels / scale, np.arange(256), curve)
+        return np.clip(np.rint(levels * scale), 0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+    if pixels.shape[2] == 1:
+        pixels = np.repeat(pixels, 3, 2)
+    if is_srgb(icc):
+        return pixels
+    return to_srgb(pixels, icc) if pixels.dtype == np.uint8 else _deep_to_srgb(pixels, icc, "rgb")
+
+
+def _deep_to_srgb(pixels: NDArray[np.uint16], icc: bytes, space: str) -> NDArray[np.uint16]:
+    values = imagecodecs.cms_transform(
+        np.ascontiguousarray(pixels),
+        icc,
+        imagecodecs.cms_profile("srgb"),
+        colorspace=space,
+        outcolorspace="rgb",
+        outdtype="u2",
+        intent=imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC,
+        flags=imagecodecs.CMS.FLAGS.BLACKPOINTCOMPENSATION,
+    )
+    return np.asarray(values, np.uint16)
+
+
 def cmyk_to_srgb(picture: Image.Image, icc: bytes | None) -> Image.Image:
     """A CMYK picture → RGB: by its profile when it has a usable one, else by the plain complement."""
     if icc and profile_space(icc) == "CMYK":
@@ -78,9 +111,29 @@ def cmyk_to_srgb(picture: Image.Image, icc: bytes | None) -> Image.Image:
     return picture.convert("RGB")
 
 
-def lab_to_srgb(picture: Image.Image) -> Image.Image:
-    """A CIELAB picture → RGB."""
-    return _convert(picture, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")))
+def inks_to_srgb(inks: NDArray[Any], icc: bytes | None) -> tuple[NDArray[Any], str]:
+    """(H, W, 4) CMYK, full ink at the top of uint8 or uint16 → (H, W, 3) sRGB of the same depth, and how."""
+    by_profile = icc is not None and profile_space(icc) == "CMYK"
+    how = "by its colour profile" if by_profile else "without a colour profile"
+    if inks.dtype == np.uint8:
+        picture = Image.frombytes("CMYK", inks.shape[1::-1], np.ascontiguousarray(inks).tobytes())
+        return np.asarray(cmyk_to_srgb(picture, icc)), how
+    if icc is not None and by_profile:
+        return _deep_to_srgb(inks, icc, "cmyk"), how
+    light = 65535 - inks.astype(np.uint32)
+    return ((light[..., :3] * light[..., 3:] + 32767) // 65535).astype(np.uint16), how
+
+
+def lab_to_srgb(
+    lightness: NDArray[np.floating], a: NDArray[np.floating], b: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """CIE L*a*b* of white point D50 → (..., 3) gamma-coded sRGB 0..1, colours beyond it clipped."""
+    y = (lightness + 16) / 116
+    cubes = np.stack([y + a / 500, y, y - b / 200], -1)
+    relative = np.where(cubes > 6 / 29, cubes**3, 3 * (6 / 29) ** 2 * (cubes - 4 / 29))
+    matrix = to_xyz(SRGB_PRIMARIES)
+    inverse = np.linalg.inv(to_d50(matrix.sum(1)) @ matrix)
+    return linear_to_srgb(np.clip((relative * D50) @ inverse.T, 0, 1))
 
 
 def _convert(picture: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:
@@ -106,7 +159,7 @@ def _open(icc: bytes) -> ImageCms.ImageCmsProfile:
 
 
 def _apply(rgb: NDArray[np.uint8], icc: bytes | None, direction: Direction) -> NDArray[np.uint8]:
-    if icc is None or profile_space(icc) != "RGB" or _is_srgb(icc):
+    if icc is None or profile_space(icc) != "RGB" or is_srgb(icc):
         return rgb
     return _run(_transform(icc, direction), rgb)
 
@@ -134,7 +187,7 @@ def _is_convertible(icc: bytes) -> bool:
 
 
 @lru_cache(maxsize=16)
-def _is_srgb(icc: bytes) -> bool:
+def is_srgb(icc: bytes) -> bool:
     """Whether a profile says sRGB in other words, so that converting would only add rounding errors."""
     steps = np.linspace(0, 255, 18).astype(np.uint8)
     probe = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(18, -1, 3)

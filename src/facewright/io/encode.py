@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, Any
 
+import imagecodecs
 import numpy as np
 from PIL import Image, PngImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from ..errors import UsageError
-from . import metadata
+from ..errors import OutputError, UsageError
+from . import colour, metadata
 from .decode import load_plugins
-from .kinds import PHOTOS
+from .extras import Extras, raw_profile
+from .kinds import BY_NAME, PHOTOS
+from .xmp import without_announcements
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SUFFIXES = {suffix: kind.name for kind in PHOTOS for suffix in kind.writes}
-XMP_FORMATS = frozenset({"JPEG", "PNG", "TIFF", "WEBP", "HEIF", "AVIF"})
+XMP_FORMATS = frozenset({"JPEG", "PNG", "TIFF", "WEBP", "HEIF", "AVIF", "JXL"})
 """Formats that carry EXIF and XMP. The others (BMP, GIF, JPEG 2000, PPM) hold nothing but the picture here."""
+_ICC_FORMATS = XMP_FORMATS - {"JXL"}
+_IPTC_FORMATS = frozenset({"JPEG", "PNG", "TIFF"})
+_COMMENT_FORMATS = frozenset({"JPEG", "PNG", "GIF"})
+_BITS = {"PNG": 16, "TIFF": 16, "PPM": 16, "JPEG2000": 16, "HEIF": 10}
 _OPAQUE_FORMATS = frozenset({"JPEG", "BMP", "PPM"})
-_JPEG_SEGMENT = 65_500  # EXIF and XMP have to fit into one JPEG segment each
+_ATTACHING = (frozenset({"JPEG"}), frozenset({"HEIF", "AVIF"}))
+_OPENJPEG_SRGB, _OPENJPEG_GREY = 1, 2
+_JPEG_SEGMENT = 65_500  # EXIF, XMP and IPTC have to fit into one JPEG segment each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """What to write: (H, W, 1 or 3) pixels and (H, W) alpha or None, both uint8 or uint16, with their metadata."""
+    """What to write: (H, W, 1 or 3) pixels and (H, W) alpha or None, both uint8 or uint16, with their metadata.
+
+    `source_format` is the format that `extras.attached` comes from.
+    """
 
     pixels: NDArray[Any]
     alpha: NDArray[Any] | None
@@ -37,6 +49,8 @@ class Picture:
     exif: bytes | None
     xmp: bytes | None
     dpi: tuple[float, float] | None
+    extras: Extras = field(default_factory=Extras)
+    source_format: str = ""
 
 
 def format_of(path: PurePath | str, format_name: str | None = None) -> str:
@@ -56,20 +70,67 @@ def format_of(path: PurePath | str, format_name: str | None = None) -> str:
 
 
 def encode(picture: Picture, file: IO[bytes], format_name: str, quality: int) -> None:
-    """Write a picture. UsageError when the format cannot hold its transparency."""
+    """Write a picture. UsageError when the format cannot hold its transparency or its library is missing."""
     load_plugins()
+    _check_library(format_name)
     picture = _fitting(picture, format_name)
     deep = picture.pixels.dtype == np.uint16
     if format_name == "TIFF":
-        _write_tiff(picture, file)
+        TiffPages(file).add(picture)
     elif format_name == "PNG" and deep:
         _write_deep_png(picture, file)
+    elif format_name == "PPM" and deep:
+        _write_deep_ppm(picture, file)
+    elif format_name == "JPEG2000" and deep:
+        file.write(_deep_jpeg2000(picture))
+    elif format_name == "HEIF" and deep and picture.pixels.shape[2] == 3:
+        _write_deep_heif(picture, file, quality)
     else:
         options = _pillow_options(picture, format_name, quality)
         pil = to_pil(eight_bit(picture.pixels), None if picture.alpha is None else eight_bit(picture.alpha))
         if format_name == "GIF" and pil.mode == "RGB":
             pil = pil.quantize(256)
         pil.save(file, format_name, **options)
+    if picture.extras.attached:
+        file.write(picture.extras.attached)
+
+
+def _check_library(format_name: str) -> None:
+    kind = BY_NAME[format_name]
+    if kind.needs is not None and not kind.readable:
+        raise UsageError(f"{kind.title} needs a further library to be written; {kind.needs.advice}, or write PNG")
+
+
+def losses(picture: Picture, format_name: str) -> tuple[str, ...]:
+    """What of a picture its file in a format will lack, in words."""
+    title, extras = BY_NAME[format_name].title, picture.extras
+    bits, found = _BITS.get(format_name, 8), []
+    if format_name == "HEIF" and picture.pixels.shape[2] == 1:
+        bits = 8
+    if picture.pixels.dtype == np.uint16 and bits < 16:
+        found.append(f"16 bits per channel were rounded to {bits}, {title} holds no more here")
+    if picture.icc and format_name not in _ICC_FORMATS:
+        found.append(f"colours were converted to sRGB, {title} has no place for a colour profile here")
+    if (picture.exif or picture.xmp) and format_name not in XMP_FORMATS:
+        found.append(f"EXIF and XMP were left out, {title} has no place for them here")
+    if format_name == "JPEG" and max(len(picture.exif or b""), len(picture.xmp or b"")) > _JPEG_SEGMENT:
+        found.append("EXIF or XMP was left out, it is too long for a JPEG")
+    if extras.iptc and (format_name not in _IPTC_FORMATS or len(extras.iptc) > _JPEG_SEGMENT):
+        found.append(f"the IPTC record was left out, {title} has no place for it")
+    if extras.comment and format_name not in _COMMENT_FORMATS:
+        found.append(f"the comment was left out, {title} has no place for it")
+    if extras.texts and format_name != "PNG":
+        names = ", ".join(key for key, _ in extras.texts[:6]) + (" ..." if len(extras.texts) > 6 else "")
+        found.append(f"texts were left out ({names}), {title} has no place for them")
+    if extras.beside and not _attaches(picture, format_name):
+        found.append(f"left out with the record of it: {', '.join(extras.beside)}")
+    return tuple(found)
+
+
+def _attaches(picture: Picture, format_name: str) -> bool:
+    """Whether what came behind the picture in its file can follow it in the new one."""
+    pair = {picture.source_format, format_name}
+    return picture.extras.attached is not None and any(pair <= family for family in _ATTACHING)
 
 
 def to_pil(pixels: NDArray[Any], alpha: NDArray[Any] | None) -> Image.Image:
@@ -96,32 +157,66 @@ def _fitting(picture: Picture, format_name: str) -> Picture:
         alpha = None
     if format_name == "JPEG":
         exif = exif if exif and len(exif) <= _JPEG_SEGMENT else None
+    extras = picture.extras
+    if extras.beside and not _attaches(picture, format_name):
+        extras = replace(extras, attached=None)
+        xmp = without_announcements(xmp) if xmp else None
+    if format_name == "JPEG":
         xmp = xmp if xmp and len(xmp) <= _JPEG_SEGMENT else None
     if exif is not None:
         exif = metadata.exif_sized(exif, picture.pixels.shape[1], picture.pixels.shape[0])
-    return Picture(picture.pixels, alpha, picture.icc, exif, xmp, picture.dpi)
+    pixels, icc = picture.pixels, picture.icc
+    if icc and format_name not in _ICC_FORMATS:
+        pixels, icc = colour.pixels_to_srgb(pixels, icc), None
+    return replace(picture, pixels=pixels, alpha=alpha, icc=icc, exif=exif, xmp=xmp, extras=extras)
 
 
 def _pillow_options(picture: Picture, format_name: str, quality: int) -> dict[str, Any]:
     options: dict[str, Any] = {}
+    extras = picture.extras
     if format_name in XMP_FORMATS:
         if picture.icc:
             options["icc_profile"] = picture.icc
         if picture.exif:
             options["exif"] = picture.exif
-        if picture.xmp and format_name == "PNG":
-            options["pnginfo"] = PngImagePlugin.PngInfo()
-            options["pnginfo"].add_itxt("XML:com.adobe.xmp", picture.xmp.decode("utf-8", "replace"))
-        elif picture.xmp:
+        if picture.xmp and format_name != "PNG":
             options["xmp"] = picture.xmp
+    if format_name == "PNG":
+        options["pnginfo"] = _png_texts(picture)
+    if format_name == "JPEG" and extras.iptc and len(extras.iptc) <= _JPEG_SEGMENT:
+        content = b"Photoshop 3.0\0" + metadata.photoshop_of_iptc(extras.iptc)
+        options["extra"] = b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
+    if format_name in ("JPEG", "GIF") and extras.comment:
+        options["comment"] = extras.comment
     if picture.dpi and format_name in ("JPEG", "PNG", "BMP"):
         options["dpi"] = picture.dpi
     return options | _quality_options(format_name, quality)
 
 
+def _png_texts(picture: Picture) -> PngImagePlugin.PngInfo:
+    """XMP, and texts as they were; IPTC as ImageMagick and ExifTool store and find it."""
+    info = PngImagePlugin.PngInfo()
+    for key, value in picture.extras.texts:
+        if all(ord(letter) < 256 for letter in value):
+            info.add_text(key, value)
+        else:
+            info.add_itxt(key, value)
+    comment = picture.extras.comment
+    if comment and "Comment" not in dict(picture.extras.texts):
+        info.add_itxt("Comment", comment.decode("utf-8", "replace"))
+    if picture.extras.iptc:
+        blocks = metadata.photoshop_of_iptc(picture.extras.iptc)
+        info.add_text("Raw profile type iptc", raw_profile("iptc", blocks), zip=True)
+    if picture.xmp:
+        info.add_itxt("XML:com.adobe.xmp", picture.xmp.decode("utf-8", "replace"))
+    return info
+
+
 def _quality_options(format_name: str, quality: int) -> dict[str, Any]:
     if format_name == "JPEG":
         return {"quality": quality, "subsampling": "4:4:4", "optimize": True}
+    if format_name == "JXL":
+        return {"quality": quality, "use_container": True}
     if format_name == "WEBP":
         return {"quality": quality, "method": 4}
     if format_name == "HEIF":
@@ -145,8 +240,8 @@ def _write_deep_png(picture: Picture, file: IO[bytes]) -> None:
         _png_chunk(file, b"pHYs", struct.pack(">IIB", horizontal, vertical, 1))
     if picture.exif:
         _png_chunk(file, b"eXIf", metadata.without_header(picture.exif))
-    if picture.xmp:
-        _png_chunk(file, b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + picture.xmp)
+    for kind, content, _ in _png_texts(picture).chunks:
+        _png_chunk(file, kind, content)
     _png_chunk(file, b"IDAT", zlib.compress(_png_rows(values)))
     _png_chunk(file, b"IEND", b"")
 
@@ -164,13 +259,74 @@ def _png_rows(values: NDArray[np.uint16]) -> bytes:
     return np.hstack([np.ones((height, 1), np.uint8), filtered]).tobytes()
 
 
-def _write_tiff(picture: Picture, file: IO[bytes]) -> None:
-    """A deflate-compressed TIFF of 8 or 16 bits; Pillow, which cannot write 16-bit colour, lays out the tags."""
+def _write_deep_ppm(picture: Picture, file: IO[bytes]) -> None:
+    height, width, channels = picture.pixels.shape
+    file.write(f"P{6 if channels == 3 else 5}\n{width} {height}\n65535\n".encode())
+    file.write(picture.pixels.astype(">u2").tobytes())
+
+
+def _deep_jpeg2000(picture: Picture) -> bytes:
     values = _joined(picture)
-    if values.shape[2] == 2 and values.dtype == np.uint16:  # no common reader takes 16-bit grey with alpha
-        values = values[..., [0, 0, 0, 1]]
+    values = values[..., 0] if values.shape[2] == 1 else values
+    grey = values.ndim == 2 or values.shape[2] == 2
+    content = imagecodecs.jpeg2k_encode(
+        np.ascontiguousarray(values),
+        level=0,
+        reversible=True,
+        codecformat="jp2",
+        colorspace=_OPENJPEG_GREY if grey else _OPENJPEG_SRGB,
+    )
+    return bytes(content)
+
+
+def _write_deep_heif(picture: Picture, file: IO[bytes], quality: int) -> None:
+    """Ten bits per channel, as cameras write them."""
+    import pillow_heif
+
+    values = np.ascontiguousarray(_joined(picture))
+    mode = "RGB;16" if picture.alpha is None else "RGBA;16"
+    image = pillow_heif.from_bytes(mode, values.shape[1::-1], values.tobytes())
+    if picture.icc:
+        image.info["icc_profile"], image.info["icc_profile_type"] = picture.icc, "prof"
+    options = {name: value for name in ("exif", "xmp") if (value := getattr(picture, name))}
+    image.save(file, **_quality_options("HEIF", quality), **options)
+
+
+class TiffPages:
+    """Deflate-compressed pages of 8 or 16 bits, one after the other into an open file.
+
+    Pillow, which cannot write 16-bit colour, lays out the tags.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._link: int | None = None  # where the place of the next page belongs
+
+    def add(self, picture: Picture) -> None:
+        """Append a page. OutputError beyond the 4 GiB that TIFF can address."""
+        values = _joined(picture)
+        if values.shape[2] == 2 and values.dtype == np.uint16:  # no common reader takes 16-bit grey with alpha
+            values = values[..., [0, 0, 0, 1]]
+        strip = zlib.compress(_tiff_samples(values))
+        tags = _tiff_tags(picture, values, len(strip))
+        if self._link is None:
+            self._file.write(b"II*\0\x08\0\0\0")
+        self._file.write(bytes(self._file.tell() % 2))
+        offset = self._file.tell()
+        directory = tags.tobytes(offset)
+        if offset + len(directory) + len(strip) >= 1 << 32:
+            raise OutputError("a TIFF cannot be larger than 4 GiB; write fewer pages, or one file for each")
+        if self._link is not None:
+            self._file.seek(self._link)
+            self._file.write(struct.pack("<I", offset))
+            self._file.seek(offset)
+        self._file.write(directory)
+        self._file.write(strip)
+        self._link = offset + 2 + 12 * int.from_bytes(directory[:2], "little")
+
+
+def _tiff_tags(picture: Picture, values: NDArray[Any], length: int) -> ImageFileDirectory_v2:
     height, width, channels = values.shape
-    strip = zlib.compress(_tiff_samples(values))
     tags = _tiff_metadata(picture)
     tags[256], tags[257], tags[258] = width, height, (8 * values.dtype.itemsize,) * channels
     tags[259], tags[317] = 8, 2  # deflate after horizontal differencing
@@ -178,9 +334,8 @@ def _write_tiff(picture: Picture, file: IO[bytes]) -> None:
     tags[277], tags[284] = channels, 1
     if picture.alpha is not None:
         tags[338] = 2  # not premultiplied
-    tags[273], tags[278], tags[279] = 0, height, len(strip)  # Pillow moves the strip's offset behind the tags
-    tags.save(file)
-    file.write(strip)
+    tags[273], tags[278], tags[279] = 0, height, length  # Pillow moves the strip's offset behind the tags
+    return tags
 
 
 def _tiff_samples(values: NDArray[Any]) -> bytes:
@@ -203,6 +358,9 @@ def _tiff_metadata(picture: Picture) -> ImageFileDirectory_v2:
     if picture.xmp:
         tags[700] = picture.xmp
         tags.tagtype[700] = 1
+    if picture.extras.iptc:
+        tags[33723] = picture.extras.iptc
+        tags.tagtype[33723] = 7
     if picture.dpi:
         tags[282], tags[283], tags[296] = *picture.dpi, 2
     return tags

@@ -13,7 +13,10 @@ from PIL import Image
 
 from ..errors import FacewrightError, ImageReadError, OutputError, UsageError
 from . import colour, decode, encode, metadata
+from . import xmp as xmp_packets
 from .atomic import atomic_output
+from .decoded import Decoded, check_size, split_alpha
+from .extras import Extras
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,8 +35,10 @@ class Photo:
 
     `pixels` is (H, W, C) uint8 or uint16 with C = 1 (grey) or 3 (RGB order); `alpha` is (H, W) of the same type, or
     None. The EXIF orientation has been applied to both and is 1 in `exif`. `icc` is the colour profile of `pixels`
-    (None: sRGB). `dpi` is (horizontal, vertical). `format` is Pillow's name of the file format ("" for arrays),
-    `source` names the photo in messages, and `notes` says in plain words what reading had to change or leave out.
+    (None: sRGB). `dpi` is (horizontal, vertical). `format` is the name of the file format ("" for arrays), `source`
+    names the photo in messages, and `notes` says in plain words what reading had to change or leave out. `extras` are
+    captions, comments and what else came along; `pages` is the number of full-size pages of a TIFF; `whole` is False
+    when the file holds more than this picture, or is damaged.
     """
 
     pixels: NDArray[Any] = field(repr=False)
@@ -45,6 +50,9 @@ class Photo:
     format: str = ""
     source: str = "picture"
     notes: tuple[str, ...] = ()
+    extras: Extras = field(default_factory=Extras)
+    pages: int = 1
+    whole: bool = True
 
     @property
     def width(self) -> int:
@@ -125,10 +133,10 @@ class Photo:
     ) -> Path:
         """Write the photo completely or not at all, in the format of the suffix (or `format`), and return the path.
 
-        Colour profile, EXIF, XMP, resolution and alpha go along where the format has a place for them (see
-        `encode.XMP_FORMATS`); PNG and TIFF keep 16 bits, others are rounded to 8. `quality` (1 to 100) is for JPEG
-        (always 4:4:4), WebP, HEIC and AVIF. `keep_gps=False` leaves out where the photo was taken. `xmp` replaces the
-        photo's own XMP packet.
+        Colour profile, EXIF, XMP, resolution, captions and alpha go along where the format has a place for them
+        (`not_kept` says what has none); PNG, TIFF, JPEG 2000 and PPM keep 16 bits, HEIC 10, others 8. `quality` (1 to
+        100) is for JPEG (always 4:4:4), WebP, HEIC, AVIF and JPEG XL. `keep_gps=False` leaves out where the photo was
+        taken (and a motion photo's film, which may say so, too). `xmp` replaces the photo's own XMP packet.
 
         Raises UsageError (unknown suffix, quality out of range, transparency in a format without it) or OutputError
         (exists already, folder missing, no permission, disk full, larger than the format allows).
@@ -137,7 +145,7 @@ class Photo:
         name = encode.format_of(target, format)
         if not 1 <= quality <= 100:
             raise UsageError(f"quality {quality} is out of range; give a number from 1 to 100")
-        picture = self._picture(self.xmp if xmp is None else xmp, keep_gps=keep_gps)
+        picture = self.picture(self.xmp if xmp is None else xmp, keep_gps=keep_gps)
         with atomic_output(target, overwrite=overwrite) as temporary, open(temporary, "wb") as file:
             try:
                 encode.encode(picture, file, name, quality)
@@ -149,12 +157,21 @@ class Photo:
                 raise OutputError(f"cannot write {target} as {name}: {error}; try PNG or TIFF") from error
         return target
 
-    def _picture(self, xmp: bytes | None, *, keep_gps: bool) -> encode.Picture:
-        exif = self.exif
+    def not_kept(
+        self, path: str | os.PathLike[str], *, keep_gps: bool = True, format: str | None = None
+    ) -> tuple[str, ...]:
+        """What `save` to this path would have to leave out or reduce because of the format, in plain words."""
+        return encode.losses(self.picture(self.xmp, keep_gps=keep_gps), encode.format_of(Path(path), format))
+
+    def picture(self, xmp: bytes | None, *, keep_gps: bool) -> encode.Picture:
+        """What the encoders take; `xmp` replaces the photo's own packet."""
+        exif, extras = self.exif, self.extras
         if not keep_gps:
             exif = metadata.exif_without_gps(exif) if exif else None
-            xmp = metadata.xmp_without_gps(xmp) if xmp else None
-        return encode.Picture(self.pixels, self.alpha, self.icc, exif, xmp, self.dpi)
+            xmp = xmp_packets.without_gps(xmp) if xmp else None
+            texts = tuple((key, value) for key, value in extras.texts if "gps" not in key.lower())
+            extras = replace(extras, attached=None, texts=texts)
+        return encode.Picture(self.pixels, self.alpha, self.icc, exif, xmp, self.dpi, extras, self.format)
 
     def _srgb(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         levels = encode.eight_bit(pixels)
@@ -207,9 +224,11 @@ def read(
 ) -> Photo:
     """Read a photo from a path, bytes, an open binary file, a PIL picture, or an (H, W[, 1..4]) array in RGB order.
 
-    Formats: JPEG, PNG, TIFF, WebP, HEIC, AVIF, GIF, BMP, JPEG 2000, PPM; the content decides, not the name. `page`
-    (from 0) chooses among the pages of a TIFF or the frames of an animation. CMYK is converted to sRGB; truncated
-    JPEG, PNG, BMP and GIF files give the part that is there. What was changed or left out is in `Photo.notes`.
+    Formats: JPEG, PNG, TIFF, WebP, HEIC, AVIF, GIF, BMP, JPEG 2000, PPM, and with further libraries JPEG XL and camera
+    raw (`facewright.io.kinds`); the content decides, not the name. `page` (from 0) chooses among the pages of a TIFF
+    or the frames of an animation. CMYK and CIELAB are converted to sRGB, high dynamic range is rendered for ordinary
+    screens; truncated JPEG, PNG, BMP and GIF files give the part that is there. What was changed or left out is in
+    `Photo.notes`.
 
     Raises ImageReadError (missing, unreadable, not a picture, damaged beyond use, no such page) and its child
     ImageTooLargeError (more than `max_pixels` pixels, found in the header before decoding).
@@ -243,7 +262,7 @@ def _content(source: str | os.PathLike[str] | bytes | BinaryIO) -> tuple[bytes, 
         raise ImageReadError(f"cannot read {label}: {error}") from error
 
 
-def _photo(decoded: decode.Decoded, label: str) -> Photo:
+def _photo(decoded: Decoded, label: str) -> Photo:
     return Photo(
         pixels=np.ascontiguousarray(decoded.pixels),
         alpha=None if decoded.alpha is None else np.ascontiguousarray(decoded.alpha),
@@ -254,6 +273,9 @@ def _photo(decoded: decode.Decoded, label: str) -> Photo:
         format=decoded.format,
         source=label,
         notes=decoded.notes,
+        extras=decoded.extras,
+        pages=decoded.pages,
+        whole=decoded.whole,
     )
 
 
@@ -262,8 +284,8 @@ def _from_array(values: NDArray[Any], max_pixels: int) -> Photo:
         raise ImageReadError(f"array of type {values.dtype}: convert it to uint8 (0..255) or uint16 (0..65535) first")
     if values.ndim not in (2, 3) or (values.ndim == 3 and not 1 <= values.shape[2] <= 4):
         raise ImageReadError(f"array of shape {values.shape}: give (H, W), or (H, W, C) with C from 1 to 4")
-    decode.check_size((values.shape[1], values.shape[0]), "array", max_pixels)
-    pixels, alpha = decode.split_alpha(values)
+    check_size((values.shape[1], values.shape[0]), "array", max_pixels)
+    pixels, alpha = split_alpha(values)
     return Photo(pixels.copy(), None if alpha is None else alpha.copy(), source="array")
 
 

@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
+import io
 import math
-import re
+import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 from PIL.ExifTags import IFD, Base
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_IPTC = 0x0404  # number of the IPTC-IIM record among Photoshop's resources
 _HEADER = b"Exif\x00\x00"
 # In a TIFF file the EXIF tags share a directory with the layout of the pixels; only these describe the photo.
 _DESCRIPTIVE = (
+    Base.DocumentName,
     Base.ImageDescription,
     Base.Make,
     Base.Model,
+    Base.PageName,
+    Base.PageNumber,
     Base.Software,
     Base.DateTime,
     Base.Artist,
     Base.HostComputer,
-    Base.Copyright,
     Base.Rating,
-)
-_XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>)\s*)[2-8]""")
-_XMP_GPS = re.compile(
-    rb"""\s*exif:GPS\w+\s*=\s*(?:"[^"]*"|'[^']*')|\s*<exif:GPS(\w+)(?:\s[^>]*)?(?:/>|>.*?</exif:GPS\1\s*>)""", re.DOTALL
+    Base.RatingPercent,
+    Base.Copyright,
+    Base.ImageID,
+    Base.ImageHistory,
+    Base.SecurityClassification,
+    Base.XPTitle,
+    Base.XPComment,
+    Base.XPAuthor,
+    Base.XPKeywords,
+    Base.XPSubject,
+    Base.UniqueCameraModel,
+    Base.CameraSerialNumber,
 )
 
 
 def orientation(picture: Image.Image) -> int:
-    """The EXIF (or XMP) orientation, 1 to 8; 1 when there is none or it makes no sense."""
+    """The EXIF (or XMP) orientation, 1 to 8; 1 when there is none or it makes no sense.
+
+    JPEG XL turns its pixels itself, and says so in EXIF nevertheless; only JPEGs inside it are as they were.
+    """
+    if picture.format == "JXL" and not getattr(picture, "jpeg", False):
+        return 1
     try:
         value = picture.getexif().get(Base.Orientation, 1)
     except Exception:  # damaged EXIF fails in many ways inside Pillow
@@ -48,14 +67,105 @@ def upright_exif(picture: Image.Image) -> tuple[bytes | None, bool]:
     try:
         source = picture.getexif()
         wanted = _DESCRIPTIVE if picture.format == "TIFF" else tuple(source)
-        exif = _copied(source, wanted, (IFD.Exif, IFD.GPSInfo))
-        exif.pop(Base.Orientation, None)
-        if not len(exif):
-            return None, True
-        exif[Base.Orientation] = 1
-        return exif.tobytes(), True
+        return _upright(source, wanted), True
     except Exception:  # damaged EXIF fails in many ways inside Pillow
         return None, False
+
+
+@dataclass(frozen=True, slots=True)
+class TiffTags:
+    """What describes the photo among the tags of a TIFF; `readable` is whether the EXIF among them was."""
+
+    orientation: int
+    exif: bytes | None
+    readable: bool
+    xmp: bytes | None
+    dpi: tuple[float, float] | None
+    iptc: bytes | None
+
+
+def tiff_tags(page: Any, head: Any, data: bytes) -> TiffTags:
+    """The tags of a directory (of tifffile), and where it has none those of `head`, which leads to it."""
+    exif, readable = tiff_exif(data, head.offset)
+    return TiffTags(
+        orientation=_tiff_orientation(page, head),
+        exif=exif,
+        readable=readable,
+        xmp=_tiff_bytes(page, 700) or _tiff_bytes(head, 700),
+        dpi=_tiff_resolution(page),
+        iptc=_tiff_bytes(head, 33723) or iptc_of_photoshop(_tiff_bytes(head, 34377) or b""),
+    )
+
+
+def _tiff_orientation(page: Any, head: Any) -> int:
+    for directory in (page, head):
+        value = directory.tags.valueof(274, None)
+        if value is not None and 1 <= int(value) <= 8:
+            return int(value)
+    return 1
+
+
+def _tiff_bytes(page: Any, code: int) -> bytes | None:
+    tag = page.tags.get(code)
+    if tag is None:
+        return None
+    value = tag.value
+    if isinstance(value, bytes):
+        return value
+    kind = {1: "u1", 7: "u1", 3: "u2", 4: "u4"}.get(int(tag.dtype))  # IPTC records are found as 32-bit numbers, too
+    try:
+        return None if kind is None else np.asarray(value).astype(page.parent.byteorder + kind).tobytes()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _tiff_resolution(page: Any) -> tuple[float, float] | None:
+    try:
+        unit = int(page.tags.valueof(296, 2))
+        per_inch = {2: 1.0, 3: 2.54}[unit]
+        values = [page.tags.valueof(code) for code in (282, 283)]
+        return clean_dpi([per_inch * numerator / denominator for numerator, denominator in values])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def tiff_exif(data: bytes, offset: int) -> tuple[bytes | None, bool]:
+    try:
+        source = Image.Exif()
+        source.endian = "<" if data[:2] == b"II" else ">"
+        source.bigtiff = data[2:4] in (b"+\0", b"\0+")
+        source.load_from_fp(io.BytesIO(data), offset)
+        return _upright(source, _DESCRIPTIVE), True
+    except Exception:  # see orientation
+        return None, False
+
+
+def _upright(source: Image.Exif, wanted: Iterable[int]) -> bytes | None:
+    exif = _copied(source, wanted, (IFD.Exif, IFD.GPSInfo))
+    exif.pop(Base.Orientation, None)
+    if not len(exif):
+        return None
+    exif[Base.Orientation] = 1
+    return exif.tobytes()
+
+
+def iptc_of_photoshop(blocks: bytes) -> bytes | None:
+    """The IPTC-IIM record among Photoshop's resource blocks (number 0x0404)."""
+    position = 0
+    while blocks[position : position + 4] == b"8BIM" and position + 12 <= len(blocks):
+        number = int.from_bytes(blocks[position + 4 : position + 6], "big")
+        start = position + 6 + (blocks[position + 6] // 2 + 1) * 2  # a name of even length with its count
+        size = int.from_bytes(blocks[start : start + 4], "big")
+        content = blocks[start + 4 : start + 4 + size]
+        if number == _IPTC and content:
+            return content
+        position = start + 4 + size + size % 2
+    return None
+
+
+def photoshop_of_iptc(iptc: bytes) -> bytes:
+    """The inverse of `iptc_of_photoshop`."""
+    return b"8BIM" + struct.pack(">H", _IPTC) + b"\0\0" + struct.pack(">I", len(iptc)) + iptc + bytes(len(iptc) % 2)
 
 
 def _copied(source: Image.Exif, wanted: Iterable[int], blocks: tuple[int, ...]) -> Image.Exif:
@@ -102,16 +212,6 @@ def _load(exif: bytes) -> Image.Exif:
 def without_header(exif: bytes) -> bytes:
     """The bare TIFF block of an EXIF chunk, as PNG and WebP store it."""
     return exif.removeprefix(_HEADER)
-
-
-def upright_xmp(xmp: bytes) -> bytes:
-    """The same packet with `tiff:Orientation`, if present, set to 1."""
-    return _XMP_ORIENTATION.sub(rb"\g<1>1", xmp)
-
-
-def xmp_without_gps(xmp: bytes) -> bytes:
-    """The same packet without its `exif:GPS…` properties."""
-    return _XMP_GPS.sub(b"", xmp)
 
 
 def clean_dpi(value: Any) -> tuple[float, float] | None:

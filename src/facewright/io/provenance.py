@@ -17,7 +17,6 @@ import json
 import xml.etree.ElementTree as ET
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -28,6 +27,7 @@ from ..errors import UsageError
 from ..geometry.align import crop_face
 from . import colour
 from .image import Photo, read
+from .xmp import RDF, X, descriptions, parse, rdf, serialised
 
 if TYPE_CHECKING:
     import os
@@ -40,24 +40,20 @@ if TYPE_CHECKING:
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 """IPTC's term for a picture in which some parts were made by a trained model."""
 
-_X = "adobe:ns:meta/"
-_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _XMP = "http://ns.adobe.com/xap/1.0/"
 _XMP_MM = "http://ns.adobe.com/xap/1.0/mm/"
 _EVENT = "http://ns.adobe.com/xap/1.0/sType/ResourceEvent#"
 _IPTC_EXT = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _OWN = "urn:facewright:provenance:1.0/"
 _PREFIXES = {
-    "x": _X,
-    "rdf": _RDF,
+    "x": X,
+    "rdf": RDF,
     "xmp": _XMP,
     "xmpMM": _XMP_MM,
     "stEvt": _EVENT,
     "Iptc4xmpExt": _IPTC_EXT,
     "facewright": _OWN,
 }
-_PACKET_HEAD = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'.encode()
-_PACKET_TAIL = b'\n<?xpacket end="w"?>'
 _MAX_PACKET = 65_000  # one JPEG segment
 
 
@@ -104,7 +100,7 @@ def xmp_packet(provenance: Provenance, existing: bytes | None = None) -> bytes:
     its parameters.
     """
     if existing:
-        root = _parse_packet(existing)
+        root = parse(existing)
         if root is not None:
             packet = _declare(root, provenance)
             if len(packet) <= _MAX_PACKET:
@@ -120,7 +116,7 @@ def read_provenance(source: str | os.PathLike[str] | bytes | Photo) -> Provenanc
         packet: bytes | None = source
     else:
         packet = read(source).xmp
-    root = _parse_packet(packet) if packet else None
+    root = parse(packet) if packet else None
     text = None if root is None else _get_property(root, _OWN, "Provenance")
     if text is None:
         return None
@@ -131,45 +127,15 @@ def read_provenance(source: str | os.PathLike[str] | bytes | Photo) -> Provenanc
 
 
 def _empty_packet() -> ET.Element:
-    root = ET.Element(f"{{{_X}}}xmpmeta")
-    ET.SubElement(root, f"{{{_RDF}}}RDF")
+    root = ET.Element(f"{{{X}}}xmpmeta")
+    ET.SubElement(root, f"{{{RDF}}}RDF")
     return root
-
-
-def _parse_packet(packet: bytes) -> ET.Element | None:
-    """The root of a packet that holds rdf:RDF, or None. Entity definitions, which XMP forbids, are refused."""
-    if b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
-        return None
-    try:
-        for _, (prefix, uri) in ET.iterparse(BytesIO(packet.strip(b"\0 \r\n\t")), events=("start-ns",)):
-            _keep_prefix(prefix, uri)
-        root = ET.fromstring(packet.strip(b"\0 \r\n\t"))
-    except (ET.ParseError, ValueError, LookupError):
-        return None
-    return root if _rdf(root) is not None else None
-
-
-def _keep_prefix(prefix: str, uri: str) -> None:
-    if prefix and uri not in _PREFIXES.values() and prefix not in _PREFIXES:
-        try:
-            ET.register_namespace(prefix, uri)
-        except ValueError:  # ElementTree keeps ns0, ns1 ... for itself
-            return
-
-
-def _rdf(root: ET.Element) -> ET.Element | None:
-    return root if root.tag == f"{{{_RDF}}}RDF" else root.find(f".//{{{_RDF}}}RDF")
-
-
-def _descriptions(root: ET.Element) -> list[ET.Element]:
-    rdf = _rdf(root)
-    return [] if rdf is None else rdf.findall(f"{{{_RDF}}}Description")
 
 
 def _get_property(root: ET.Element, namespace: str, name: str) -> str | None:
     """A simple property, which RDF may write as an attribute or as an element."""
     key = f"{{{namespace}}}{name}"
-    for description in _descriptions(root):
+    for description in descriptions(root):
         if key in description.attrib:
             return description.attrib[key]
         if (element := description.find(key)) is not None:
@@ -179,7 +145,7 @@ def _get_property(root: ET.Element, namespace: str, name: str) -> str | None:
 
 def _set_property(root: ET.Element, home: ET.Element, namespace: str, name: str, value: str) -> None:
     key = f"{{{namespace}}}{name}"
-    for description in _descriptions(root):
+    for description in descriptions(root):
         description.attrib.pop(key, None)
         for element in description.findall(key):
             description.remove(element)
@@ -189,30 +155,29 @@ def _set_property(root: ET.Element, home: ET.Element, namespace: str, name: str,
 def _declare(root: ET.Element, provenance: Provenance) -> bytes:
     for prefix, uri in _PREFIXES.items():
         ET.register_namespace(prefix, uri)
-    rdf = _rdf(root)
-    assert rdf is not None
-    existing = _descriptions(root)
-    about = f"{{{_RDF}}}about"
-    home = existing[0] if existing else ET.SubElement(rdf, f"{{{_RDF}}}Description", {about: ""})
+    top = rdf(root)
+    assert top is not None
+    existing = descriptions(root)
+    about = f"{{{RDF}}}about"
+    home = existing[0] if existing else ET.SubElement(top, f"{{{RDF}}}Description", {about: ""})
     agent = f"{provenance.tool} {provenance.version}"
     if _get_property(root, _XMP, "CreatorTool") is None:
         _set_property(root, home, _XMP, "CreatorTool", agent)
     _set_property(root, home, _IPTC_EXT, "DigitalSourceType", DIGITAL_SOURCE_TYPE)
     _set_property(root, home, _OWN, "Provenance", provenance.to_json())
     _append_history(root, home, provenance, agent)
-    content: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=False)
-    return _PACKET_HEAD + content + _PACKET_TAIL
+    return serialised(root)
 
 
 def _append_history(root: ET.Element, home: ET.Element, provenance: Provenance, agent: str) -> None:
     sequence = None
-    for description in _descriptions(root):
-        sequence = description.find(f"{{{_XMP_MM}}}History/{{{_RDF}}}Seq")
+    for description in descriptions(root):
+        sequence = description.find(f"{{{_XMP_MM}}}History/{{{RDF}}}Seq")
         if sequence is not None:
             break
     if sequence is None:
-        sequence = ET.SubElement(ET.SubElement(home, f"{{{_XMP_MM}}}History"), f"{{{_RDF}}}Seq")
-    entry = ET.SubElement(sequence, f"{{{_RDF}}}li", {f"{{{_RDF}}}parseType": "Resource"})
+        sequence = ET.SubElement(ET.SubElement(home, f"{{{_XMP_MM}}}History"), f"{{{RDF}}}Seq")
+    entry = ET.SubElement(sequence, f"{{{RDF}}}li", {f"{{{RDF}}}parseType": "Resource"})
     ET.SubElement(entry, f"{{{_EVENT}}}action").text = provenance.action
     ET.SubElement(entry, f"{{{_EVENT}}}softwareAgent").text = agent
     if provenance.models:

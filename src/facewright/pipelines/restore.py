@@ -208,7 +208,7 @@ class RestoreResult:
 
     def _same_file_would_do(self, target: Path) -> bool:
         original = self.original
-        untouched = self.options.upscale == 1 and not original.notes
+        untouched = self.options.upscale == 1 and original.whole
         return untouched and Path(original.source).is_file() and format_of(target) == original.format
 
     def compare(self) -> Photo:
