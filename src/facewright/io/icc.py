@@ -75,7 +75,8 @@ def _adobe_curve(values: NDArray[np.floating]) -> NDArray[np.floating]:
 @lru_cache(maxsize=1)
 def adobe_rgb() -> bytes:
     """Adobe RGB (1998), which cameras announce by EXIF's interoperability index R03."""
-    return rgb_profile(ADOBE_RGB_PRIMARIES, _adobe_curve)
+    profile: bytes = rgb_profile(ADOBE_RGB_PRIMARIES, _adobe_curve)
+    return profile
 
 
 def code_points(icc: bytes) -> tuple[int, int] | None:

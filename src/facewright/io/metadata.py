@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 from PIL.ExifTags import IFD, Base
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -130,14 +131,29 @@ def _tiff_resolution(page: Any) -> tuple[float, float] | None:
 
 
 def tiff_exif(data: bytes, offset: int) -> tuple[bytes | None, bool]:
+    """EXIF of the directory at this place of a TIFF file, and whether it could be read."""
     try:
+        tags = _directory(data, offset)
         source = Image.Exif()
-        source.endian = "<" if data[:2] == b"II" else ">"
-        source.bigtiff = data[2:4] in (b"+\0", b"\0+")
-        source.load_from_fp(io.BytesIO(data), offset)
+        for tag in _DESCRIPTIVE:
+            if tag in tags:
+                source[tag] = tags[tag]
+        for block in (IFD.Exif, IFD.GPSInfo):
+            if block in tags:
+                source[block] = _directory(data, int(tags[block]), block)
         return _upright(source, _DESCRIPTIVE), True
     except Exception:  # see orientation
         return None, False
+
+
+def _directory(data: bytes, offset: int, group: int | None = None) -> dict[int, Any]:
+    """The tags there, single numbers as such."""
+    is_big = data[2:4] in (b"+\0", b"\0+")
+    directory = ImageFileDirectory_v2(data[: 16 if is_big else 8], group=group)
+    file = io.BytesIO(data)
+    file.seek(offset)
+    directory.load(file)
+    return {tag: value[0] if isinstance(value, tuple) and len(value) == 1 else value for tag, value in directory.items()}
 
 
 def _upright(source: Image.Exif, wanted: Iterable[int]) -> bytes | None:

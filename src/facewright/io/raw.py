@@ -21,14 +21,24 @@ def decode(data: bytes, label: str, *, page: int, max_pixels: int) -> Decoded:
     """
     check_page(page, 1, label)
     rawpy = _library(label)
-    with rawpy.imread(io.BytesIO(data)) as raw:
-        check_size((int(raw.sizes.width), int(raw.sizes.height)), label, max_pixels)
-        pixels = raw.postprocess(
-            use_camera_wb=True, output_bps=16, output_color=rawpy.ColorSpace.sRGB, gamma=(2.4, 12.92)
-        )
+    try:
+        with rawpy.imread(io.BytesIO(data)) as raw:
+            check_size((int(raw.sizes.width), int(raw.sizes.height)), label, max_pixels)
+            pixels = raw.postprocess(
+                use_camera_wb=True, output_bps=16, output_color=rawpy.ColorSpace.sRGB, gamma=(2.4, 12.92)
+            )
+    except rawpy.LibRawError as error:
+        raise ImageReadError(
+            f"{label} is a camera raw file that cannot be developed ({_reason(error)}); export it as TIFF or JPEG"
+        ) from error
     return Decoded(
         pixels, None, "RAW", exif=_exif(data), notes=("developed from camera raw with the camera's white balance",)
     )
+
+
+def _reason(error: Exception) -> str:
+    content = error.args[0] if error.args else ""
+    return content.decode("utf-8", "replace") if isinstance(content, bytes) else str(content)
 
 
 def _library(label: str) -> ModuleType:

@@ -82,6 +82,8 @@ def decode(data: bytes, label: str, *, page: int, max_pixels: int) -> Decoded:
     """One full-size page of a TIFF. Raises ImageReadError and its children, and whatever a damaged file provokes."""
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         pages = _full_size_pages(file, max_pixels)
+        if not pages:
+            raise ImageReadError(f"{label} holds no picture, only masks or nothing; export it again")
         check_page(page, len(pages), label)
         chosen, head = pages[page]
         check_size((chosen.imagewidth, chosen.imagelength), label, max_pixels)
@@ -236,8 +238,19 @@ def _check_layout(page: Any) -> None:
         raise _Unsupported("inks other than CMYK")
     if page.photometric == _ITULAB:
         raise _Unsupported("ITU Lab")
+    _check_packing(page)
     if page.is_tiled and page.tilewidth * page.tilelength > 4 * max(_pixels(page), 1 << 24):
         raise _Unsupported("tiles far larger than the picture")
+
+
+def _check_packing(page: Any) -> None:
+    """Samples that are no whole numbers of bytes, or three, of which programs have written different things."""
+    bits = int(page.bitspersample)
+    if bits == 24 and _sample_format(page) == 1:
+        raise _Unsupported("programs do not agree on the order of three bytes")
+    by_tifffile = str(page.tags.valueof(305, "")).startswith("tifffile")
+    if by_tifffile and page.parent.byteorder == ">" and bits > 8 and bits % 8:
+        raise _Unsupported("tifffile garbles the bits of these when it writes them in big-endian order")
 
 
 def _check_complete(page: Any, length: int) -> None:
@@ -342,7 +355,7 @@ def _divided(colours: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     """Colours that were multiplied by their alpha, as they were before."""
     top = np.iinfo(colours.dtype).max
     share = np.maximum(alpha[..., None].astype(np.float64), 1)
-    straight = np.clip(np.rint(colours * (top / share)), 0, top).astype(colours.dtype)
+    straight = np.clip(np.rint(colours.astype(np.float64) * top / share), 0, top).astype(colours.dtype)
     return np.where(alpha[..., None] > 0, straight, colours)
 
 
