@@ -75,8 +75,7 @@ def _adobe_curve(values: NDArray[np.floating]) -> NDArray[np.floating]:
 @lru_cache(maxsize=1)
 def adobe_rgb() -> bytes:
     """Adobe RGB (1998), which cameras announce by EXIF's interoperability index R03."""
-    profile: bytes = rgb_profile(ADOBE_RGB_PRIMARIES, _adobe_curve)
-    return profile
+    return rgb_profile(ADOBE_RGB_PRIMARIES, _adobe_curve)
 
 
 def code_points(icc: bytes) -> tuple[int, int] | None:
@@ -99,7 +98,7 @@ def _xyz(values: NDArray[np.floating]) -> bytes:
 def _curve(curve: Callable[[NDArray[np.floating]], NDArray[np.floating]]) -> bytes:
     light = np.clip(curve(np.linspace(0, 1, _STEPS)), 0, 1)
     points = np.rint(np.maximum.accumulate(light) * 65535).astype(">u2")
-    return b"curv\0\0\0\0" + struct.pack(">I", _STEPS) + points.tobytes()
+    return b"curv\0\0\0\0" + struct.pack(">I", _STEPS) + bytes(points.tobytes())
 
 
 def _profile(space: bytes, tags: dict[bytes, bytes]) -> bytes:

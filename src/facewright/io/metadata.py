@@ -87,7 +87,8 @@ class TiffTags:
 
 def tiff_tags(page: Any, head: Any, data: bytes) -> TiffTags:
     """The tags of a directory (of tifffile), and where it has none those of `head`, which leads to it."""
-    exif, readable = tiff_exif(data, head.offset)
+    big_endian = data[:4] == b"MM\0+"  # a BigTIFF that Pillow's parser does not take for one
+    exif, readable = _plain_exif(head) if big_endian else tiff_exif(data, head.offset)
     return TiffTags(
         orientation=_tiff_orientation(page, head),
         exif=exif,
@@ -130,26 +131,37 @@ def _tiff_resolution(page: Any) -> tuple[float, float] | None:
         return None
 
 
+def _plain_exif(head: Any) -> tuple[bytes | None, bool]:
+    """The texts and numbers of a directory, without the blocks below it; whether it has none of those."""
+    exif = Image.Exif()
+    for tag in _DESCRIPTIVE:
+        value = head.tags.valueof(tag)
+        if isinstance(value, tuple) and int(head.tags[tag].dtype) == 1:
+            value = bytes(value)
+        if isinstance(value, str | bytes | int):
+            exif[tag] = value
+    return _marked_upright(exif), not any(block in head.tags for block in (IFD.Exif, IFD.GPSInfo))
+
+
 def tiff_exif(data: bytes, offset: int) -> tuple[bytes | None, bool]:
     """EXIF of the directory at this place of a TIFF file, and whether it could be read."""
     try:
         tags = _directory(data, offset)
-        source = Image.Exif()
+        exif = Image.Exif()
         for tag in _DESCRIPTIVE:
             if tag in tags:
-                source[tag] = tags[tag]
+                exif[tag] = tags[tag]
         for block in (IFD.Exif, IFD.GPSInfo):
             if block in tags:
-                source[block] = _directory(data, int(tags[block]), block)
-        return _upright(source, _DESCRIPTIVE), True
+                exif[block] = _directory(data, int(tags[block]), block)
+        return _marked_upright(exif), True
     except Exception:  # see orientation
         return None, False
 
 
 def _directory(data: bytes, offset: int, group: int | None = None) -> dict[int, Any]:
     """The tags there, single numbers as such."""
-    is_big = data[2:4] in (b"+\0", b"\0+")
-    directory = ImageFileDirectory_v2(data[: 16 if is_big else 8], group=group)
+    directory = ImageFileDirectory_v2(data[: 16 if data[2:4] == b"+\0" else 8], group=group)
     file = io.BytesIO(data)
     file.seek(offset)
     directory.load(file)
@@ -159,6 +171,10 @@ def _directory(data: bytes, offset: int, group: int | None = None) -> dict[int, 
 def _upright(source: Image.Exif, wanted: Iterable[int]) -> bytes | None:
     exif = _copied(source, wanted, (IFD.Exif, IFD.GPSInfo))
     exif.pop(Base.Orientation, None)
+    return _marked_upright(exif)
+
+
+def _marked_upright(exif: Image.Exif) -> bytes | None:
     if not len(exif):
         return None
     exif[Base.Orientation] = 1
