@@ -74,6 +74,8 @@ def decode(data: bytes, label: str, *, page: int, max_pixels: int) -> Decoded:
 def _decode_by_pillow(data: bytes, kind: Kind, label: str, page: int, max_pixels: int) -> Decoded:
     if kind.name == "JXL":
         check_size(jpegxl.size(data), label, max_pixels)  # its reader decodes everything at once
+    if data[:2] == b"PF":
+        return _decode_colour_pfm(data, label, page, max_pixels)
     picture = _open(data, kind.name)
     notes = _select_page(picture, label, page)
     check_size(picture.size, label, max_pixels)
@@ -90,6 +92,19 @@ def _decode_by_pillow(data: bytes, kind: Kind, label: str, page: int, max_pixels
     decoded = with_colours(decoded, loaded, data, kind.name)
     whole = damage is None and not notes
     return replace(decoded, whole=whole, notes=(*notes, *decoded.notes, *([damage] if damage else [])))
+
+
+def _decode_colour_pfm(data: bytes, label: str, page: int, max_pixels: int) -> Decoded:
+    """A portable float map in colour, which Pillow reads in grey only: lines from below, the sign is the byte order."""
+    check_page(page, 1, label)
+    words = data[:200].split(maxsplit=4)
+    width, height, scale = int(words[1]), int(words[2]), float(words[3])
+    check_size((width, height), label, max_pixels)
+    start = data.index(words[3], data.index(words[2], data.index(words[1], 2) + len(words[1])) + len(words[2]))
+    order = "<f4" if scale < 0 else ">f4"
+    values = np.frombuffer(data, order, width * height * 3, start + len(words[3]) + 1).reshape(height, width, 3)[::-1]
+    pixels, notes = scaled_float(values.astype(np.float32), label)
+    return Decoded(pixels, None, "PPM", notes=tuple(notes))
 
 
 def _with_extras(decoded: Decoded, picture: Image.Image, data: bytes, name: str) -> Decoded:
@@ -133,6 +148,11 @@ def _sniff(head: bytes, label: str) -> Kind:
         raise ImageReadError(f"{label} is empty (0 bytes); get another copy of it")
     kind = sniff(head)
     if kind is not None and not kind.is_film:
+        if kind.needs is not None and not kind.readable:
+            raise ImageReadError(
+                f"{label} is a picture of the kind {kind.title}; install what reads it ({kind.needs.advice}), "
+                "or export it as TIFF or JPEG"
+            )
         return kind
     what = f"it is a film ({kind.title})" if kind else _looks_like(head)
     raise ImageReadError(f"{label} is not a picture: {what}; readable are {', '.join(k.title for k in PHOTOS)}")

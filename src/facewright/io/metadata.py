@@ -207,8 +207,10 @@ def _copied(source: Image.Exif, wanted: Iterable[int], blocks: tuple[int, ...]) 
         if tag in source and tag not in (IFD.Exif, IFD.GPSInfo):
             out[tag] = source[tag]
     for block in blocks:
-        if content := source.get_ifd(block):
-            out[block] = dict(content)
+        if content := dict(source.get_ifd(block)):
+            if block == IFD.Exif and IFD.Interop in content:
+                content[IFD.Interop] = dict(source.get_ifd(IFD.Interop))
+            out[block] = content
     return out
 
 
