@@ -17,6 +17,14 @@ class ImageReadError(FacewrightError):
     """A file could not be decoded as an image: empty, truncated beyond use, not an image, unreadable."""
 
 
+class PageError(ImageReadError):
+    """A file has no such page; `count` is how many it has."""
+
+    def __init__(self, message: str, count: int) -> None:
+        super().__init__(message)
+        self.count = count
+
+
 class ImageTooLargeError(ImageReadError):
     """An image has more pixels than the configured limit (protection against decompression bombs)."""
 

@@ -16,7 +16,7 @@ from facewright.io.decode import load_plugins
 from facewright.io.encode import format_of
 from facewright.io.kinds import BY_NAME, KINDS, kind_of, output_name, sniff, survey, targets
 from facewright.io.video import TARGET_FORMATS
-from facewright.pipelines.folder import plan
+from facewright.runtime.folder import plan
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -120,7 +120,7 @@ _OVERWRITE = _option("overwrite", bool, False, "Replace outputs that exist.", "-
 _DRAW = _option("draw", Path | None, None, "Write the photo with what was found drawn on it.")
 _JSON = _option("as_json", bool, False, "Print JSON.", "--json")
 _READING = (
-    _option("page", int, 0, "Page of a multi-page TIFF, from 0.", min=0),
+    _option("page", int | None, None, "Page of a multi-page TIFF, from 0 (restore: all without).", min=0),
     _option("max_megapixels", float, 200.0, "Refuse larger pictures.", min=0),
 )
 
@@ -152,7 +152,7 @@ def _records_command(task: Task) -> tuple[Parameters, Command]:
         source: Path,
         output: Path | None,
         as_json: bool,
-        page: int,
+        page: int | None,
         max_megapixels: float,
         overwrite: bool,
         draw: Path | None = None,
@@ -164,13 +164,13 @@ def _records_command(task: Task) -> tuple[Parameters, Command]:
         for extra in (draw, output):
             if extra is not None:
                 check_target(extra, overwrite=overwrite)
-        limits = {"page": page, "max_pixels": round(max_megapixels * 1e6)}
+        max_pixels = round(max_megapixels * 1e6)
         if source.is_dir():
             if draw is not None:
                 raise UsageError("--draw shows one photo; it is not possible for a folder")
-            _records_of_folder(task, source, options, choice, output, as_json, overwrite, limits)
+            _records_of_folder(task, source, options, choice, output, as_json, overwrite, page, max_pixels)
             return
-        photo = read(source, **limits)
+        photo = read(source, page=page or 0, max_pixels=max_pixels)
         found = list(default_session().pipeline(task.verb, choice)(photo, options))
         if draw is not None:
             save_rgb(entry(task.draw)(photo.rgb(), found), draw, overwrite=overwrite)
@@ -206,10 +206,11 @@ def _records_of_folder(
     output: Path | None,
     as_json: bool,
     overwrite: bool,
-    limits: dict[str, Any],
+    page: int | None,
+    max_pixels: int,
 ) -> None:
     """All photos of a folder; one bad photo does not stop the rest."""
-    from ..io.image import read
+    from ..io.image import read_page
     from ..progress import bar
     from ..runtime.folder import photos_in
     from ..runtime.session import default_session
@@ -220,7 +221,7 @@ def _records_of_folder(
     with bar(source.name) as advance:
         for number, path in enumerate(photos, start=1):
             try:
-                found = list(pipeline(read(path, **limits), options))
+                found = list(pipeline(read_page(path, page, max_pixels=max_pixels), options))
                 results.append({"source": str(path), "faces": [record.to_dict() for record in found]})
                 lines.append([record.line() for record in found])
             except FacewrightError as error:

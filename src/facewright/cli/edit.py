@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,8 +12,7 @@ from ..tasks.declare import entry
 from .build import check_target, write_json
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from ..io.image import Photo
     from ..runtime.folder import SaveOptions
     from ..tasks.declare import NetworkChoice, Task
 
@@ -26,7 +26,7 @@ def edit(
     output: Path,
     report: Path | None,
     quality: int,
-    page: int,
+    page: int | None,
     max_megapixels: float,
     drop_gps: bool,
     provenance: bool,
@@ -74,7 +74,7 @@ def _edit_file(
     from ..io.encode import format_of
     from ..io.image import read
     from ..io.kinds import kind_of, output_name
-    from ..runtime.session import default_session
+    from ..pipelines.pages import has_pages
 
     kind = kind_of(source)
     if output.is_dir():
@@ -91,23 +91,81 @@ def _edit_file(
     else:
         for picture in (output, *([compare] if compare else [])):
             format_of(picture)
-        photo = read(source, page=save.page, max_pixels=save.max_pixels)
-        result = default_session().pipeline(task.verb, choice)(photo, options)
-        result.save(
-            output,
-            overwrite=save.overwrite,
-            quality=save.quality,
-            provenance=save.provenance,
-            keep_gps=save.keep_gps,
-        )
-        for note in photo.notes:
-            typer.echo(f"{source}: {note}")
-        typer.echo(f"{output}: {result.summary}")
-        if compare is not None:
-            result.compare().save(compare, overwrite=save.overwrite)
-        data = result.report()
+        photo = read(source, page=save.page or 0, max_pixels=save.max_pixels)
+        if task.film and has_pages(photo, output, save.page):
+            if compare is not None:
+                raise UsageError(f"--compare makes the sheet of one photo; choose one of {photo.pages} pages by --page")
+            data = _edit_pages(task, options, choice, photo, output, save)
+        else:
+            data = _edit_photo(task, options, choice, photo, output, save, compare)
     if report is not None:
         write_json(report, data, overwrite=save.overwrite)
+
+
+def _edit_photo(
+    task: Task,
+    options: Any,
+    choice: NetworkChoice,
+    photo: Photo,
+    output: Path,
+    save: SaveOptions,
+    compare: Path | None,
+) -> dict[str, Any]:
+    from ..runtime.session import default_session
+
+    result = default_session().pipeline(task.verb, choice)(photo, options)
+    result.save(
+        output,
+        overwrite=save.overwrite,
+        quality=save.quality,
+        provenance=save.provenance,
+        keep_gps=save.keep_gps,
+    )
+    data: dict[str, Any] = result.report(output, keep_gps=save.keep_gps)
+    _say_remarks(photo.source, data)
+    typer.echo(f"{output}: {result.summary}")
+    if compare is not None:
+        result.compare().save(compare, overwrite=save.overwrite)
+    return data
+
+
+def _edit_pages(
+    task: Task, options: Any, choice: NetworkChoice, photo: Photo, output: Path, save: SaveOptions
+) -> dict[str, Any]:
+    from ..pipelines.pages import restore_pages
+    from ..progress import bar
+    from ..runtime.session import default_session
+
+    with bar(Path(photo.source).name) as advance:
+        report = restore_pages(
+            photo,
+            output,
+            default_session().pipeline(task.verb, choice),
+            options,
+            overwrite=save.overwrite,
+            provenance=save.provenance,
+            keep_gps=save.keep_gps,
+            max_pixels=save.max_pixels,
+            progress=advance,
+        )
+    data = report.to_dict()
+    _say_remarks(photo.source, data)
+    typer.echo(f"{output}: {report.summary}")
+    return data
+
+
+def _say_remarks(source: str, data: dict[str, Any]) -> None:
+    """Notes about the picture, and warnings about its faces: those of which the same is to be said share a line."""
+    for note in data["notes"]:
+        typer.echo(f"{source}: {note}")
+    warned: dict[str, list[str]] = {}
+    for face in data["faces"]:
+        name = f"{face['index']} of page {face['page']}" if "page" in face else str(face["index"])
+        for warning in face.get("warnings", ()):
+            warned.setdefault(warning, []).append(name)
+    for warning, names in warned.items():
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        typer.echo(f"{source}: face{'s' * (len(names) > 1)} {', '.join(names[:10])}{more}: {warning}")
 
 
 def _edit_film(

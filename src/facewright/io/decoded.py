@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ImageReadError, ImageTooLargeError
+from ..errors import ImageReadError, ImageTooLargeError, PageError
 from .extras import Extras
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def check_page(page: int, count: int, label: str) -> None:
     """Raise when a file of `count` pages has no such page."""
     if not 0 <= page < count:
         pages = "only page 0" if count == 1 else f"pages 0 to {count - 1}"
-        raise ImageReadError(f"{label} has no page {page}; it has {pages}")
+        raise PageError(f"{label} has no page {page}; it has {pages}", count)
 
 
 def split_alpha(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..errors import FacewrightError, ImageReadError, OutputError, UsageError
+from ..errors import FacewrightError, ImageReadError, OutputError, PageError, UsageError
 from . import colour, decode, encode, metadata
 from . import xmp as xmp_packets
 from .atomic import atomic_output
@@ -241,6 +241,16 @@ def read(
         return _photo(decode.decode_pil(source, "picture", max_pixels=max_pixels), "picture")
     data, label = _content(source)
     return _photo(decode.decode(data, label, page=page, max_pixels=max_pixels), label)
+
+
+def read_page(path: str | os.PathLike[str], page: int | None, *, max_pixels: int = MAX_PIXELS) -> Photo:
+    """A page of each of many files: of one that has only one page, that one. Otherwise as `read`."""
+    try:
+        return read(path, page=page or 0, max_pixels=max_pixels)
+    except PageError as error:
+        if error.count != 1:
+            raise
+        return read(path, max_pixels=max_pixels)
 
 
 def save_rgb(

@@ -165,7 +165,9 @@ def _directory(data: bytes, offset: int, group: int | None = None) -> dict[int, 
     file = io.BytesIO(data)
     file.seek(offset)
     directory.load(file)
-    return {tag: value[0] if isinstance(value, tuple) and len(value) == 1 else value for tag, value in directory.items()}
+    return {
+        tag: value[0] if isinstance(value, tuple) and len(value) == 1 else value for tag, value in directory.items()
+    }
 
 
 def _upright(source: Image.Exif, wanted: Iterable[int]) -> bytes | None:

@@ -156,16 +156,22 @@ class Portrait:
         """One line for people."""
         return f"portrait of {len(self.faces)} face{'s' * (len(self.faces) != 1)} retouched"
 
-    def report(self) -> dict[str, Any]:
-        """Everything but the pixels, ready for JSON."""
+    def report(self, target: str | Path | None = None, *, keep_gps: bool = True) -> dict[str, Any]:
+        """Everything but the pixels, ready for JSON; with what the file at `target` cannot hold among the notes."""
         return {
             "source": Path(self.image.source).name,
             "size": [self.image.width, self.image.height],
+            "notes": list(self.notes(target, keep_gps=keep_gps)),
             "summary": self.summary,
             "options": dict(self.parameters),
             "models": [self.model],
             "faces": [face.to_dict() for face in self.faces],
         }
+
+    def notes(self, target: str | Path | None = None, *, keep_gps: bool = True) -> tuple[str, ...]:
+        """What reading had to change, and what a file at `target` cannot hold."""
+        lost = () if target is None else self.image.not_kept(target, keep_gps=keep_gps)
+        return (*self.image.notes, *lost)
 
     def check_target(self, path: str | Path) -> None:
         """Raise UsageError for a file format that cannot hold the result."""

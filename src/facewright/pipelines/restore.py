@@ -155,13 +155,26 @@ class RestoreResult:
         before, after = self.base.rgb().astype(np.float32), self.image.rgb().astype(np.float32)
         return np.asarray(np.abs(after - before).mean(2), np.float32)
 
-    def report(self) -> dict[str, Any]:
-        """Everything but the pixels, ready for JSON."""
+    @property
+    def changed(self) -> bool:
+        """Whether any pixel differs from the (enlarged) original."""
+        return self.restored_count > 0 and self.options.strength > 0
+
+    def notes(self, target: str | Path | None = None, *, keep_gps: bool = True) -> tuple[str, ...]:
+        """What reading had to change, and what a file at `target` cannot hold; nothing where it is a mere copy."""
+        if target is None:
+            return self.original.notes
+        if self._is_copied(Path(target), keep_gps=keep_gps):
+            return ()
+        return (*self.original.notes, *self.image.not_kept(target, keep_gps=keep_gps))
+
+    def report(self, target: str | Path | None = None, *, keep_gps: bool = True) -> dict[str, Any]:
+        """Everything but the pixels, ready for JSON; with what the file at `target` cannot hold among the notes."""
         return {
             "source": Path(self.original.source).name,
             "size": [self.original.width, self.original.height],
             "output_size": [self.base.width, self.base.height],
-            "notes": list(self.original.notes),
+            "notes": list(self.notes(target, keep_gps=keep_gps)),
             "summary": self.summary,
             "options": asdict(self.options),
             "models": list(self.models),
@@ -198,18 +211,22 @@ class RestoreResult:
 
         When nothing was changed and the format stays, the file is copied byte by byte.
         """
-        changed = self.restored_count > 0 and self.options.strength > 0
-        if not changed and keep_gps and self._same_file_would_do(Path(path)):
+        if self._is_copied(Path(path), keep_gps=keep_gps):
             with atomic_output(path, overwrite=overwrite) as temporary:
                 shutil.copyfile(self.original.source, temporary)
             return Path(path)
-        xmp = xmp_packet(self.provenance(), self.original.xmp) if provenance and changed else None
+        xmp = self.packet() if provenance else None
         return self.image.save(path, overwrite=overwrite, quality=quality, xmp=xmp, keep_gps=keep_gps)
 
-    def _same_file_would_do(self, target: Path) -> bool:
+    def packet(self) -> bytes | None:
+        """The photo's XMP with the record of what was done to it, if anything was."""
+        return xmp_packet(self.provenance(), self.original.xmp) if self.changed else self.original.xmp
+
+    def _is_copied(self, target: Path, *, keep_gps: bool) -> bool:
+        """Whether the file of the original, byte by byte, is the result."""
         original = self.original
-        untouched = self.options.upscale == 1 and original.whole
-        return untouched and Path(original.source).is_file() and format_of(target) == original.format
+        untouched = not self.changed and self.options.upscale == 1 and original.whole
+        return untouched and keep_gps and Path(original.source).is_file() and format_of(target) == original.format
 
     def compare(self) -> Photo:
         """A labelled before/after sheet: the whole photo, then every restored face."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FacewrightError, OutputError, UsageError
 from ..io.atomic import TEMPORARY_PREFIX
-from ..io.image import MAX_PIXELS, Photo, read
+from ..io.image import MAX_PIXELS, Photo, read_page
 from ..io.kinds import FILMS, kind_of, survey, targets
+from ..pipelines.pages import has_pages, restore_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -78,14 +79,14 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class SaveOptions:
-    """How results are written."""
+    """How photos are read and results written; `page` None takes all pages of a TIFF."""
 
     overwrite: bool = False
     quality: int = 95
     provenance: bool = True
     keep_gps: bool = True
     max_pixels: int = MAX_PIXELS
-    page: int = 0
+    page: int | None = None
 
 
 def photos_in(folder: Path) -> list[Path]:
@@ -175,6 +176,8 @@ def _process(
             raise photo
         if photo is None:
             return _film(job, pipeline, options, save, resume)
+        if has_pages(photo, job.target, save.page):
+            return _pages(job, photo, pipeline, options, save)
         return pipeline(photo, options)
     except MemoryError:
         return Outcome(job, error=f"{job.source}: not enough memory; make the picture smaller or lower --upscale")
@@ -205,6 +208,21 @@ def _film(job: Job, pipeline: RestorePipeline, options: RestoreOptions, save: Sa
     return Outcome(job, summary=report.summary, report=report.to_dict())
 
 
+def _pages(job: Job, photo: Photo, pipeline: RestorePipeline, options: RestoreOptions, save: SaveOptions) -> Outcome:
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    report = restore_pages(
+        photo,
+        job.target,
+        pipeline,
+        options,
+        overwrite=save.overwrite,
+        provenance=save.provenance,
+        keep_gps=save.keep_gps,
+        max_pixels=save.max_pixels,
+    )
+    return Outcome(job, summary=report.summary, report=report.to_dict())
+
+
 def _read_ahead(
     jobs: Sequence[Job], pool: ThreadPoolExecutor, save: SaveOptions
 ) -> Iterator[tuple[Job, Photo | Exception | None]]:
@@ -214,7 +232,7 @@ def _read_ahead(
         if job.is_video:
             return None
         try:
-            return read(job.source, page=save.page, max_pixels=save.max_pixels)
+            return read_page(job.source, save.page, max_pixels=save.max_pixels)
         except Exception as error:
             return error
 
@@ -239,7 +257,8 @@ def write(job: Job, result: RestoreResult, save: SaveOptions) -> Outcome:
             provenance=save.provenance,
             keep_gps=save.keep_gps,
         )
-        return Outcome(job, summary=result.summary, report=result.report())
+        report = result.report(job.target, keep_gps=save.keep_gps)
+        return Outcome(job, summary=result.summary, report=report)
     except OSError as error:
         return Outcome(job, error=f"cannot write {job.target}: {error.strerror or error}")
     except Exception as error:
