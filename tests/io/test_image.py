@@ -232,6 +232,12 @@ class TestFormats:
         photo = read(encoded(main, "MPO", save_all=True, append_images=[preview]))
         assert (photo.format, photo.width, photo.height, photo.notes) == ("JPEG", 60, 40, ())
 
+    def test_stereo_photos_are_said_to_be_two(self) -> None:
+        left, right = Image.fromarray(smooth(40, 60)), Image.fromarray(smooth(40, 60)[::-1])
+        photo = read(encoded(left, "MPO", save_all=True, append_images=[right]))
+        assert photo.notes == ("first of 2 pictures of the same size",)
+        assert np.abs(photo.pixels.astype(int) - smooth(40, 60)).mean() < 3
+
     def test_extreme_shape_is_legal(self) -> None:
         photo = read(encoded(Image.new("RGB", (100_000, 10), "teal"), "PNG"))
         assert (photo.width, photo.height) == (100_000, 10)

@@ -9,7 +9,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import cv2
+import imagecodecs
 import numpy as np
+import pillow_heif
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -61,6 +64,13 @@ def samples() -> tuple[bytes, ...]:
     deep_pages = cv2.imencodemulti(".tiff", [deep, deep])[1].tobytes()
     floats = cv2.imencode(".tiff", deep.astype(np.float32) / 65535)[1].tobytes()
     deep_png = cv2.imencode(".png", deep)[1].tobytes()
+    tiled = io.BytesIO()
+    tifffile.imwrite(tiled, deep, photometric="rgb", tile=(16, 16), compression="zlib", predictor=True, bigtiff=True)
+    planar = io.BytesIO()
+    tifffile.imwrite(planar, np.moveaxis(deep, -1, 0).copy(), photometric="rgb", planarconfig="separate")
+    deep_heic = io.BytesIO()
+    pillow_heif.from_bytes("RGB;16", (32, 24), deep.tobytes()).save(deep_heic, quality=30)
+    motion = encoded(picture, "JPEG", comment=b"1952", xmp=rich["xmp"]) + b"\0\0\0\x18ftypisom" + bytes(40)
     frames = {"save_all": True, "append_images": [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]}
     return (
         encoded(picture, "JPEG", **rich),
@@ -83,6 +93,13 @@ def samples() -> tuple[bytes, ...]:
         encoded(picture, "PPM"),
         encoded(picture, "HEIF", quality=30),
         encoded(picture, "AVIF", quality=30),
+        tiled.getvalue(),
+        planar.getvalue(),
+        deep_heic.getvalue(),
+        imagecodecs.avif_encode(deep >> 6, level=30, bitspersample=10, primaries=9, transfer=16, matrix=9),
+        imagecodecs.jpeg2k_encode(deep, level=0, codecformat="jp2", colorspace=1),
+        imagecodecs.jpegxl_encode(deep),
+        motion,
     )
 
 

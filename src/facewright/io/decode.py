@@ -245,9 +245,24 @@ def _select_page(picture: ImageFile.ImageFile, label: str, page: int) -> tuple[s
     check_page(page, count, label)
     if page > 0:
         picture.seek(page)
-    if count == 1 or (picture.format == "MPO" and page == 0):  # a phone's JPEG with previews behind the photo
+    if picture.format == "MPO" and page == 0:
+        return _other_pictures(picture, count)
+    if count == 1:
         return ()
     return (f"{'first' if page == 0 else f'number {page + 1}'} of {count} frames",)
+
+
+def _other_pictures(picture: ImageFile.ImageFile, count: int) -> tuple[str, ...]:
+    """A phone's JPEG has previews behind the photo; those of the same size are a stereo pair or a series."""
+    size, equals = picture.size, 1
+    for index in range(1, count):
+        try:
+            picture.seek(index)
+        except Exception:  # whatever is wrong behind the photo does not concern it
+            break
+        equals += picture.size == size
+    picture.seek(0)
+    return (f"first of {equals} pictures of the same size",) if equals > 1 else ()
 
 
 def _load(picture: ImageFile.ImageFile, data: bytes, name: str) -> tuple[Image.Image, str | None]:

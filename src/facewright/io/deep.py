@@ -158,7 +158,7 @@ def _avif(data: bytes, page: int) -> NDArray[np.uint16] | None:
 
 
 def _jpeg_xl(data: bytes, page: int) -> NDArray[np.uint16] | None:
-    values = imagecodecs.jpegxl_decode(data, keeporientation=False)
+    values = imagecodecs.jpegxl_decode(data, 0, keeporientation=False)
     return np.asarray(values) if values.dtype == np.uint16 else None
 
 

@@ -33,6 +33,8 @@ _BITS = {"PNG": 16, "TIFF": 16, "PPM": 16, "JPEG2000": 16, "HEIF": 10}
 _OPAQUE_FORMATS = frozenset({"JPEG", "BMP", "PPM"})
 _ATTACHING = (frozenset({"JPEG"}), frozenset({"HEIF", "AVIF"}))
 _OPENJPEG_SRGB, _OPENJPEG_GREY = 1, 2
+_RESOLUTION_FORMATS = frozenset({"JPEG", "PNG", "TIFF", "BMP"})
+_SCREENS = ((72.0, 72.0), (96.0, 96.0))  # what programs write that know nothing better
 _JPEG_SEGMENT = 65_500  # EXIF, XMP and IPTC have to fit into one JPEG segment each
 
 
@@ -113,6 +115,8 @@ def losses(picture: Picture, format_name: str) -> tuple[str, ...]:
         found.append(f"colours were converted to sRGB, {title} has no place for a colour profile here")
     if (picture.exif or picture.xmp) and format_name not in XMP_FORMATS:
         found.append(f"EXIF and XMP were left out, {title} has no place for them here")
+    if picture.dpi and not picture.exif and format_name not in _RESOLUTION_FORMATS and picture.dpi not in _SCREENS:
+        found.append(f"the resolution ({picture.dpi[0]:g} dpi) was left out, {title} has no place for it here")
     if format_name == "JPEG" and max(len(picture.exif or b""), len(picture.xmp or b"")) > _JPEG_SEGMENT:
         found.append("EXIF or XMP was left out, it is too long for a JPEG")
     if extras.iptc and (format_name not in _IPTC_FORMATS or len(extras.iptc) > _JPEG_SEGMENT):

@@ -19,6 +19,7 @@ _RAW_PROFILE = "Raw profile type "
 _XMP_KEY = "XML:com.adobe.xmp"
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _MOTION_BOX = b"mpvd"
+_GAIN_MAP_MARKS = (b"hdr-gain-map", b"HDRGainMap", b"urn:iso:std:iso:ts:21496")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def _beside(info: dict[Any, Any], attached: bytes | None, packet: bytes | None) 
     found = list(xmp.announced(packet)) if packet else []
     if attached and (b"MotionPhoto_Data" in attached or attached[4:8] == _MOTION_BOX):
         found.append(xmp.MOTION_PHOTO)
-    if attached and attached.startswith(b"\xff\xd8") and b"hdr-gain-map" in attached:
+    if attached and attached.startswith(b"\xff\xd8") and any(mark in attached for mark in _GAIN_MAP_MARKS):
         found.append(xmp.GAIN_MAP)
     if any("hdrgainmap" in str(urn) for urn in info.get("aux") or ()):
         found.append(xmp.GAIN_MAP)
