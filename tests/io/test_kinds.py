@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +17,6 @@ from facewright.io.encode import format_of
 from facewright.io.kinds import BY_NAME, KINDS, kind_of, output_name, sniff, survey, targets
 from facewright.io.video import TARGET_FORMATS
 from facewright.runtime.folder import plan
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def ftyp(major: bytes, *compatible: bytes) -> bytes:
@@ -216,3 +213,12 @@ def test_results_of_one_folder_never_meet(tmp_path: Path) -> None:
     files = [(tmp_path / f"a{suffix}", kinds.BY_SUFFIX[suffix]) for suffix in rng.permutation(suffixes)]
     places = targets(tuple(files), tmp_path, tmp_path / "out")
     assert len(set(places)) == len(suffixes)
+
+
+def test_the_guide_lists_every_suffix() -> None:
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "formats.md").read_text(encoding="utf-8")
+    for kind in KINDS:
+        row = next(line for line in guide.splitlines() if line.startswith(f"| {kind.title} |") and "`." in line)
+        assert [word for word in row.replace("`", " ").split() if word.startswith(".")][: len(kind.suffixes)] == list(
+            kind.suffixes
+        )

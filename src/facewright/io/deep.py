@@ -102,10 +102,10 @@ def _bare_png(data: bytes) -> bytes:
     out, position = [data[:8]], 8
     while position + 12 <= len(data):
         end = position + 12 + int.from_bytes(data[position : position + 4], "big")
-        if data[position + 4 : position + 8] in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
+        if data[position + 4 : position + 8] in (b"IHDR", b"PLTE", b"IDAT"):
             out.append(data[position:end])
         position = end
-    return b"".join(out)
+    return b"".join([*out, b"\0\0\0\0IEND\xaeB`\x82"])
 
 
 _PPM_HEAD = re.compile(
