@@ -12,6 +12,7 @@ import imagecodecs
 import numpy as np
 import pillow_heif
 import pytest
+import tifffile
 from PIL import Image
 from PIL.ExifTags import IFD, Base
 from skimage.color import deltaE_ciede2000, rgb2lab
@@ -335,3 +336,57 @@ class TestJpegXl:
         monkeypatch.setattr("facewright.io.kinds.Extra.installed", property(lambda _: False))
         with pytest.raises(ImageReadError, match=r"JPEG XL; install .*facewright\[jxl\]"):
             read(content)
+
+
+def ink_profile() -> bytes:
+    """A printer profile: CMYK by the plain complement, a little warm, as a table of 3⁴ colours in Lab (ICC v2 `mft2`)."""
+    steps = np.linspace(0, 1, 3)
+    inks = np.stack(np.meshgrid(steps, steps, steps, steps, indexing="ij"), -1).reshape(-1, 4)
+    rgb = (1 - inks[:, :3]) * (1 - inks[:, 3:]) * np.array([1.0, 0.97, 0.9])
+    lab = rgb2lab(rgb)
+    coded = np.rint(
+        np.clip(np.stack([lab[:, 0] * 652.8, (lab[:, 1] + 128) * 256, (lab[:, 2] + 128) * 256], -1), 0, 65535)
+    )
+    identity = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    ends = struct.pack(">2H", 0, 65535)
+    table = b"mft2\0\0\0\0" + bytes([4, 3, 3, 0]) + identity + struct.pack(">2H", 2, 2)
+    table += ends * 4 + coded.astype(">u2").tobytes() + ends * 3
+    table += bytes(-len(table) % 4)
+    text = b"inks\0"
+    tags = {b"desc": b"desc\0\0\0\0" + struct.pack(">I", 5) + text + bytes(78), b"A2B0": table}
+    tags[b"desc"] += bytes(-len(tags[b"desc"]) % 4)
+    tags[b"wtpt"] = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
+    offset, entries, body = 132 + 12 * len(tags), b"", b""
+    for name, content in tags.items():
+        entries += name + struct.pack(">II", offset + len(body), len(content))
+        body += content
+    head = struct.pack(">I4sI4s4s4s", offset + len(body), b"\0\0\0\0", 0x02100000, b"prtr", b"CMYK", b"Lab ")
+    head += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061) + bytes(48)
+    return head + struct.pack(">I", len(tags)) + entries + body
+
+
+def test_inks_by_their_profile_in_both_depths() -> None:
+    inks = np.random.default_rng(3).integers(0, 256, (16, 16, 4), dtype=np.uint8)
+    found = []
+    for values in (inks, inks.astype(np.uint16) * 257):
+        file = io.BytesIO()
+        tifffile.imwrite(file, values, photometric="separated", iccprofile=ink_profile())
+        photo = read(file.getvalue())
+        assert photo.notes == ("converted from CMYK to sRGB by its colour profile",)
+        found.append(photo.pixels)
+    assert found[1].dtype == np.uint16
+    assert np.abs(found[1] / 257 - found[0]).max() <= 1.5
+    complement = (1 - inks[..., :3] / 255) * (1 - inks[..., 3:] / 255) * 255
+    assert np.abs(found[0] - complement)[..., 2].mean() > 3  # the profile is warm
+    assert np.abs(found[0] - complement).mean() < 25
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".png", ".tif", ".jp2"])
+def test_deep_transparency_is_kept(tmp_path: Any, suffix: str) -> None:
+    values = TestDepth.ramp()
+    alpha = np.full(values.shape[:2], 65535, np.uint16)
+    alpha[:16], alpha[16:32] = 0, 30000
+    back = read(Photo(values, alpha).save(tmp_path / f"a{suffix}"))
+    assert back.alpha is not None
+    assert back.bit_depth == 16
+    assert np.abs(back.alpha.astype(int) - alpha).max() <= (700 if suffix == ".heic" else 0)
