@@ -339,7 +339,7 @@ class TestJpegXl:
 
 
 def ink_profile() -> bytes:
-    """A printer profile: CMYK by the plain complement, a little warm, as a table of 3⁴ colours in Lab (ICC v2 `mft2`)."""
+    """A printer profile: CMYK by the plain complement, a little warm: 3⁴ colours in Lab (ICC v2, `mft2`)."""
     steps = np.linspace(0, 1, 3)
     inks = np.stack(np.meshgrid(steps, steps, steps, steps, indexing="ij"), -1).reshape(-1, 4)
     rgb = (1 - inks[:, :3]) * (1 - inks[:, 3:]) * np.array([1.0, 0.97, 0.9])
