@@ -17,10 +17,11 @@ from PIL import Image
 from PIL.ExifTags import IFD, Base
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from facewright.errors import ImageReadError
+from facewright.errors import ImageReadError, UsageError
 from facewright.io import cicp, deep, icc, jpegxl
 from facewright.io.cicp import HLG, PQ, PRIMARIES, CodePoints
 from facewright.io.decode import load_plugins
+from facewright.io.encode import format_of
 from facewright.io.image import Photo, read
 
 load_plugins()
@@ -331,11 +332,25 @@ class TestJpegXl:
         content = imagecodecs.jpegxl_encode(np.zeros((size[1], size[0]), np.uint8), usecontainer=container)
         assert jpegxl.size(content) == size
 
+    def test_animations_give_the_first_frame_and_say_so(self) -> None:
+        frames = np.stack([chart(PATCHES.astype(np.uint8)), chart(PATCHES[::-1].astype(np.uint8))])
+        photo = read(imagecodecs.jpegxl_encode(frames, lossless=True, photometric="rgb"))
+        np.testing.assert_array_equal(photo.pixels, frames[0])
+        assert photo.notes == ("first frame of an animation",)
+        assert not photo.whole
+
+    def test_floating_point(self) -> None:
+        values = (TestDepth.ramp() / 65535).astype(np.float32)
+        photo = read(imagecodecs.jpegxl_encode(values, lossless=True))
+        assert np.abs(photo.pixels / 65535 - values).max() < 2e-5
+
     def test_without_the_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
         content = imagecodecs.jpegxl_encode(np.zeros((8, 8), np.uint8))
         monkeypatch.setattr("facewright.io.kinds.Extra.installed", property(lambda _: False))
         with pytest.raises(ImageReadError, match=r"JPEG XL; install .*facewright\[jxl\]"):
             read(content)
+        with pytest.raises(UsageError, match=r"JPEG XL needs .*facewright\[jxl\]"):  # said before the work
+            format_of("a.jxl")
 
 
 def ink_profile() -> bytes:

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import imagecodecs
 import numpy as np
 from PIL import Image, ImageFile
 
@@ -80,8 +81,8 @@ def _decode_by_pillow(data: bytes, kind: Kind, label: str, page: int, max_pixels
     notes = _select_page(picture, label, page)
     check_size(picture.size, label, max_pixels)
     loaded, damage = _load(picture, data, kind.name)
-    if kind.name == "JXL" and (packet := jpegxl.xmp(data)):
-        loaded.info.setdefault("xmp", packet)
+    if kind.name == "JXL":
+        loaded, notes = _completed_jpeg_xl(loaded, data)
     if damage is None and (planes := deep.planes(data, kind.name, loaded, page, label)):
         decoded = from_pil(loaded, label, planes)
     else:
@@ -92,6 +93,17 @@ def _decode_by_pillow(data: bytes, kind: Kind, label: str, page: int, max_pixels
     decoded = with_colours(decoded, loaded, data, kind.name)
     whole = damage is None and not notes
     return replace(decoded, whole=whole, notes=(*notes, *decoded.notes, *([damage] if damage else [])))
+
+
+def _completed_jpeg_xl(picture: Image.Image, data: bytes) -> tuple[Image.Image, tuple[str, ...]]:
+    """With what its reader leaves out: the XMP packet, and the first frame of an animation instead of the last."""
+    if packet := jpegxl.xmp(data):
+        picture.info.setdefault("xmp", packet)
+    if not jpegxl.is_animated(data):
+        return picture, ()
+    frame = Image.fromarray(np.asarray(imagecodecs.jpegxl_decode(data, 0, keeporientation=False)))
+    frame.format, frame.info = picture.format, picture.info
+    return frame, ("first frame of an animation",)
 
 
 def _decode_colour_pfm(data: bytes, label: str, page: int, max_pixels: int) -> Decoded:

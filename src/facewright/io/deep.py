@@ -158,8 +158,10 @@ def _avif(data: bytes, page: int) -> NDArray[np.uint16] | None:
 
 
 def _jpeg_xl(data: bytes, page: int) -> NDArray[np.uint16] | None:
-    values = imagecodecs.jpegxl_decode(data, 0, keeporientation=False)
-    return np.asarray(values) if values.dtype == np.uint16 else None
+    values = np.asarray(imagecodecs.jpegxl_decode(data, 0, keeporientation=False))
+    if values.dtype.kind == "f":
+        return np.rint(np.clip(values.astype(np.float64), 0, 1) * 65535).astype(np.uint16)
+    return values if values.dtype == np.uint16 else None
 
 
 def _whole(values: NDArray[Any], bits: int) -> NDArray[np.uint16]:

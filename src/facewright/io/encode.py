@@ -63,18 +63,25 @@ def format_of(path: PurePath | str, format_name: str | None = None) -> str:
             raise UsageError(
                 f"unknown picture format {format_name!r}; known: {', '.join(dict.fromkeys(SUFFIXES.values()))}"
             )
-        return name
+        return _with_library(name)
     suffix = PurePath(path).suffix.lower()
     if suffix not in SUFFIXES:
         what = f"unknown suffix {suffix!r}" if suffix else "no suffix"
         raise UsageError(f"{path}: {what}, so the picture format is unclear; use one of {' '.join(SUFFIXES)}")
-    return SUFFIXES[suffix]
+    return _with_library(SUFFIXES[suffix])
+
+
+def _with_library(format_name: str) -> str:
+    """The format itself; UsageError when the library that writes it is missing."""
+    kind = BY_NAME[format_name]
+    if kind.needs is not None and not kind.readable:
+        raise UsageError(f"{kind.title} needs a further library to be written; {kind.needs.advice}, or write PNG")
+    return format_name
 
 
 def encode(picture: Picture, file: IO[bytes], format_name: str, quality: int) -> None:
-    """Write a picture. UsageError when the format cannot hold its transparency or its library is missing."""
+    """Write a picture. UsageError when the format cannot hold its transparency."""
     load_plugins()
-    _check_library(format_name)
     picture = _fitting(picture, format_name)
     deep = picture.pixels.dtype == np.uint16
     if format_name == "TIFF":
@@ -95,12 +102,6 @@ def encode(picture: Picture, file: IO[bytes], format_name: str, quality: int) ->
         pil.save(file, format_name, **options)
     if picture.extras.attached:
         file.write(picture.extras.attached)
-
-
-def _check_library(format_name: str) -> None:
-    kind = BY_NAME[format_name]
-    if kind.needs is not None and not kind.readable:
-        raise UsageError(f"{kind.title} needs a further library to be written; {kind.needs.advice}, or write PNG")
 
 
 def losses(picture: Picture, format_name: str) -> tuple[str, ...]:

@@ -22,10 +22,29 @@ class _Bits:
 
 def size(data: bytes) -> tuple[int, int]:
     """Width and height from the header of the codestream (ISO/IEC 18181-1); ValueError if there is none."""
+    return _size(_header(data))
+
+
+def is_animated(data: bytes) -> bool:
+    """Whether the header announces frames; ValueError as for `size`."""
+    bits = _header(data)
+    _size(bits)
+    if bits.take(1) or not bits.take(1):  # all of the metadata as usual, or no more than usual of it
+        return False
+    bits.take(3)  # orientation
+    if bits.take(1):
+        _size(bits)  # another size to be shown at
+    return not bits.take(1) and bool(bits.take(1))  # behind a preview, which nothing writes, it is not looked for
+
+
+def _header(data: bytes) -> _Bits:
     start = _codestream(data)
     if data[start : start + 2] != b"\xff\x0a":
         raise ValueError("no JPEG XL codestream")
-    bits = _Bits(data[start + 2 : start + 16])
+    return _Bits(data[start + 2 : start + 32])
+
+
+def _size(bits: _Bits) -> tuple[int, int]:
     small = bits.take(1)
     height = _side(bits, small)
     ratio = bits.take(3)
