@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import socket
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _BUSY = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 _RECORD_BYTES = 4096
+LOCK_SUFFIX = ".facewright-lock"
+_LONGEST_NAME = 255 - len(LOCK_SUFFIX) - 1
+"""In bytes; the usual limit of file systems for a name is 255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,10 @@ class Owner:
 def lock_path(target: str | os.PathLike[str]) -> Path:
     """Where the lock of a target lies: a hidden file beside it. Links to one target share one lock."""
     resolved = Path(target).resolve()
-    return resolved.with_name(f".{resolved.name}.facewright-lock")
+    name = resolved.name
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return resolved.with_name(f".{name}{LOCK_SUFFIX}")
 
 
 @contextlib.contextmanager
@@ -81,6 +88,34 @@ def owner_of(target: str | os.PathLike[str]) -> Owner | None:
         return error.owner
 
 
+def is_abandoned(target: str | os.PathLike[str]) -> bool:
+    """Whether it is certain that nobody holds the lock of `target`: False, too, where the file system has no locks.
+
+    What a dead owner left of the lock is removed.
+    """
+    return _remove_if_abandoned(lock_path(target))
+
+
+def remove_abandoned_locks(folder: Path) -> None:
+    """Remove what dead owners left of the locks of files in a folder."""
+    for path in folder.glob(f".*{LOCK_SUFFIX}"):
+        _remove_if_abandoned(path)
+
+
+def _remove_if_abandoned(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    if _try_lock(descriptor):
+        _release(path, descriptor)
+        return True
+    os.close(descriptor)
+    return False
+
+
 def _acquire(path: Path, target: Path, owner: Owner) -> int:
     while True:
         try:
@@ -89,13 +124,14 @@ def _acquire(path: Path, target: Path, owner: Owner) -> int:
             raise OutputError(f"cannot write {target}: {path} cannot be created ({error.strerror})") from error
         kept = False
         try:
-            if not _try_lock(descriptor):
+            if _try_lock(descriptor) is False:
                 holder = _read_owner(path)
                 raise LockedError(target, holder)
             # the owner before may have removed the file between our opening and locking it: then it guards nothing
             if _is_file_at(descriptor, path):
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, json.dumps(asdict(owner)).encode())
+                with contextlib.suppress(OSError):  # on a full disk the lock holds without its record
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, json.dumps(asdict(owner)).encode())
                 kept = True
                 return descriptor
         finally:
@@ -139,7 +175,8 @@ def _read_owner(path: Path, patience: float = 0.5) -> Owner | None:
 if sys.platform == "win32":
     import msvcrt
 
-    def _try_lock(descriptor: int) -> bool:
+    def _try_lock(descriptor: int) -> bool | None:
+        """True: locked; False: another has it; None: there are no locks on this file system."""
         # a locked range cannot be read by others, so it lies behind the record
         os.lseek(descriptor, _RECORD_BYTES, os.SEEK_SET)
         try:
@@ -154,12 +191,13 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _try_lock(descriptor: int) -> bool:
+    def _try_lock(descriptor: int) -> bool | None:
+        """True: locked; False: another has it; None: there are no locks on this file system."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _NO_LOCKS:
-                return True
+                return None
             if error.errno in _BUSY:
                 return False
             raise
