@@ -1,6 +1,7 @@
 """The command line.
 
-Exit codes: 0 all done, 1 some files of a folder failed, 2 nothing done (error or wrong usage), 130 stopped by Ctrl-C.
+Exit codes: 0 all done or already there, 1 some files of a folder failed, 2 nothing done (error or wrong usage), 130
+stopped by Ctrl-C.
 """
 
 from __future__ import annotations
