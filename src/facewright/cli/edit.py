@@ -16,7 +16,7 @@ from .build import write_json
 if TYPE_CHECKING:
     from ..io.image import Photo
     from ..io.lock import Owner
-    from ..runtime.folder import SaveOptions
+    from ..runtime.folder import Plan, SaveOptions, Summary
     from ..tasks.declare import NetworkChoice, Task
 
 
@@ -214,7 +214,7 @@ def _edit_folder(
     resume: bool,
 ) -> None:
     from ..progress import bar
-    from ..runtime.folder import check, listed, plan, run
+    from ..runtime.folder import check, plan, run
     from ..runtime.session import default_session
 
     jobs = plan(source, output)
@@ -230,23 +230,31 @@ def _edit_folder(
             advance(done, len(jobs))
 
         summary = run(jobs, pipeline, options, save, resume=resume, on_done=on_done, on_wait=_say_waiting)
+    try:
+        if report is not None:
+            # it was checked before the work; what is there now is an earlier report of this folder
+            write_json(report, summary.report(jobs), overwrite=True)
+    finally:
+        _say_folder(jobs, summary, resume)
+    if summary.exit_code:
+        raise typer.Exit(summary.exit_code)
+
+
+def _say_folder(jobs: Plan, summary: Summary, resume: bool) -> None:
+    from ..runtime.folder import listed
+
     for remark in summary.remarks(jobs):
         typer.echo(remark)
     for outcome in summary.failed:
         typer.echo(f"failed: {outcome.error}", err=True)
     if jobs.others:
-        typer.echo(f"passed over: {listed([str(path.relative_to(source)) for path in jobs.others])}")
+        typer.echo(f"passed over: {listed([str(path.relative_to(jobs.source)) for path in jobs.others])}")
     if summary.already_done and not resume:
         typer.echo("what was already there is kept; --overwrite makes it anew")
     typer.echo(
-        f"{output}: {len(summary.outcomes) - len(summary.failed)} done, {summary.already_done} already there, "
+        f"{jobs.target}: {len(summary.outcomes) - len(summary.failed)} done, {summary.already_done} already there, "
         f"{len(summary.failed)} failed" + (f"; {jobs.passed_over}" if jobs.passed_over else "")
     )
-    if report is not None:
-        # it was checked before the work; what is there now is an earlier report of this folder
-        write_json(report, summary.report(jobs), overwrite=True)
-    if summary.exit_code:
-        raise typer.Exit(summary.exit_code)
 
 
 def _say_waiting(count: int, owner: Owner | None) -> None:
