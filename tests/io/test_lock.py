@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from facewright.errors import LockedError, OutputError
-from facewright.io.lock import Owner, lock_path, locked, owner_of
+from facewright.io.lock import Owner, is_abandoned, lock_path, locked, owner_of, remove_abandoned_locks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,6 +132,33 @@ def test_an_unreadable_record_is_no_reason_to_go_on_or_to_fail(tmp_path: Path) -
         with pytest.raises(LockedError, match="another process") as caught, locked(target):
             pass
         assert caught.value.owner is None
+
+
+def test_on_a_full_disk_the_lock_holds_without_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    target = tmp_path / "film.mp4"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with locked(target), pytest.raises(LockedError, match="another process"), locked(target):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_abandoned(tmp_path: Path) -> None:
+    target = tmp_path / "film.mp4"
+    assert is_abandoned(target)
+    with locked(target):
+        assert not is_abandoned(target)
+        remove_abandoned_locks(tmp_path)
+        assert lock_path(target).exists()
+    lock_path(target).write_text("of a dead process")
+    lock_path(tmp_path / "other.mp4").touch()
+    assert is_abandoned(target)
+    assert not lock_path(target).exists()
+    remove_abandoned_locks(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_missing_or_read_only(tmp_path: Path) -> None:

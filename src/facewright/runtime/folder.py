@@ -200,9 +200,14 @@ def check(jobs: Plan, options: Any, save: SaveOptions, *, resume: bool = False) 
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise OutputError(
-            f"{jobs.target} has {free / 1e6:,.0f} MB free, but the results need about {needed / 1e6:,.0f} MB; "
+            f"{jobs.target} has {_amount(free)} free, but the results need about {_amount(needed)}; "
             "free some space or choose another disk"
         )
+
+
+def _amount(count: int) -> str:
+    unit, name = next((u, n) for u, n in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")) if count >= u or n == "kB")
+    return f"{count / unit:.1f} {name}"
 
 
 def _expected_bytes(job: Job, upscale: int) -> int:
