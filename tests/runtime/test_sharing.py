@@ -321,5 +321,7 @@ def test_one_process_may_run_twice_at_once(album: Path, out: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
         summaries = list(pool.map(one, range(3)))
     assert sum(len(summary.outcomes) for summary in summaries) == COUNT
+    assert [summary.kept for summary in summaries] == [0, 0, 0]
+    assert run(jobs, pipeline, options, SaveOptions()).kept == COUNT  # type: ignore[arg-type]
     assert all(summary.exit_code == 0 for summary in summaries)
     check_complete(album, out)

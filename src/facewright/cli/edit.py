@@ -249,7 +249,7 @@ def _say_folder(jobs: Plan, summary: Summary, resume: bool) -> None:
         typer.echo(f"failed: {outcome.error}", err=True)
     if jobs.others:
         typer.echo(f"passed over: {listed([str(path.relative_to(jobs.source)) for path in jobs.others])}")
-    if summary.already_done and not resume:
+    if summary.kept and not resume:
         typer.echo("what was already there is kept; --overwrite makes it anew")
     typer.echo(
         f"{jobs.target}: {len(summary.outcomes) - len(summary.failed)} done, {summary.already_done} already there, "

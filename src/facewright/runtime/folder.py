@@ -83,10 +83,11 @@ class Outcome:
 
 @dataclass(slots=True)
 class Summary:
-    """All outcomes of a run."""
+    """All outcomes of a run; of the outputs `already_done`, `kept` were there before it."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     already_done: int = 0
+    kept: int = 0
 
     @property
     def failed(self) -> list[Outcome]:
@@ -313,6 +314,7 @@ class _Run:
     def _note(self, outcome: Outcome) -> None:
         if outcome.there:
             self.summary.already_done += 1
+            self.summary.kept += stamp(outcome.job.target) == self.at_start[outcome.job][0]
         else:
             self.summary.outcomes.append(outcome)
         if self.on_done is not None:
