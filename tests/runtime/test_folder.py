@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,14 +14,12 @@ import pytest
 from PIL import Image
 
 from facewright.errors import OutputError, UsageError
-from facewright.io.atomic import TEMPORARY_PREFIX
 from facewright.io.image import read
+from facewright.io.kinds import OWN_FOLDER
 from facewright.pipelines.restore import RestoreOptions
 from facewright.runtime.folder import Job, SaveOptions, plan, run
 
 if TYPE_CHECKING:
-    from types import SimpleNamespace
-
     from facewright.runtime.folder import Summary
 
 SAVE = SaveOptions()
@@ -47,7 +44,9 @@ NAMES = ["1952/b.png", "a.JPG", "b.png", "c.webp", "d.tiff"]
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    """What a folder holds, without the records of the runs."""
+    found = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    return sorted(str(p) for p in found if p.parts[0] != OWN_FOLDER)
 
 
 def restore(album: Path, pipeline: Any, save: SaveOptions = SAVE, **options: Any) -> Summary:
@@ -115,18 +114,19 @@ def test_existing_outputs_are_kept_replaced_or_passed_over(album: Path, pipeline
     out = album.parent / "out"
     out.mkdir()
     (out / "b.png").write_bytes(b"mine")
-    refused = restore(album, pipeline)
-    assert [o.job.source.name for o in refused.failed] == ["b.png"]
-    assert "--resume" in str(refused.failed[0].error)
+    first = restore(album, pipeline)
+    assert (len(first.outcomes), first.already_done, first.failed, first.exit_code) == (4, 1, [], 0)
     assert (out / "b.png").read_bytes() == b"mine"
 
     calls = len(pipeline.restorer.seen)
     resumed = restore(album, pipeline, resume=True)
     assert (resumed.already_done, resumed.outcomes, resumed.exit_code) == (5, [], 0)
+    again = restore(album, pipeline, SaveOptions(overwrite=True), resume=True)
+    assert (again.already_done, again.outcomes, again.exit_code) == (5, [], 0)
     assert len(pipeline.restorer.seen) == calls
 
     replaced = restore(album, pipeline, SaveOptions(overwrite=True))
-    assert replaced.exit_code == 0
+    assert (len(replaced.outcomes), replaced.already_done, replaced.exit_code) == (5, 0, 0)
     assert (out / "b.png").read_bytes() != b"mine"
 
 
@@ -220,42 +220,120 @@ def test_films_are_told_from_photos() -> None:
     assert not Job(Path("a.jpeg"), Path("b.jpeg")).is_video
 
 
-SLOW_RUN = """
-import sys, time
-from pathlib import Path
-from types import SimpleNamespace
-sys.path.insert(0, {tests!r})
-import conftest
-from facewright.pipelines.folder import SaveOptions, plan, run
-from facewright.pipelines.restore import RestoreOptions, RestorePipeline
-pipeline = RestorePipeline(conftest.FakeDetector(conftest.face_at((40, 30), 16)), conftest.FakeRestorer())
-def slow(photo, options):
-    time.sleep(0.3)
-    return pipeline(photo, options)
-album = Path({album!r})
-run(plan(album, album.parent / "out"), slow, RestoreOptions(), SaveOptions())
-"""
+# --- before the work
 
 
-@pytest.mark.slow
-def test_killed_run_leaves_only_whole_files_and_resume_does_the_rest(album: Path, pipeline: Any) -> None:
+def never(photo: Any, options: Any) -> Any:
+    raise AssertionError("no work before the checks")
+
+
+def test_too_little_space_is_refused_before_the_work(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = sum((album / name).stat().st_size for name in NAMES)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=size - 1))
+    with pytest.raises(OutputError, match=rf"has {(size - 1) / 1e3:.1f} kB free.* about {size / 1e3:.1f} kB; free"):
+        restore(album, never)
+    assert not (album.parent / "out").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2 * size))
+    with pytest.raises(OutputError, match="free some space"):
+        run(plan(album, album.parent / "out"), never, RestoreOptions(upscale=2), SAVE)
+
+
+def test_space_is_only_asked_for_what_is_left(album: Path, pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    restore(album, pipeline)
+    (album.parent / "out" / "b.png").unlink()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=(album / "b.png").stat().st_size))
+    assert restore(album, pipeline).exit_code == 0
+    assert restore(album, pipeline, SaveOptions(overwrite=True)).exit_code == 0  # replaces as much as it writes
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
+    album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Any, flags: int, *rest: Any, real: Any = os.open) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(30, "Read-only file system")
+        return int(real(path, flags, *rest))
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(OutputError, match=r"out.*read-only; choose another folder"):
+        restore(album, never)
+    assert not (album.parent / "out").exists()
+
+
+def test_a_file_in_the_way_is_one_failure_that_costs_no_work(album: Path, pipeline: Any) -> None:
+    (album.parent / "out").mkdir()
+    (album.parent / "out" / "1952").write_text("in the way")
+    summary = restore(album, pipeline)
+    assert [str(o.error) for o in summary.failed] == [
+        f"cannot create the folder {album.parent / 'out' / '1952'}: File exists"
+    ]
+    assert len(pipeline.restorer.seen) == 4
+    assert (album.parent / "out" / "1952").read_text() == "in the way"
+
+
+# --- the report
+
+
+def entries(album: Path, summary: Summary) -> dict[str, Any]:
+    found = summary.report(plan(album, album.parent / "out"))
+    return {entry["source"]: entry for entry in found}
+
+
+def test_the_report_covers_what_earlier_runs_did(album: Path, pipeline: Any) -> None:
+    (album / "bad.jpg").write_bytes(b"")
+    whole = entries(album, restore(album, pipeline))
+    assert list(whole) == [NAMES[0], NAMES[1], "b.png", "bad.jpg", "c.webp", "d.tiff"]
+    assert "bad.jpg" in whole["bad.jpg"]["error"]
+    assert whole["bad.jpg"]["result"] is None
+    (album.parent / "out" / "c.webp").unlink()
+    resumed = entries(album, restore(album, pipeline, resume=True))
+    assert resumed["c.webp"]["result"].pop("seconds") is not None  # done again
+    whole["c.webp"]["result"].pop("seconds")
+    assert json.loads(json.dumps(resumed)) == json.loads(json.dumps(whole))
+
+
+def test_the_report_claims_nothing_about_outputs_of_unknown_origin(album: Path, pipeline: Any) -> None:
     out = album.parent / "out"
-    script = SLOW_RUN.format(tests=str(Path(__file__).parents[1]), album=str(album))
-    process = subprocess.Popen([sys.executable, "-c", script])
-    deadline = time.monotonic() + 200
+    out.mkdir()
+    (out / "b.png").write_bytes(b"mine")
+    found = entries(album, restore(album, pipeline))
+    assert found["b.png"] == {"source": "b.png", "error": None, "result": None}
+    assert found["a.JPG"]["result"] is not None
+    # the same name, another photo: its record is no longer that of the output
+    shutil.copyfile(album / "d.tiff", album / "a.JPG")
+    assert entries(album, restore(album, pipeline, resume=True))["a.JPG"]["result"] is None
 
-    def finished() -> list[str]:
-        return [n for n in files(out) if not Path(n).name.startswith(TEMPORARY_PREFIX)] if out.exists() else []
 
-    while not finished() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = finished()
-    assert 0 < len(done) < 5
-    (out / f"{TEMPORARY_PREFIX}1234.png").write_bytes(b"as if it had died while writing")
-    for name in done:
-        read(out / name)
+def test_an_output_that_was_not_replaced_keeps_no_new_record(
+    album: Path, pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process dies after the record, before the output: with --overwrite the old output is still there."""
+    from facewright.pipelines.restore import RestoreResult
+
+    restore(album, pipeline, SaveOptions(quality=20))
+
+    def die(*arguments: Any, **options: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RestoreResult, "save", die)
+        with pytest.raises(SystemExit):
+            restore(album, pipeline, SaveOptions(overwrite=True))
+    found = entries(album, restore(album, pipeline, resume=True))
+    assert found["1952/b.png"]["result"] is None
+    assert found["d.tiff"]["result"] is not None
+
+
+def test_damaged_records_are_no_records(album: Path, pipeline: Any) -> None:
+    restore(album, pipeline)
+    for index, path in enumerate(sorted((album.parent / "out" / OWN_FOLDER).glob("*.json"))):
+        path.write_bytes((b"", b"{", b"[]", b'{"source": "a.JPG"}', b"\xff")[index])
     summary = restore(album, pipeline, resume=True)
-    assert summary.already_done == len(done)
-    assert files(out) == NAMES
+    assert summary.exit_code == 0
+    assert all(entry["result"] is None for entry in entries(album, summary).values())
+
+
+def test_same_remarks_share_a_sentence(album: Path, pipeline: Any) -> None:
+    summary = restore(album, pipeline)
+    (line,) = summary.remarks(plan(album, album.parent / "out"))
+    assert line.startswith("1952/b.png, a.JPG, b.png and 2 more: so little of the face was left")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 from collections.abc import Callable
@@ -157,18 +158,21 @@ def _records_command(task: Task) -> tuple[Parameters, Command]:
         overwrite: bool,
         draw: Path | None = None,
     ) -> None:
+        from ..io.atomic import check_output
         from ..io.image import read, save_rgb
+        from ..io.lock import locked
         from ..runtime.runners import document
         from ..runtime.session import default_session
 
         for extra in (draw, output):
             if extra is not None:
-                check_target(extra, overwrite=overwrite)
+                check_output(extra, overwrite=overwrite)
         max_pixels = round(max_megapixels * 1e6)
         if source.is_dir():
             if draw is not None:
                 raise UsageError("--draw shows one photo; it is not possible for a folder")
-            _records_of_folder(task, source, options, choice, output, as_json, overwrite, page, max_pixels)
+            with locked(output) if output is not None else contextlib.nullcontext():
+                _records_of_folder(task, source, options, choice, output, as_json, overwrite, page, max_pixels)
             return
         photo = read(source, page=page or 0, max_pixels=max_pixels)
         found = list(default_session().pipeline(task.verb, choice)(photo, options))
@@ -212,18 +216,21 @@ def _records_of_folder(
     """All photos of a folder; one bad photo does not stop the rest."""
     from ..io.image import read_page
     from ..progress import bar
-    from ..runtime.folder import photos_in
+    from ..runtime.folder import listed, survey_photos
     from ..runtime.session import default_session
 
-    pipeline, photos = default_session().pipeline(task.verb, choice), photos_in(source)
+    survey = survey_photos(source)
+    pipeline, photos = default_session().pipeline(task.verb, choice), [path for path, _ in survey.files]
     results: list[dict[str, Any]] = []
     lines: list[list[str]] = []
     with bar(source.name) as advance:
         for number, path in enumerate(photos, start=1):
             try:
-                found = list(pipeline(read_page(path, page, max_pixels=max_pixels), options))
+                photo = read_page(path, page, max_pixels=max_pixels)
+                found = list(pipeline(photo, options))
                 results.append({"source": str(path), "faces": [record.to_dict() for record in found]})
                 lines.append([record.line() for record in found])
+                _say_notes(path, photo)
             except FacewrightError as error:
                 results.append({"source": str(path), "faces": [], "error": str(error)})
                 lines.append([])
@@ -235,6 +242,9 @@ def _records_of_folder(
     elif output is None:
         for result, said in zip(results, lines):
             _say(result["source"], said)
+    if survey.others:
+        names = listed([str(path.relative_to(source)) for path in survey.others])
+        typer.echo(f"{source}: {survey.sentence}: {names}", err=True)
     failed = [result for result in results if "error" in result]
     for result in failed:
         typer.echo(f"failed: {result['error']}", err=True)
@@ -309,17 +319,11 @@ def _edit_command(task: Task) -> tuple[Parameters, Command]:
     return (before, after), run
 
 
-def check_target(target: Path, *, overwrite: bool) -> None:
-    """Say before the work, not after it, that a result could not be written."""
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} exists; choose another name or add --overwrite")
-    if not target.parent.is_dir():
-        raise OutputError(f"the folder {target.parent} does not exist; create it first")
-
-
 def write_json(path: Path, data: Any, *, overwrite: bool) -> None:
     """Write JSON at once or not at all."""
     from ..io.atomic import atomic_output
 
     with atomic_output(path, overwrite=overwrite) as temporary:
-        Path(temporary).write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+        # a file name that is no UTF-8 holds lone surrogates, which JSON escapes in the same way
+        Path(temporary).write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -1,10 +1,12 @@
 """The command line.
 
-Exit codes: 0 all done, 1 some files of a folder failed, 2 nothing done (error or wrong usage), 130 stopped by Ctrl-C.
+Exit codes: 0 all done or already there, 1 some files of a folder failed, 2 nothing done (error or wrong usage), 130
+stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -187,6 +189,9 @@ def bundle(
 
 def main() -> None:
     """Entry point: errors raised on purpose become one line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name that the terminal's encoding cannot hold ends no run
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         if code == STOPPED:  # how typer reports Ctrl-C

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ..errors import UsageError
+from ..io.atomic import check_output
 from ..tasks.declare import entry
-from .build import check_target, write_json
+from .build import write_json
 
 if TYPE_CHECKING:
     from ..io.image import Photo
-    from ..runtime.folder import SaveOptions
+    from ..io.lock import Owner
+    from ..runtime.folder import Plan, SaveOptions, Summary
     from ..tasks.declare import NetworkChoice, Task
 
 
@@ -48,8 +51,8 @@ def edit(
     if not source.exists():
         raise UsageError(f"{source} does not exist")
     for extra in (report, compare):
-        if extra is not None:
-            check_target(extra, overwrite=overwrite)
+        if extra is not None and not (source.is_dir() and resume and _is_folder_report(extra)):
+            check_output(extra, overwrite=overwrite)
     if source.is_dir():
         if "folder" not in task.media:
             raise UsageError(f"{source} is a folder; {task.verb} takes one photo")
@@ -58,6 +61,17 @@ def edit(
         _edit_folder(task, options, choice, source, output, save, report, resume)
     else:
         _edit_file(task, options, choice, source, output, save, report, compare, resume)
+
+
+def _is_folder_report(path: Path) -> bool:
+    """Whether a file is the report of an earlier run over a folder, which the report of the resumed run supersedes."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, list) and all(
+        isinstance(item, dict) and set(item) == {"source", "error", "result"} for item in data
+    )
 
 
 def _edit_file(
@@ -74,6 +88,7 @@ def _edit_file(
     from ..io.encode import format_of
     from ..io.image import read
     from ..io.kinds import kind_of, output_name
+    from ..io.lock import locked
     from ..pipelines.pages import has_pages
 
     kind = kind_of(source)
@@ -81,7 +96,7 @@ def _edit_file(
         output = output / (source.name if kind is None else output_name(source.name, kind))
     if output.resolve() == source.resolve():
         raise UsageError(f"{output} is the original; choose another name")
-    check_target(output, overwrite=save.overwrite)
+    check_output(output, overwrite=save.overwrite)
     if kind is not None and kind.is_film:
         if not task.film:
             raise UsageError(f"{source} is a film; {task.verb} takes photos")
@@ -91,13 +106,16 @@ def _edit_file(
     else:
         for picture in (output, *([compare] if compare else [])):
             format_of(picture)
-        photo = read(source, page=save.page or 0, max_pixels=save.max_pixels)
-        if task.film and has_pages(photo, output, save.page):
-            if compare is not None:
-                raise UsageError(f"--compare makes the sheet of one photo; choose one of {photo.pages} pages by --page")
-            data = _edit_pages(task, options, choice, photo, output, save)
-        else:
-            data = _edit_photo(task, options, choice, photo, output, save, compare)
+        with locked(output):
+            photo = read(source, page=save.page or 0, max_pixels=save.max_pixels)
+            if task.film and has_pages(photo, output, save.page):
+                if compare is not None:
+                    raise UsageError(
+                        f"--compare makes the sheet of one photo; choose one of {photo.pages} pages by --page"
+                    )
+                data = _edit_pages(task, options, choice, photo, output, save)
+            else:
+                data = _edit_photo(task, options, choice, photo, output, save, compare)
     if report is not None:
         write_json(report, data, overwrite=save.overwrite)
 
@@ -156,16 +174,11 @@ def _edit_pages(
 
 def _say_remarks(source: str, data: dict[str, Any]) -> None:
     """Notes about the picture, and warnings about its faces: those of which the same is to be said share a line."""
-    for note in data["notes"]:
-        typer.echo(f"{source}: {note}")
-    warned: dict[str, list[str]] = {}
-    for face in data["faces"]:
-        name = f"{face['index']} of page {face['page']}" if "page" in face else str(face["index"])
-        for warning in face.get("warnings", ()):
-            warned.setdefault(warning, []).append(name)
-    for warning, names in warned.items():
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        typer.echo(f"{source}: face{'s' * (len(names) > 1)} {', '.join(names[:10])}{more}: {warning}")
+    from ..runtime.folder import listed, remarks
+
+    for remark, faces in remarks(data).items():
+        which = f"face{'s' * (len(faces) > 1)} {listed(faces)}: " if faces else ""
+        typer.echo(f"{source}: {which}{remark}")
 
 
 def _edit_film(
@@ -201,12 +214,14 @@ def _edit_folder(
     resume: bool,
 ) -> None:
     from ..progress import bar
-    from ..runtime.folder import plan, run
+    from ..runtime.folder import check, plan, run
     from ..runtime.session import default_session
 
     jobs = plan(source, output)
+    check(jobs, options, save, resume=resume)
+    pipeline = default_session().pipeline(task.verb, choice)
     with bar(source.name) as advance:
-        done = sum(resume and job.target.exists() for job in jobs)
+        done = 0
         advance(done, len(jobs))
 
         def on_done(_: Any) -> None:
@@ -214,19 +229,34 @@ def _edit_folder(
             done += 1
             advance(done, len(jobs))
 
-        pipeline = default_session().pipeline(task.verb, choice)
-        summary = run(jobs, pipeline, options, save, resume=resume, on_done=on_done)
-    for outcome in summary.failed:
-        typer.echo(f"failed: {outcome.error}", err=True)
-    typer.echo(
-        f"{output}: {len(summary.outcomes) - len(summary.failed)} done, {summary.already_done} already there, "
-        f"{len(summary.failed)} failed" + (f"; {jobs.passed_over}" if jobs.passed_over else "")
-    )
-    if report is not None:
-        files = [
-            {"source": str(o.job.source.relative_to(source)), "error": o.error, "result": o.report}
-            for o in summary.outcomes
-        ]
-        write_json(report, files, overwrite=save.overwrite)
+        summary = run(jobs, pipeline, options, save, resume=resume, on_done=on_done, on_wait=_say_waiting)
+    try:
+        if report is not None:
+            # it was checked before the work; what is there now is an earlier report of this folder
+            write_json(report, summary.report(jobs), overwrite=True)
+    finally:
+        _say_folder(jobs, summary, resume)
     if summary.exit_code:
         raise typer.Exit(summary.exit_code)
+
+
+def _say_folder(jobs: Plan, summary: Summary, resume: bool) -> None:
+    from ..runtime.folder import listed
+
+    for remark in summary.remarks(jobs):
+        typer.echo(remark)
+    for outcome in summary.failed:
+        typer.echo(f"failed: {outcome.error}", err=True)
+    if jobs.others:
+        typer.echo(f"passed over: {listed([str(path.relative_to(jobs.source)) for path in jobs.others])}")
+    if summary.kept and not resume:
+        typer.echo("what was already there is kept; --overwrite makes it anew")
+    typer.echo(
+        f"{jobs.target}: {len(summary.outcomes) - len(summary.failed)} done, {summary.already_done} already there, "
+        f"{len(summary.failed)} failed" + (f"; {jobs.passed_over}" if jobs.passed_over else "")
+    )
+
+
+def _say_waiting(count: int, owner: Owner | None) -> None:
+    who = f" (one by {owner})" if owner else ""
+    typer.echo(f"waiting for {count} file{'s' * (count != 1)} that other processes work on{who}", err=True)

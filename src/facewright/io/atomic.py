@@ -9,13 +9,16 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import OutputError
+from ..errors import LockedError, OutputError
+from .lock import is_abandoned, locked, remove_abandoned_locks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TEMPORARY_PREFIX = ".facewright-"
-"""Names of unfinished outputs start with this; whoever lists a folder can skip what a killed process left behind."""
+"""Names of unfinished outputs start with this; whoever lists a folder can skip what a killed process left behind.
+
+Each is locked by its writer as long as it is written, so that the rest can be told from it and removed."""
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space and run it again",
@@ -43,16 +46,44 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False, pare
     with _explained(target):
         _check_target(target, overwrite=overwrite)
         _check_folder(target.parent, create=parents)
-        temporary = _reserve(target)
+    with _reserved(target) as temporary, _explained(target):
+        yield temporary
+        _sync(temporary)
+        publish(temporary, target, overwrite=overwrite)
+
+
+def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Raise before the work the OutputError that `atomic_output` would raise after it; a file is written to try it."""
+    target = _resolve(Path(path))
+    with _explained(target):
+        _check_target(target, overwrite=overwrite)
+        _check_folder(target.parent, create=False)
+    with _reserved(target):
+        pass
+
+
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Raise OutputError when no file can be written to `folder`; one that does not exist yet is created to try it."""
+    path = Path(folder)
+    missing = [p for p in (path, *path.parents) if not p.exists()]
     try:
-        with _explained(target):
-            yield temporary
-            _sync(temporary)
-            _publish(temporary, target, overwrite=overwrite)
+        with _explained(path):
+            _check_folder(path, create=True)
+        with _reserved(path / "file"):
+            pass
     finally:
-        # after a successful rename there is nothing left to remove
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        for created in missing:
+            with contextlib.suppress(OSError):
+                created.rmdir()
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the unfinished outputs and the locks of dead processes in a folder; those of living ones stay."""
+    for left in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        if left.is_file() and is_abandoned(left):
+            with contextlib.suppress(OSError):
+                left.unlink()
+    remove_abandoned_locks(folder)
 
 
 @contextlib.contextmanager
@@ -60,8 +91,12 @@ def _explained(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        raise OutputError(f"cannot write {target}: {reason}") from error
+        raise _cannot_write(target, error) from error
+
+
+def _cannot_write(target: Path, error: OSError) -> OutputError:
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    return OutputError(f"cannot write {target}: {reason}")
 
 
 def _resolve(path: Path) -> Path:
@@ -98,11 +133,32 @@ def _check_folder(folder: Path, *, create: bool) -> None:
         raise OutputError(f"{folder} is a file, not a folder; choose another place for the output")
 
 
-def _reserve(target: Path) -> Path:
-    """Create an empty temporary file of a new name; its permissions follow the umask like any new file's."""
-    temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{target.suffix}"
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    return temporary
+@contextlib.contextmanager
+def _reserved(target: Path) -> Iterator[Path]:
+    """An empty temporary file of a new name, locked during the block and removed after it if it is still there.
+
+    Its permissions follow the umask like any new file's.
+    """
+    with contextlib.ExitStack() as stack:
+        while True:
+            temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{target.suffix}"
+            try:
+                stack.enter_context(locked(temporary))
+                break
+            except LockedError:  # by another process that looks for abandoned files, in this moment
+                continue
+            except OutputError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise _cannot_write(target, error.__cause__) from error
+                raise
+        try:
+            with _explained(target):
+                os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            yield temporary
+        finally:
+            # after a successful rename there is nothing left to remove
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def _sync(path: Path) -> None:
@@ -124,7 +180,8 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _publish(temporary: Path, target: Path, *, overwrite: bool) -> None:
+def publish(temporary: Path, target: Path, *, overwrite: bool) -> None:
+    """Give a complete file its name, without `overwrite` only if nobody else has taken that name meanwhile."""
     if overwrite:
         temporary.replace(target)
     else:

@@ -16,6 +16,9 @@ from typing import Literal
 HEAD = 4096
 """How many bytes `sniff` wants to see; it makes do with fewer."""
 
+OWN_FOLDER = ".facewright"
+"""The folder in which a run over a folder notes what it did, in the folder of its results."""
+
 Medium = Literal["photo", "film"]
 Signature = Callable[[bytes], bool]
 
@@ -249,14 +252,15 @@ def output_name(name: str | PurePath, kind: Kind) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a folder holds: files to work on in order, and how many were passed over for which reason."""
+    """What a folder holds: files to work on in order, how many were passed over for which reason, and which."""
 
     files: tuple[tuple[Path, Kind], ...]
     passed_over: Mapping[str, int]
+    others: tuple[Path, ...] = ()
 
     @property
     def sentence(self) -> str:
-        """For example "3 passed over: 2 hidden, 1 of another kind (.txt)"; "" when nothing was."""
+        """For example "3 passed over: 2 hidden, 1 of other kinds (.txt)"; "" when nothing was."""
         total = sum(self.passed_over.values())
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.passed_over.items())
         return f"{total} passed over: {reasons}" if total else ""
@@ -266,31 +270,37 @@ def survey(folder: Path, *, without: Path | None = None, films: bool = True) -> 
     """Every photo (and film) below a folder, in order; what lies in the folder `without` does not count at all.
 
     Taken is what has a known suffix, or none, and is of a known kind; other suffixes are passed over whatever they
-    hold (cameras and programs name their thumbnails and scratch files so).
+    hold (cameras and programs name their thumbnails and scratch files so). What this library notes beside its results
+    does not count either.
     """
     left_out = None if without is None else without.resolve()
     files: list[tuple[Path, Kind]] = []
     reasons: Counter[str] = Counter()
     others: Counter[str] = Counter()
+    left: list[Path] = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        if left_out is not None and left_out in path.resolve().parents:
+        inside = path.relative_to(folder).parts
+        if OWN_FOLDER in inside or (left_out is not None and left_out in path.resolve().parents):
             continue
-        if path.name.startswith("."):
+        if any(part.startswith(".") for part in inside):
             reasons["hidden"] += 1
+            left.append(path)
             continue
         suffix = path.suffix.lower()
         kind = kind_of(path) if suffix in BY_SUFFIX or not suffix else None
         if kind is None or (kind.is_film and not films):
             others[suffix or "no suffix"] += 1
+            left.append(path)
         elif kind.needs is not None and not kind.needs.installed:
             reasons[f"{kind.title} ({kind.needs.advice} to read them)"] += 1
+            left.append(path)
         else:
             files.append((path, kind))
     if others:
         named = [suffix for suffix, _ in others.most_common(5)]
         named += [f"and {len(others) - 5} more"] if len(others) > 5 else []
         reasons[f"of other kinds ({', '.join(named)})"] = others.total()
-    return Survey(tuple(files), dict(reasons))
+    return Survey(tuple(files), dict(reasons), tuple(left))
 
 
 def targets(files: tuple[tuple[Path, Kind], ...], source: Path, target: Path) -> list[Path]:
