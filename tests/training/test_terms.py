@@ -1,0 +1,233 @@
+"""Every term of a training pulls the right way, counts where it should, and is fed what it should be.
+
+Each is held against a worked value on networks that answer what the test decides.
+"""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from facewright.losses.face import FaceDistance
+from facewright.systems.detect.mos.refiner import Refinement
+from facewright.systems.detect.mos.training import RefinerTraining, stitch
+from facewright.systems.parse.segface.training import SegFaceTraining
+from facewright.systems.restore.frgp.network import FRGP, FRGPConfig
+from facewright.systems.restore.frgp.training import FRGPTraining
+from facewright.systems.restore.restoreformer.training import DictionaryTraining, RestorationTraining
+
+SIDE = 32
+FLOOR = 4e-4  # 40 dB for pictures in [−1, 1]
+
+
+def pictures(value: int, count: int = 2) -> Tensor:
+    return torch.full((count, SIDE, SIDE, 3), value, dtype=torch.uint8)
+
+
+class Answer(nn.Module):
+    """In place of a restorer: answers one level everywhere and an estimate, both trainable, and notes what it got."""
+
+    def __init__(self, level: float, estimate: float = 0.0, codes: Tensor | None = None) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor(level))
+        self.guess = nn.Parameter(torch.full((6,), estimate))
+        self.seen: list[Tensor] = []
+        self.config = SimpleNamespace(size=SIDE, codes=8)
+
+    def forward(self, image: Tensor, **options: Any) -> Any:
+        self.seen.append(image.detach().clone())
+        aux = {"degradation": self.guess.expand(len(image), 6), "code_loss": 0 * self.level.sum()}
+        return self.level + 0 * image, aux
+
+
+def frgp_step(answer: Answer, batch: dict[str, Tensor], **options: Any) -> dict[str, float]:
+    """One step of FRGP's training around an answer; gradients stay in the answer."""
+    torch.manual_seed(0)
+    training = FRGPTraining(FRGP(FRGPConfig.compact()), **options)
+    training.model = answer  # type: ignore[assignment]
+    if training.identity_weight or training.features_weight:
+        training.face = lambda a, b: FaceDistance((a - b).square().mean(), (a - b).abs().mean())  # type: ignore
+        training.face.to = lambda device: training.face  # type: ignore
+    logs = training.step(batch, lambda name, loss: loss.backward(), 0.0)
+    return {name: float(value) for name, value in logs.items()}
+
+
+def frgp_batch(low: int = 64, high: int = 192, *, half: bool = False) -> dict[str, Tensor]:
+    mask = torch.ones(2, 1, SIDE, SIDE, dtype=torch.bool)
+    if half:
+        mask[..., SIDE // 2 :] = False
+    return {"lq": pictures(low), "hq": pictures(high), "mask": mask, "degradation": torch.full((2, 6), 0.5)}
+
+
+HIGH = 192 / 127.5 - 1
+
+
+@pytest.fixture(autouse=True)
+def without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facewright.systems.restore.frgp.training._face_loss", lambda size: None)
+
+
+def test_log_term_is_the_log_of_the_masked_error_and_pulls_towards_the_truth() -> None:
+    for level in (HIGH - 0.2, HIGH + 0.2):
+        answer = Answer(level)
+        logs = frgp_step(answer, frgp_batch(), log_weight=2.0, edge_weight=0.0, estimate_weight=0.0)
+        assert logs["log"] == pytest.approx(2.0 * math.log1p(0.2**2 / FLOOR), rel=0.02)
+        assert answer.level.grad is not None
+        assert math.copysign(1, float(answer.level.grad)) == math.copysign(1, level - HIGH)
+
+
+@pytest.mark.parametrize(("name", "option"), [("identity", "identity_weight"), ("perceptual", "features_weight")])
+def test_face_terms_are_added_and_pull_towards_the_truth(name: str, option: str) -> None:
+    answer = Answer(HIGH - 0.2)
+    logs = frgp_step(answer, frgp_batch(), edge_weight=0.0, estimate_weight=0.0, **{option: 3.0})
+    assert logs[name] == pytest.approx(3.0 * (0.2**2 if name == "identity" else 0.2), rel=1e-3)
+    alone, both = Answer(HIGH - 0.2), Answer(HIGH - 0.2)
+    frgp_step(alone, frgp_batch(), edge_weight=0.0, estimate_weight=0.0)
+    frgp_step(both, frgp_batch(), edge_weight=0.0, estimate_weight=0.0, **{option: 3.0})
+    assert float(both.level.grad) < float(alone.level.grad) < 0  # type: ignore[arg-type]
+
+
+def test_face_terms_see_the_truth_where_the_mask_hides() -> None:
+    answer = Answer(HIGH - 0.2)
+    logs = frgp_step(answer, frgp_batch(half=True), edge_weight=0.0, estimate_weight=0.0, identity_weight=1.0)
+    assert logs["identity"] == pytest.approx(0.5 * 0.2**2, rel=1e-3)
+
+
+def test_estimate_term_is_the_distance_to_the_true_damage() -> None:
+    answer = Answer(HIGH, estimate=0.9)
+    logs = frgp_step(answer, frgp_batch(), estimate_weight=2.0)
+    assert logs["estimate"] == pytest.approx(2.0 * 0.4, rel=1e-4)
+    assert (answer.guess.grad > 0).all()  # type: ignore[operator]
+
+
+def test_a_restorer_is_fed_the_damaged_picture_and_judged_by_the_good_one() -> None:
+    answer = Answer(HIGH)
+    logs = frgp_step(answer, frgp_batch(low=64), edge_weight=0.0, estimate_weight=0.0)
+    assert float(answer.seen[0].mean()) == pytest.approx(64 / 127.5 - 1, abs=1e-5)
+    assert logs["l1"] == pytest.approx(0, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("stage", "level"), [(DictionaryTraining, 192 / 127.5 - 1), (RestorationTraining, 64 / 127.5 - 1)]
+)
+def test_a_dictionary_learns_from_good_faces_and_its_restorer_from_damaged_ones(stage: Any, level: float) -> None:
+    training = stage.__new__(stage)
+    answer = Answer(HIGH)
+    training.model, training.judge = answer, None
+    found = None
+    for method in ("validate",):
+        try:
+            getattr(training, method)(frgp_batch())
+        except (KeyError, TypeError, AttributeError) as error:
+            found = error  # what comes after the forward pass is not of interest here
+    assert answer.seen, found
+    assert float(answer.seen[0].mean()) == pytest.approx(level, abs=1e-5)
+
+
+def test_the_step_of_both_stages_is_fed_the_same() -> None:
+    fed: list[Tensor] = []
+
+    class Stop(Exception):
+        pass
+
+    class Spy(nn.Module):
+        config = SimpleNamespace(size=SIDE)
+
+        def forward(self, image: Tensor, **options: Any) -> Any:
+            fed.append(image)
+            raise Stop
+
+    for stage, level in ((DictionaryTraining, 192), (RestorationTraining, 64)):
+        training = stage.__new__(stage)
+        training.model = Spy()  # type: ignore[assignment]
+        with pytest.raises(Stop):
+            training.step(frgp_batch(), lambda name, loss: None, 0.0)
+        assert float(fed[-1].mean()) == pytest.approx(level / 127.5 - 1, abs=1e-5)
+
+
+# --- parsing
+
+
+class Logits(nn.Module):
+    """In place of a parser: the same trainable logits (C,) for every pixel."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.zeros(classes))
+
+
+def test_photos_without_exact_labels_teach_the_parser() -> None:
+    training = SegFaceTraining.__new__(SegFaceTraining)
+    parser = Logits(19)
+    training.classes = tuple(f"class {number}" for number in range(19))  # type: ignore[misc]
+    training.everything, training.partial_weight, training.doubts = (1 << 19) - 1, 0.5, {}
+    training.logits = lambda batch: parser.values.view(1, -1, 1, 1).expand(2, 19, 8, 8)  # type: ignore[method-assign]
+    unknown = torch.full((2, 8, 8), 255, dtype=torch.uint8)
+    allowed = torch.full((2, 8, 8), 1 << 3, dtype=torch.int64)
+    batch = {"labels": unknown, "allowed": allowed, "expected": torch.full((2, 8, 8), 3, dtype=torch.uint8)}
+    logs = training.step(batch, lambda name, loss: loss.backward(), 0.0)
+    assert float(logs["partial"]) == pytest.approx(math.log(19), rel=1e-3)
+    gradient = parser.values.grad
+    assert gradient is not None
+    assert float(gradient[3]) < 0, "the class that is allowed must become likelier"
+    assert (gradient[torch.arange(19) != 3] > 0).all()
+    assert float(logs["loss"]) == pytest.approx(float(logs["exact"]) + 0.5 * float(logs["partial"]), rel=1e-5)
+
+
+# --- detection
+
+
+def test_pose_of_the_second_look_is_learned_from_faces_alone() -> None:
+    training = RefinerTraining.__new__(RefinerTraining)
+    training.beta = 0.03
+    angles = torch.zeros(2, 3, requires_grad=True)
+    found = Refinement(torch.zeros(2, 5, 2), angles, torch.zeros(2))
+    truth = torch.tensor([[0.5, -0.5, 0.3], [9.0, 9.0, 9.0]])
+    batch = {"face": torch.tensor([1, 0]), "points": torch.zeros(2, 5, 2), "angles": truth}
+    losses = training.losses(found, batch)
+    worked = sum(abs(a) - 0.05 for a in (0.5, -0.5, 0.3)) / 3  # SmoothL1 beyond beta = 0.1
+    assert float(losses["pose"]) == pytest.approx(worked, rel=1e-5)
+    losses["pose"].backward()
+    assert angles.grad is not None
+    assert torch.equal(angles.grad[0].sign(), -truth[0].sign())
+    assert not angles.grad[1].any()
+
+
+def test_points_of_the_second_look_are_learned_from_faces_alone() -> None:
+    training = RefinerTraining.__new__(RefinerTraining)
+    training.beta = 0.03
+    points = torch.zeros(2, 5, 2, requires_grad=True)
+    found = Refinement(points, torch.zeros(2, 3), torch.zeros(2))
+    batch = {"face": torch.tensor([1, 0]), "points": torch.full((2, 5, 2), 0.4), "angles": torch.zeros(2, 3)}
+    losses = training.losses(found, batch)
+    assert float(losses["points"]) == pytest.approx(10 * (0.4 - 0.015), rel=1e-5)
+    losses["points"].backward()
+    assert points.grad is not None
+    assert (points.grad[0] < 0).all()
+    assert not points.grad[1].any()
+
+
+def test_labels_of_mosaics_belong_to_the_picture_in_their_quarter() -> None:
+    count, side = 4, 16
+    images = torch.zeros(count, 3, side, side, dtype=torch.uint8)
+    faces = torch.full((count, 1, 18), -1.0)
+    for number in range(count):
+        row, column = 2 + 2 * number, 12 - 2 * number
+        images[number, :, row : row + 2, column : column + 2] = 50 * (number + 1)
+        faces[number, 0, :4] = torch.tensor([column - 0.5, row - 0.5, column + 1.5, row + 1.5])
+        faces[number, 0, 4:14] = torch.tensor([column + 0.5, row + 0.5]).repeat(5)
+    canvas, labels = stitch(images, faces)
+    for mosaic in range(count):
+        for quarter in range(4):
+            shown = (mosaic + quarter) % count
+            x0, y0, x1, y1 = labels[mosaic, quarter, :4]
+            x, y = labels[mosaic, quarter, 4:6]
+            assert (float(x1 - x0), float(y1 - y0)) == (1.0, 1.0)
+            assert canvas[mosaic, 0, round(float(y)), round(float(x))] == 50 * (shown + 1)
+            assert float(x0) < float(x) < float(x1)
+            assert float(y0) < float(y) < float(y1)
