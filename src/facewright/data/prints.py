@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import cv2
@@ -11,11 +12,11 @@ from torch.utils.data import Dataset
 
 from ..degrade.ageing import AgeingRange, age, sample_ageing
 from ..degrade.cracks import damage_print
+from ..errors import UsageError
 from ..io.image import read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.random import Generator
     from numpy.typing import NDArray
@@ -30,7 +31,7 @@ class DamagedPrints(Dataset[dict[str, "Tensor"]]):
     """Squares cut out of photos, aged as prints and damaged.
 
     An item, a function of (seed, split, index) alone, has `image` (S, S, 3) uint8 RGB and `lost` (1, S, S) bool. Every
-    tenth file of the folders is for validation. `intact` is the share of items without damage, so that wires, hair and
+    tenth file of each folder is for validation. `intact` is the share of items without damage, so that wires, hair and
     patterns are learned as what they are.
     """
 
@@ -44,11 +45,9 @@ class DamagedPrints(Dataset[dict[str, "Tensor"]]):
         intact: float = 0.15,
         length: int = 1 << 40,
     ) -> None:
-        from pathlib import Path as _Path
-
-        files = sorted(f for folder in folders for f in _Path(folder).rglob("*") if f.suffix.lower() in SUFFIXES)
-        held = set(files[::_VALIDATION])
-        self.files: list[Path] = [f for f in files if (f in held) == (split == "val")]
+        self.sets = [files for files in (_split(Path(folder), split) for folder in folders) if files]
+        if not self.sets:
+            raise UsageError(f"there are no pictures for {split} in {', '.join(folders) or 'no folder'}")
         self.split, self.seed, self.size, self.intact, self.length = split, seed, size, intact, length
 
     def __len__(self) -> int:
@@ -71,7 +70,8 @@ class DamagedPrints(Dataset[dict[str, "Tensor"]]):
 
     def _square(self, rng: Generator) -> NDArray[np.uint8]:
         """A square of the asked size from a random photo, at a random scale, perhaps mirrored or turned."""
-        picture = read(self.files[int(rng.integers(len(self.files)))]).rgb()
+        files = self.sets[int(rng.integers(len(self.sets)))]  # every folder is as likely, however large
+        picture = read(files[int(rng.integers(len(files)))]).rgb()
         least = self.size / min(picture.shape[:2])
         scale = max(least, float(np.exp(rng.uniform(np.log(0.5), np.log(1.5)))))
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
@@ -83,6 +83,12 @@ class DamagedPrints(Dataset[dict[str, "Tensor"]]):
         square = scaled[top : top + self.size, left : left + self.size]
         square = square[:, ::-1] if rng.random() < 0.5 else square
         return np.ascontiguousarray(np.rot90(square, int(rng.integers(4))) if rng.random() < 0.3 else square)
+
+
+def _split(folder: Path, split: str) -> list[Path]:
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
+    held = set(files[::_VALIDATION])
+    return [f for f in files if (f in held) == (split == "val")]
 
 
 def _compressed(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
