@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
@@ -55,7 +55,7 @@ class DamagedPrints(Dataset[dict[str, "Tensor"]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, int(self.split == "val"), index))
-        picture = self._square(rng).astype(np.float32) / 255
+        picture = np.asarray(self._square(rng) / np.float32(255), np.float32)
         if rng.random() < 0.8:
             picture = age(picture, sample_ageing(_AGEING, rng))
         lost = np.zeros((self.size, self.size), bool)
@@ -93,4 +93,5 @@ def _split(folder: Path, split: str) -> list[Path]:
 
 def _compressed(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], np.uint8)
+    decoded: Any = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(decoded[..., ::-1], np.uint8)

@@ -65,7 +65,7 @@ def _walk(rng: Rng, start: NDArray[np.floating], angle: float, step: float, coun
     """A path that wanders: its direction changes by `bend` radians a step."""
     angles = angle + np.cumsum(rng.normal(0, bend, count))
     steps = step * np.stack([np.cos(angles), np.sin(angles)], 1)
-    return np.vstack([start, start + np.cumsum(steps, 0)]).astype(np.float32)
+    return np.asarray(np.vstack([start, start + np.cumsum(steps, 0)]), np.float32)
 
 
 def _folds(shape: tuple[int, int], rng: Rng) -> tuple[Floats, float, float]:
@@ -154,7 +154,7 @@ def _peeled(shape: tuple[int, int], rng: Rng) -> tuple[Floats, float, float]:
     """Patches where the picture has come off."""
     low = rng.standard_normal((max(3, shape[0] // 24), max(3, shape[1] // 24))).astype(np.float32)
     field = cv2.resize(low, shape[::-1], interpolation=cv2.INTER_CUBIC)
-    field += 0.25 * cv2.GaussianBlur(rng.standard_normal(shape).astype(np.float32), (0, 0), 1.5) / 0.2
+    field = field + 1.25 * cv2.GaussianBlur(rng.standard_normal(shape).astype(np.float32), (0, 0), 1.5)
     level = np.quantile(field, 1 - rng.uniform(0.002, 0.03))
     mask = (field > level).astype(np.uint8) * 255
     return _as_opacity(mask, 0.6), _tone(rng, dark=0.1), 0.05
