@@ -58,7 +58,7 @@ def _line(mask: NDArray[np.uint8], points: NDArray[np.floating], thickness: int,
 
 def _as_opacity(mask: NDArray[np.uint8], blur: float) -> Floats:
     soft = cv2.GaussianBlur(mask, (0, 0), blur) if blur > 0.2 else mask
-    return np.asarray(soft, np.float32) / 255
+    return np.asarray(soft / np.float32(255), np.float32)
 
 
 def _walk(rng: Rng, start: NDArray[np.floating], angle: float, step: float, count: int, bend: float) -> Floats:
