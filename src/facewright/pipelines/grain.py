@@ -1,0 +1,128 @@
+"""The grain of a picture: measured around a face and laid over the restored face, so that it does not look pasted in.
+
+A restorer removes noise and film grain. Hair, clothes and background keep theirs, and the eye sees the border. Grain is
+what is left of flat places when their light is taken away; its strength in luma and chroma and its size (how alike
+neighbouring pixels are) are measured, and as much is added to the face as it lacks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+LEAST = 1.0  # grey levels of 255 below which grain cannot be seen
+_SMOOTH = 2.0  # px: σ of the light that is taken away
+_FLAT = 0.5  # share of the pixels, those with the smallest gradients, that count as flat
+_LEAST_PIXELS = 400
+_MAD = 1.4826  # median absolute deviation to standard deviation of a normal distribution
+_WIDEST = 2.5  # px: σ of the coarsest grain
+
+
+@dataclass(frozen=True, slots=True)
+class Grain:
+    """Grain of a place: standard deviations in grey levels of luma and of the two colour differences; `size` is the σ
+    in pixels of the blur that white noise needs to have grains as large."""
+
+    luma: float
+    chroma: float
+    size: float
+
+    @property
+    def visible(self) -> bool:
+        return self.luma >= LEAST or self.chroma >= LEAST
+
+
+NONE = Grain(0.0, 0.0, 0.0)
+
+
+def measure(image: NDArray[np.uint8] | Floats, where: NDArray[np.bool_]) -> Grain:
+    """The grain of an (H, W, 3) RGB picture in grey levels of 255, at the places (H, W) that are asked for.
+
+    Of these only the flatter half counts, as texture is not grain. `NONE` where there are too few.
+    """
+    planes = cv2.cvtColor(np.asarray(image, np.float32), cv2.COLOR_RGB2YCrCb)
+    luma = np.ascontiguousarray(planes[..., 0])
+    light = cv2.GaussianBlur(luma, (0, 0), _SMOOTH)
+    slope = np.hypot(cv2.Sobel(light, cv2.CV_32F, 1, 0), cv2.Sobel(light, cv2.CV_32F, 0, 1))
+    unclipped = where & (luma > 4) & (luma < 251)
+    if int(unclipped.sum()) < _LEAST_PIXELS:
+        return NONE
+    flat = unclipped & (slope <= np.quantile(slope[unclipped], _FLAT))
+    rest = planes - cv2.GaussianBlur(planes, (0, 0), _SMOOTH)
+    size, left = _size(rest[..., 0], flat)
+    spread = [_spread(rest[..., channel][flat]) / left for channel in range(3)]
+    return Grain(spread[0], float(np.mean(spread[1:])), size)
+
+
+def _spread(values: Floats) -> float:
+    return float(_MAD * np.median(np.abs(values - np.median(values))))
+
+
+def _size(rest: Floats, flat: NDArray[np.bool_]) -> tuple[float, float]:
+    """σ of the blur that explains how alike neighbours are, and which share of such grain is left in `rest`."""
+    correlations = []
+    for axis in (0, 1):
+        both = flat & np.roll(flat, -1, axis)
+        here, there = rest[both], np.roll(rest, -1, axis)[both]
+        power = float((here**2).mean()) if len(here) else 0.0
+        correlations.append(float((here * there).mean()) / power if power > 1e-6 else 0.0)
+    sizes, shares, expected = _table()
+    nearest = int(np.argmin(np.abs(expected - np.mean(correlations))))
+    return float(sizes[nearest]), float(shares[nearest])
+
+
+@cache
+def _table() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """For grains of every size: σ; the share of their amplitude that is left without the light; how alike neighbours
+    in the rest are. From the spectra of the blurs, on a torus of 64 px."""
+    frequency = 2 * np.pi * np.fft.fftfreq(64)
+    squared = frequency[:, None] ** 2 + frequency[None] ** 2
+    kept = 1 - np.exp(-squared * _SMOOTH**2 / 2)
+    sizes = np.linspace(0, _WIDEST, 51)
+    shares, alike = [], []
+    for size in sizes:
+        power = np.exp(-squared * size**2)
+        rest = power * kept**2
+        shares.append(np.sqrt(rest.sum() / power.sum()))
+        alike.append((rest * np.cos(frequency)[None]).sum() / rest.sum())
+    return sizes, np.array(shares), np.array(alike)
+
+
+def lacking(around: Grain, inside: Grain) -> Grain:
+    """What has to be added inside to have the grain of around; nothing where inside has as much."""
+
+    def missing(wanted: float, there: float) -> float:
+        return float(np.sqrt(max(0.0, wanted**2 - there**2)))
+
+    found = Grain(missing(around.luma, inside.luma), missing(around.chroma, inside.chroma), around.size)
+    return found if found.visible else NONE
+
+
+def make(grain: Grain, shape: tuple[int, int], seed: int) -> Floats:
+    """Grain to add to an RGB picture of `shape` (height, width), (H, W, 3) in grey levels; the same for a seed."""
+    height, width = shape
+    draw = np.random.default_rng(seed)
+    noise = draw.standard_normal((height, width, 3), dtype=np.float32)
+    if grain.size > 0:
+        noise = np.asarray(cv2.GaussianBlur(noise, (0, 0), grain.size), np.float32)
+    noise /= np.maximum(noise.std((0, 1)), 1e-6)
+    planes = noise * np.array([grain.luma, grain.chroma, grain.chroma], np.float32)
+    luma, red, blue = planes[..., 0], planes[..., 1], planes[..., 2]
+    # YCrCb to RGB of differences (ITU-R BT.601)
+    return np.dstack([luma + 1.403 * red, luma - 0.714 * red - 0.344 * blue, luma + 1.773 * blue]).astype(np.float32)
+
+
+def around(mask: Floats, width: int) -> NDArray[np.bool_]:
+    """The ring of `width` px around what a mask (H, W) covers."""
+    inside = (mask > 0.02).astype(np.uint8)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
+    return np.asarray((cv2.dilate(inside, kernel) > 0) & (inside == 0))

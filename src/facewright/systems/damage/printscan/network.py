@@ -1,0 +1,134 @@
+"""PrintScan: finds where a print is scratched, cracked, spotted or torn.
+
+This project's own design; there is no paper. A small U-Net on 2×2 patches of pixels, so that its finest scale is half
+the picture's; a mark of one pixel is still a channel of its patch. It looks at grey values: colour says little about
+damage, and old prints have none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ....errors import UsageError
+from ....nn.mmrb import init_conv
+from ....tasks.card import Preprocess
+from ...base import System
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_SLOPE = 0.2
+_PATCH = 2
+_TILE, _OVERLAP = 512, 32
+_RARE = -3.0  # bias of the start: marks are rare
+
+
+@dataclass(frozen=True)
+class PrintScanConfig:
+    """Channels at half the picture's size and at every halving of it."""
+
+    widths: tuple[int, ...] = (32, 64, 96, 128, 160)
+
+    @classmethod
+    def compact(cls) -> Self:
+        """What ships: 0.4 M parameters."""
+        return cls(widths=(16, 32, 56, 80))
+
+    @property
+    def stride(self) -> int:
+        """Pixels under one position of the lowest scale."""
+        return _PATCH * int(2 ** (len(self.widths) - 1))
+
+
+class _Block(nn.Module):
+    """Two 3×3 convolutions with a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        init_conv(self.first)
+        init_conv(self.second, 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change: Tensor = self.second(F.leaky_relu(self.first(x), _SLOPE))
+        return F.leaky_relu(x + change, _SLOPE)
+
+
+class PrintScan(System):
+    """Damage of prints, by this project's own design.
+
+    forward: (N, 3, H, W) RGB in [−1, 1], sides divisible by `config.stride`, to logits (N, 1, H, W) of a pixel being
+    lost. `find` takes whole photos of any size, in tiles.
+    """
+
+    slug: ClassVar[str] = "printscan"
+    Config: ClassVar[type[PrintScanConfig]] = PrintScanConfig
+    config: PrintScanConfig
+
+    def __init__(self, config: PrintScanConfig | None = None) -> None:
+        super().__init__(config)
+        widths = self.config.widths
+        self.stem = nn.Conv2d(_PATCH**2, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(_Block(width) for width in widths)
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:]))
+        self.ups = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths, widths[1:]))
+        self.decoder = nn.ModuleList(_Block(width) for width in widths[:-1])
+        self.out = nn.Conv2d(widths[0], _PATCH**2, 3, padding=1)
+        for conv in (self.stem, *self.downs, *self.ups):
+            init_conv(conv)
+        init_conv(self.out, 0.1)
+        nn.init.constant_(self.out.bias, _RARE)  # type: ignore[arg-type]
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def preprocess_for(cls, config: Any) -> Preprocess:
+        return Preprocess(size=0, template="")
+
+    def forward(self, image: Tensor) -> Tensor:
+        stride = self.config.stride
+        if image.dim() != 4 or image.shape[1] != 3 or image.shape[2] % stride or image.shape[3] % stride:
+            raise UsageError(f"PrintScan takes images (N, 3, H, W) with sides divisible by {stride}")
+        grey = image.mean(1, keepdim=True)
+        x = self.stem(F.pixel_unshuffle(grey, _PATCH).contiguous(memory_format=torch.channels_last))
+        taps = []
+        for block, down in zip(self.encoder, [*self.downs, None]):
+            x = block(x)
+            if down is not None:
+                taps.append(x)
+                x = down(x)
+        for block, up, tap in reversed(list(zip(self.decoder, self.ups, taps))):
+            x = block(F.pixel_shuffle(up(x), 2) + tap)
+        logits: Tensor = F.pixel_shuffle(self.out(x), _PATCH)
+        return logits
+
+    @torch.inference_mode()
+    def find(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(H, W, 3) uint8 RGB of any size to the probability (H, W) that a pixel is lost; constant memory beside it."""
+        height, width = image.shape[:2]
+        found = np.zeros((height, width), np.float32)
+        step = _TILE - 2 * _OVERLAP
+        for top in range(0, max(1, height), step):
+            for left in range(0, max(1, width), step):
+                self._tile(image, found, top, left, step)
+        return found
+
+    def _tile(self, image: NDArray[np.uint8], found: NDArray[np.float32], top: int, left: int, step: int) -> None:
+        """Fill one tile of the answer from a part of the picture that reaches over its borders."""
+        height, width = image.shape[:2]
+        y0, x0 = max(0, top - _OVERLAP), max(0, left - _OVERLAP)
+        y1, x1 = min(height, top + step + _OVERLAP), min(width, left + step + _OVERLAP)
+        part = image[y0:y1, x0:x1]
+        stride = self.config.stride
+        below, right = -len(part) % stride, -part.shape[1] % stride
+        padded = np.pad(part, ((0, below), (0, right), (0, 0)), mode="edge")
+        shares = torch.sigmoid(self(self.normalise(padded[None]))[0, 0]).float().cpu().numpy()
+        rows, columns = min(height, top + step) - top, min(width, left + step) - left
+        inside = shares[top - y0 : top - y0 + rows, left - x0 : left - x0 + columns]
+        found[top : top + rows, left : left + columns] = inside
