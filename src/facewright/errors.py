@@ -6,6 +6,13 @@ exits with `exit_code`; from Python, catch `FacewrightError` or one of its child
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from .io.lock import Owner
+
 
 class FacewrightError(Exception):
     """Base of all errors raised on purpose. Exit code 2 on the command line."""
@@ -27,6 +34,18 @@ class VideoError(FacewrightError):
 
 class OutputError(FacewrightError):
     """An output could not be written: it exists already, the folder is missing, no permission, disk full."""
+
+
+class LockedError(OutputError):
+    """Another running process is writing the same target; `owner` says which, None if that is unknown."""
+
+    def __init__(self, target: str | PathLike[str], owner: Owner | None) -> None:
+        self.target, self.owner = target, owner
+        who = f"{owner}" if owner else "another process"
+        super().__init__(f"{target} is being written by {who}; wait for it to end, or choose another name")
+
+    def __reduce__(self) -> tuple[type[LockedError], tuple[str | PathLike[str], Owner | None]]:
+        return type(self), (self.target, self.owner)
 
 
 class UsageError(FacewrightError):
