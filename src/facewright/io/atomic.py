@@ -48,7 +48,7 @@ def atomic_output(path: str | os.PathLike[str], *, overwrite: bool = False, pare
         with _explained(target):
             yield temporary
             _sync(temporary)
-            _publish(temporary, target, overwrite=overwrite)
+            publish(temporary, target, overwrite=overwrite)
     finally:
         # after a successful rename there is nothing left to remove
         with contextlib.suppress(OSError):
@@ -124,7 +124,8 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _publish(temporary: Path, target: Path, *, overwrite: bool) -> None:
+def publish(temporary: Path, target: Path, *, overwrite: bool) -> None:
+    """Give a complete file its name, without `overwrite` only if nobody else has taken that name meanwhile."""
     if overwrite:
         temporary.replace(target)
     else:
