@@ -377,7 +377,7 @@ def test_resume_gives_the_film_of_an_uninterrupted_run(
 def test_resume_after_everything_but_the_joining_was_done(clip: Path, tmp_path: Path, monkeypatch: Any) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(
-            "facewright.io.video.process.finish", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("power cut"))
+            "facewright.io.video.mux.Output.make", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("power cut"))
         )
         with pytest.raises(RuntimeError, match="power cut"):
             process_video(clip, tmp_path / "out.mp4", unchanged, segment_frames=8, **FAST)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -11,8 +10,10 @@ from av.filter import Graph
 
 from .colour import Colour, bit_depth, display_matrix, has_alpha
 from .hdr import HLG, PQ, Mastering, WorkingSpace
+from .read import frame_rate
 
 if TYPE_CHECKING:
+    from fractions import Fraction
     from pathlib import Path
 
     import numpy as np
@@ -86,7 +87,7 @@ class Look:
         matrix = display_matrix(frame)
         turned = matrix is not None and abs(int(matrix[0, 1])) > abs(int(matrix[0, 0]))
         aspect = stream.sample_aspect_ratio or None
-        rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+        rate = frame_rate(stream)
         return cls(
             colour=Colour.of(frame),
             rate=rate * fields.frames_per_frame,

@@ -12,7 +12,7 @@ import av
 import av.error
 from av.filter import Graph
 
-from .read import Shot, open_input, read_shots, stream_seconds, video_stream
+from .read import Shot, frame_rate, open_input, read_shots, stream_seconds, video_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ def inspect(path: Path) -> Scan:
     with open_input(path) as container:
         stream = video_stream(container, path)
         length = stream_seconds(stream) or float(container.duration or 0) / av.time_base
-        rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+        rate = frame_rate(stream)
         base = stream.time_base or Fraction(1)
         for share in _STRETCHES:
             if share and length * rate < 4 * _LOOK:
@@ -70,7 +70,7 @@ def _watch(shots: Iterator[Shot], base: Fraction) -> Counter[str]:
             yield Shot(shot.frame, number)
 
     try:
-        for shot in _Chain([("idet", "")], base).run(note_flags()):
+        for shot in _Chain((("idet", ""),), base, Fraction(25)).run(note_flags()):
             tags = shot.frame.metadata
             seen[tags.get("lavfi.idet.single.current_frame", "undetermined")] += 1
             seen["repeated " + tags.get("lavfi.idet.repeated.current_frame", "neither")] += 1
@@ -142,11 +142,12 @@ def _inverse_telecine(scan: Scan) -> tuple[tuple[str, str], ...]:
     )
 
 
-def whole_frames(shots: Iterator[Shot], base: Fraction, plan: Plan) -> tuple[Iterator[Shot], Fraction]:
-    """Shots with times in units of `base` through the plan's filters, and the time base of what comes out."""
+def whole_frames(shots: Iterator[Shot], base: Fraction, rate: Fraction, plan: Plan) -> tuple[Iterator[Shot], Fraction]:
+    """Shots with times in units of `base`, `rate` to the second, through the plan's filters, and the time base of what
+    comes out."""
     if not plan.filters:
         return shots, base
-    pipeline = _Chain(list(plan.filters), base)
+    pipeline = _Chain(plan.filters, base, rate)
     filtered = pipeline.run(shots)
     first = next(filtered, None)
     if first is None:
@@ -157,8 +158,8 @@ def whole_frames(shots: Iterator[Shot], base: Fraction, plan: Plan) -> tuple[Ite
 class _Chain:
     """A chain of FFmpeg's video filters. It is built anew when the size or format of the frames changes."""
 
-    def __init__(self, filters: list[tuple[str, str]], base: Fraction) -> None:
-        self.filters, self.source_base, self.base = filters, base, base
+    def __init__(self, filters: tuple[tuple[str, str], ...], base: Fraction, rate: Fraction) -> None:
+        self.filters, self.source_base, self.base, self.rate = filters, base, base, rate
         self._graph: Graph | None = None
         self._shape: tuple[Any, ...] = ()
         self._damaged: set[Fraction] = set()
@@ -182,9 +183,15 @@ class _Chain:
     def _build(self, frame: av.VideoFrame) -> Graph:
         graph = Graph()
         graph.threads = 1
-        source = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=self.source_base
-        )
+        facts = {
+            "video_size": f"{frame.width}x{frame.height}",
+            "pix_fmt": frame.format.name,
+            "time_base": self.source_base,
+            "frame_rate": self.rate,  # decimate asks for it
+            "colorspace": int(frame.colorspace),
+            "range": int(frame.color_range),
+        }
+        source = graph.add("buffer", ":".join(f"{name}={value}" for name, value in facts.items()))
         nodes = [graph.add(name, arguments or None) for name, arguments in self.filters]
         graph.link_nodes(source, *nodes, graph.add("buffersink")).configure()
         return graph

@@ -99,6 +99,11 @@ class Job:
     def result(self) -> Path:
         return self.folder / f"result.partial{self.suffix}"
 
+    @property
+    def sample(self) -> Path:
+        """Where a frame is encoded to try the output with."""
+        return self.folder / "sample.partial"
+
     def segment(self, part: Part | int) -> Path:
         first = part if isinstance(part, int) else part.first
         return self.folder / f"{first:08d}.segment"

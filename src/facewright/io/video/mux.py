@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import heapq
-import io
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -21,14 +21,23 @@ from .job import sync
 from .read import open_input, packets, read_shots, video_stream
 from .records import TARGET_FORMATS
 from .run import output_error
-from .tracks import MUX_ERRORS, Sink, Track, open_tracks, plan_tracks, portable
+from .tracks import (
+    MUX_ERRORS,
+    TIMECODE,
+    Sink,
+    Track,
+    blamed,
+    open_tracks,
+    plan_tracks,
+    portable,
+    timecode_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from av.container import InputContainer, OutputContainer
 
-    from .encode import Encoder
     from .job import Job
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
@@ -52,136 +61,157 @@ def suffix_for(source: str | Path) -> str:
         kept, size = stream.index, (shot.frame.width, shot.frame.height)
     for suffix in dict.fromkeys([own if own in TARGET_FORMATS else ".mp4", ".mp4", ".mkv", ".mov"]):
         tracks = plan_tracks(file, kept, suffix, drop_place=False)
+        if suffix == ".mp4" != own and any("(pcm_" in track.label for track in tracks):
+            continue  # MP4 may hold PCM, but few players play it there
         if not look.losses(look.encoder(suffix, *size)) and all(track.note is None for track in tracks):
             return suffix
     return own if own in TARGET_FORMATS else ".mkv"
 
 
-def check_output(source: Path, tracks: list[Track], suffix: str, sample: Path) -> None:
-    """Open the output with all its streams and write its beginning, to memory: `sample` is a segment of the picture.
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How the output of a film is put together: the same way when it is tried and when it is made."""
 
-    Tracks that fit alone but not together take their next way. Raises OutputError when not even the picture fits.
-    """
-    while True:
+    source: Path
+    suffix: str
+    look: Look
+    tracks: list[Track]
+    metadata: Mapping[str, str]
+    drop_place: bool
+
+    def check(self, sample: Path, trial: Path) -> None:
+        """Write the output's beginning to `trial`, with all its streams: `sample` is a segment of the picture.
+
+        Tracks that fit alone but not together take their next way. Raises OutputError when not even the picture fits.
+        """
+
+        def pictures(segment: InputContainer, stream: Any) -> Iterator[av.Packet[Any]]:
+            for packet in segment.demux(segment.streams.video[0]):
+                if packet.size:
+                    packet.stream = stream
+                    yield packet
+
+        with av.open(str(sample)) as segment:
+            size = segment.streams.video[0].width, segment.streams.video[0].height
+        self._insist(trial, lambda: self._write(trial, sample, size, self.look.time_base, Fraction(0), pictures))
+
+        self._note_languages(trial)
+
+    def _note_languages(self, trial: Path) -> None:
+        """Look whether the languages of the tracks are read back from the output."""
+        with open_input(self.source) as original, av.open(str(trial)) as written:
+            places = iter(stream for stream in written.streams if stream.type in {"audio", "subtitle"})
+            for track in self.tracks:
+                if track.way.how not in {"copy", "sound", "text"}:
+                    continue
+                stream = original.streams[track.index]
+                place = next(places, None) if stream.type in {"audio", "subtitle"} else None
+                if place is not None and stream.language not in {None, "und"} and place.language in {None, "und"}:
+                    track.lost = f"lost its language tag {stream.language!r}"
+
+    def make(self, job: Job, target: Path, *, overwrite: bool) -> None:
+        """Join everything and give it the target's name. A track that fails costs itself, never the picture: it takes
+        its next way, and the joining starts again. Raises VideoError or OutputError; the segments stay."""
+        if not job.parts:
+            raise VideoError(f"{self.source}: no frame could be decoded; the file is truncated or damaged")
+        first, last = job.segment(job.parts[0]), job.parts[-1]
+        size, origin = (last.width, last.height), _origin(job, self.tracks)
+
+        def pictures(_: InputContainer, stream: Any) -> Iterator[av.Packet[Any]]:
+            return _video_packets(job, stream, origin)
+
+        def write() -> None:
+            self._write(job.result, first, size, job.time_base, origin, pictures, whole=True)
+
         try:
-            with open_input(source) as original, av.open(str(sample)) as segment:
-                target = io.BytesIO()
-                with av.open(target, "w", format=TARGET_FORMATS[suffix]) as out:
-                    video = out.add_stream_from_template(segment.streams.video[0])
-                    open_tracks(original, out, tracks, suffix)
-                    for packet in segment.demux(segment.streams.video[0]):
-                        if packet.size:
-                            packet.stream = video
-                            out.mux(packet)
-            return
+            self._insist(target, write)
+            sync(job.result)
+            publish(job.result, target, overwrite=overwrite)
         except MUX_ERRORS as error:
-            _blame(tracks, error, sample)
+            raise output_error(target, error) from error
 
-
-def finish(
-    job: Job,
-    source: Path,
-    target: Path,
-    look: Look,
-    tracks: list[Track],
-    *,
-    metadata: Mapping[str, str],
-    drop_place: bool,
-    overwrite: bool,
-) -> None:
-    """Join everything and give it the target's name. A track that fails costs itself, never the picture: it takes its
-    next way, and the joining starts again. Raises VideoError or OutputError; the segments stay."""
-    if not job.parts:
-        raise VideoError(f"{source}: no frame could be decoded; the file is truncated or damaged")
-    try:
+    def _insist(self, path: Path, write: Callable[[], None]) -> None:
+        """Write until it works: after each failure something that goes along takes its next way."""
         while True:
             try:
-                with open_input(source) as original:
-                    _join(job, original, source, look, tracks, dict(metadata), drop_place=drop_place)
-                break
+                return write()
             except MUX_ERRORS as error:
-                if getattr(error, "errno", None) in _DISK_ERRORS:
-                    raise
-                _blame(tracks, error, target)
-        sync(job.result)
-        publish(job.result, target, overwrite=overwrite)
-    except MUX_ERRORS as error:
-        raise output_error(target, error) from error
+                if getattr(error, "errno", None) in _DISK_ERRORS or not self._give_way(error):
+                    raise OutputError(f"{path} cannot be written: {error}") from error
 
+    def _give_way(self, error: BaseException) -> bool:
+        """Let the track that failed take its next way; where it is not known which, the timecode, else all."""
+        index = getattr(error, "track_index", None)
+        known = [track for track in self.tracks if track.index == index]
+        codes = [track for track in self.tracks if track.index == TIMECODE and track.way.how == "tag"]
+        gave_way = [track.give_way(error) for track in known or codes or self.tracks]
+        return any(gave_way)
 
-def _blame(tracks: list[Track], error: BaseException, path: Path) -> None:
-    """Let the track that failed take its next way, or all, when it is not known which; raise if that is no help."""
-    index = getattr(error, "track_index", None)
-    suspects = [track for track in tracks if track.index == index] or tracks
-    gave_way = [track.give_way(error) for track in suspects]
-    if not any(gave_way):
-        raise OutputError(f"{path} cannot be written: {error}") from error
+    def _write(
+        self,
+        target: Path,
+        segment: Path,
+        size: tuple[int, int],
+        time_base: Fraction,
+        origin: Fraction,
+        pictures: Callable[[InputContainer, Any], Iterator[av.Packet[Any]]],
+        *,
+        whole: bool = False,
+    ) -> None:
+        """Write header, the pictures, and (if `whole`) what goes along, `origin` seconds earlier."""
+        with open_input(self.source) as original, av.open(str(segment)) as first:
+            tags = portable(original.metadata, drop_place=self.drop_place)
+            options = self._options(tags, time_base)
+            with av.open(str(target), "w", format=TARGET_FORMATS[self.suffix], options=options) as out:
+                video = self._add_video(out, first, original, size, time_base)
+                sinks = open_tracks(original, out, self.tracks, self.suffix, origin)
+                out.metadata.update({**tags, **self.metadata})
+                out.set_chapters(_chapters(original, origin))
+                moving: Iterator[tuple[int | None, av.Packet[Any]]] = ((None, p) for p in pictures(first, video))
+                if whole:
+                    moving = heapq.merge(moving, _side_packets(original, sinks), key=lambda item: _seconds(item[1]))
+                for index, packet in moving:
+                    try:
+                        out.mux(packet)
+                    except MUX_ERRORS as error:
+                        raise blamed(error, index) from None
 
-
-def _join(
-    job: Job,
-    original: InputContainer,
-    source: Path,
-    look: Look,
-    tracks: list[Track],
-    metadata: dict[str, str],
-    *,
-    drop_place: bool,
-) -> None:
-    kept = video_stream(original, source)
-    time_base = job.time_base
-    origin = _origin(job, tracks)
-    tags = portable(original.metadata, drop_place=drop_place)
-    options = {}
-    if job.suffix not in {".mkv", ".webm"}:
+    def _options(self, tags: Mapping[str, str], time_base: Fraction) -> dict[str, str]:
+        if self.suffix in {".mkv", ".webm"}:
+            return {}
         # edit lists count in the movie's time scale: with the video's own, the first frame's time is exact, too
         flags = "+faststart" + ("+use_metadata_tags" if any(k.startswith(_KEYS_OF_PHONES) for k in tags) else "")
-        options = {"movie_timescale": str(time_base.denominator), "movflags": flags, "write_tmcd": "1"}
-    with (
-        av.open(str(job.segment(job.parts[0]))) as first,
-        av.open(str(job.result), "w", format=TARGET_FORMATS[job.suffix], options=options) as out,
-    ):
-        last = job.parts[-1]
-        video = _add_video(out, first, look, look.encoder(job.suffix, last.width, last.height), time_base)
-        video.metadata.update(portable(kept.metadata, drop_place=drop_place))
-        video.metadata.update(_timecode(original, tracks))
-        sinks = open_tracks(original, out, tracks, job.suffix, origin)
-        out.metadata.update({**tags, **metadata})
-        out.set_chapters(_chapters(original, origin))
-        pictures = ((None, packet) for packet in _video_packets(job, video, origin))
-        for index, packet in heapq.merge(pictures, _side_packets(original, sinks), key=lambda item: _seconds(item[1])):
-            try:
-                out.mux(packet)
-            except MUX_ERRORS as error:
-                if index is not None:
-                    error.track_index = index  # type: ignore[union-attr]
-                raise
+        return {"movie_timescale": str(time_base.denominator), "movflags": flags, "write_tmcd": "1"}
 
-
-def _add_video(out: OutputContainer, first: InputContainer, look: Look, encoder: Encoder, time_base: Fraction) -> Any:
-    video: Any = out.add_stream_from_template(first.streams.video[0])
-    video.time_base = time_base
-    if look.aspect:
-        video.codec_context.sample_aspect_ratio = look.aspect
-    if encoder.codec == "libx265" and out.format.name in {"mp4", "mov"}:
-        video.codec_context.codec_tag = "hvc1"  # the tag Apple's players ask for
-    if encoder.codec == "libvpx-vp9" and encoder.alpha:
-        video.metadata["alpha_mode"] = "1"
-    return video
+    def _add_video(
+        self,
+        out: OutputContainer,
+        first: InputContainer,
+        original: InputContainer,
+        size: tuple[int, int],
+        base: Fraction,
+    ) -> Any:
+        encoder = self.look.encoder(self.suffix, *size)
+        video: Any = out.add_stream_from_template(first.streams.video[0])
+        video.time_base = base
+        video.codec_context.framerate = self.look.rate  # which timecodes are counted by
+        if self.look.aspect:
+            video.codec_context.sample_aspect_ratio = self.look.aspect
+        if encoder.codec == "libx265" and out.format.name in {"mp4", "mov"}:
+            video.codec_context.codec_tag = "hvc1"  # the tag Apple's players ask for
+        if encoder.codec == "libvpx-vp9" and encoder.alpha:
+            video.metadata["alpha_mode"] = "1"
+        video.metadata.update(portable(video_stream(original, self.source).metadata, drop_place=self.drop_place))
+        code = timecode_of(original)
+        if code and any(track.index == TIMECODE and track.way.how == "tag" for track in self.tracks):
+            video.metadata["timecode"] = code
+        return video
 
 
 def _origin(job: Job, tracks: list[Track]) -> Fraction:
     """The earliest time of all streams, which becomes zero. Times below zero stay: decoders need that sound."""
     starts = [track.start for track in tracks if track.start is not None]
     return max(Fraction(0), min([job.parts[0].pts[0] * job.time_base, *starts]))
-
-
-def _timecode(original: InputContainer, tracks: list[Track]) -> dict[str, str]:
-    """The start timecode of a track of its own, as the tag from which such a track is written."""
-    for track in tracks:
-        if track.way.how == "tag":
-            return {"timecode": original.streams[track.index].metadata["timecode"]}
-    return {}
 
 
 def _chapters(original: InputContainer, origin: Fraction) -> list[Any]:
@@ -232,5 +262,4 @@ def _named(index: int, items: Iterator[av.Packet[Any]]) -> Iterator[tuple[int, a
         for packet in items:
             yield index, packet
     except MUX_ERRORS as error:
-        error.track_index = index  # type: ignore[union-attr]
-        raise
+        raise blamed(error, index) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -16,11 +15,11 @@ from ..lock import locked
 from .encode import Look, SegmentWriter
 from .fields import Plan, inspect, plan_fields
 from .job import Job
-from .mux import check_output, finish
+from .mux import Output
 from .read import open_input, probe, read_shots, video_stream
 from .records import TARGET_FORMATS, Deinterlace, Settings, VideoReport
 from .run import Run
-from .tracks import Track, plan_tracks
+from .tracks import plan_tracks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -86,26 +85,17 @@ def process_video(
         try:
             _check_space(info, source, job)
             fields = plan_fields(inspect(source), deinterlace)
-            look, tracks = _prepare(source, job, settings, fields, notes, drop_place=drop_place)
+            output = _prepare(source, job, settings, fields, notes, metadata or {}, drop_place=drop_place)
             run = Run(source, info, fields, stage, job, settings, progress)
             run.execute()
             for note in run.notes:
                 notes.add(note)
-            finish(
-                job,
-                source,
-                target,
-                look,
-                tracks,
-                metadata=metadata or {},
-                drop_place=drop_place,
-                overwrite=overwrite,
-            )
+            output.make(job, target, overwrite=overwrite)
         except BaseException as error:
             _leave(job, error)
             raise
         job.remove()
-    for track in tracks:
+    for track in output.tracks:
         notes.add(track.note)
     seconds = time.perf_counter() - started
     last = job.parts[-1]
@@ -165,8 +155,15 @@ def _check_space(info: VideoInfo, source: Path, job: Job) -> None:
 
 
 def _prepare(
-    source: Path, job: Job, settings: Settings, fields: Plan, notes: _Notes, *, drop_place: bool
-) -> tuple[Look, list[Track]]:
+    source: Path,
+    job: Job,
+    settings: Settings,
+    fields: Plan,
+    notes: _Notes,
+    metadata: Mapping[str, str],
+    *,
+    drop_place: bool,
+) -> Output:
     """Try the encoder and the output with all its streams, and tell what cannot be kept."""
     with open_input(source) as container:
         stream = video_stream(container, source)
@@ -179,18 +176,18 @@ def _prepare(
     width, height = (job.parts[-1].width, job.parts[-1].height) if job.parts else (shot.frame.width, shot.frame.height)
     notes.add(fields.note)
     tracks = plan_tracks(source, kept, settings.suffix, drop_place=drop_place)
-    with tempfile.TemporaryDirectory() as folder:
-        sample = Path(folder) / "sample.partial"
-        writer = SegmentWriter(sample, look, settings, width, height)
-        channels = 4 if writer.encoder.alpha else 3
-        writer.write(np.zeros((height, width, channels), np.uint16 if look.deep else np.uint8), 0)
-        writer.finish()
-        check_output(source, tracks, settings.suffix, sample)
+    writer = SegmentWriter(job.sample, look, settings, width, height)
+    channels = 4 if writer.encoder.alpha else 3
+    writer.write(np.zeros((height, width, channels), np.uint16 if look.deep else np.uint8), 0)
+    writer.finish()
+    output = Output(source, settings.suffix, look, tracks, metadata, drop_place)
+    output.check(job.sample, job.result)
+    job.drop_unfinished()
     for note in look.losses(writer.encoder):
         notes.add(note)
     for track in tracks:
         notes.add(track.note)
-    return look, tracks
+    return output
 
 
 def _leave(job: Job, error: BaseException) -> None:

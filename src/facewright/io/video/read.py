@@ -28,6 +28,7 @@ _STILL_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 # decoders that know the transparency of a codec; FFmpeg's own ones of the same names leave it out
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _DEMUX_RETRIES = 16
+_FASTEST = 2000  # frames per second of slow-motion cameras; beyond, it is the clock's rate
 
 
 @dataclass(slots=True)
@@ -110,7 +111,7 @@ def _describe(
 ) -> VideoInfo:
     turned = display_matrix(frame) is not None and abs(frame.rotation) % 180 == 90
     width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
-    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    rate = float(frame_rate(stream))
     duration = stream_seconds(stream) or (container.duration or 0) / av.time_base
     return VideoInfo(
         width=width,
@@ -229,6 +230,13 @@ def _has_variable_rate(path: Path, count: int = 128) -> bool:
         steps = np.diff(np.asarray(times, np.float64)) * float(stream.time_base or 1)
         # containers that count milliseconds alternate 33 and 34
         return len(steps) > 1 and float(np.ptp(steps)) > 0.0021
+
+
+def frame_rate(stream: av.VideoStream) -> Fraction:
+    """Frames per second on average. Where the container gives only the ticks of its clock (raw DV), the rate guessed
+    from the codec counts, and 25 where nothing tells."""
+    rates = (stream.average_rate, stream.guessed_rate, stream.codec_context.framerate, stream.base_rate)
+    return next((Fraction(rate) for rate in rates if rate and 0 < rate <= _FASTEST), Fraction(25))
 
 
 def stream_seconds(stream: av.VideoStream) -> float:

@@ -21,7 +21,7 @@ from .colour import upright
 from .encode import Look, SegmentWriter
 from .fields import Plan, whole_frames
 from .job import Job, Part
-from .read import Continuity, Shot, open_input, read_shots, stream_seconds, video_stream
+from .read import Continuity, Shot, frame_rate, open_input, read_shots, stream_seconds, video_stream
 from .records import Frame
 
 if TYPE_CHECKING:
@@ -149,9 +149,9 @@ class Run:
 
     def _shots_from_start(self, container: InputContainer) -> tuple[Iterator[Shot], Fraction]:
         stream = video_stream(container, self.source)
-        base, rate = Fraction(stream.time_base or 1), Fraction(stream.average_rate or stream.guessed_rate or 25)
+        base, rate = Fraction(stream.time_base or 1), frame_rate(stream)
         clock = _Clock(base, rate, 0, Continuity.of(container, base))
-        return whole_frames(clock.run(read_shots(container, stream)), base, self.fields)
+        return whole_frames(clock.run(read_shots(container, stream)), base, rate, self.fields)
 
     def _shots_after_jump(self, container: InputContainer, stream: av.VideoStream, index: int) -> Iterator[Shot] | None:
         """Shots from number `index` on, decoded from the keyframe before it; None if that is not possible: filters of

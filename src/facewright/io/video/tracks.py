@@ -8,6 +8,7 @@ end; if one still does, `mux` takes its next way.
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +31,9 @@ CONTAINER_NAMES = {".mp4": "MP4", ".m4v": "MP4", ".mov": "QuickTime", ".mkv": "M
 MUX_ERRORS = (av.error.FFmpegError, ValueError, OSError, MemoryError)
 """What PyAV raises when a track does not fit."""
 
+TIMECODE = -1
+"""The index of the timecode, which is no track of its own in every container."""
+
 _TRIAL_PACKETS, _TRIAL_BYTES = 60, 32 << 20
 _SOUND_FRAME = {"aac": 1024, "libopus": 960}
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
@@ -37,6 +41,27 @@ _TEXT_SUBTITLES = {".mp4": "mov_text", ".m4v": "mov_text", ".mov": "mov_text", "
 _PICTURE_SUBTITLES = {"hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle", "xsub"}
 _PLACE_WORDS = ("location", "gps", "iso6709", "latitude", "longitude", "\u00a9xyz")
 _COVER_TYPES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
+_QUICKTIME_LANGUAGES = {
+    "bod": "tib",
+    "cym": "wel",
+    "cze": "ces",
+    "deu": "ger",
+    "ell": "gre",
+    "eus": "baq",
+    "fas": "per",
+    "fre": "fra",
+    "hye": "arm",
+    "isl": "ice",
+    "kat": "geo",
+    "mkd": "mac",
+    "msa": "may",
+    "mya": "bur",
+    "nld": "dut",
+    "rum": "ron",
+    "slo": "slk",
+    "sqi": "alb",
+    "zho": "chi",
+}
 _TECHNICAL_TAGS = {
     "alpha_mode",
     "bps",
@@ -47,6 +72,7 @@ _TECHNICAL_TAGS = {
     "major_brand",
     "minor_version",
     "number_of_frames",
+    "timecode",
     "vendor_id",
 }
 
@@ -55,12 +81,14 @@ How = Literal["copy", "sound", "text", "attach", "tag", "chapters", "drop"]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way of a track into the target: how, with which encoder, in how many channels, and what people are told."""
+    """One way of a track into the target: how, with which encoder, in which channel layout, and what people are told:
+    what was done, and why if not for the reason that the better ways failed."""
 
     how: How
     codec: str = ""
     layout: str = ""
-    note: str | None = None
+    done: str | None = None
+    why: str = ""
 
 
 @dataclass(slots=True)
@@ -69,10 +97,11 @@ class Track:
 
     index: int
     label: str
+    reason: str
     ways: list[Way]
     start: Fraction | None = None
     chosen: int = 0
-    reason: str = ""
+    lost: str = ""
 
     @property
     def way(self) -> Way:
@@ -80,17 +109,17 @@ class Track:
 
     @property
     def note(self) -> str | None:
-        """What became of the track, None when it is kept as it is."""
-        if self.way.note is None:
-            return None
-        return f"{self.label} {self.way.note}" + (f" ({self.reason})" if self.reason else "")
+        """What became of the track and why, None when it is kept as it is."""
+        if self.way.done is None:
+            return f"{self.label} {self.lost}: {self.reason}" if self.lost else None
+        return f"{self.label} {self.way.done}: {self.way.why or self.reason}"
 
     def give_way(self, error: BaseException) -> bool:
         """Take the next way because of an error; False when there is none."""
         if self.chosen + 1 == len(self.ways):
             return False
         self.chosen += 1
-        self.reason = f"it could not be written as it is: {_first_line(error)}"
+        self.reason = f"as it is it could not be written ({_complaint(error)})"
         return True
 
 
@@ -105,6 +134,9 @@ def plan_tracks(source: Path, kept: int, suffix: str, *, drop_place: bool) -> li
             for stream in original.streams
             if stream.index != kept
         ]
+        if timecode_of(original):
+            reason = f"{CONTAINER_NAMES[suffix]} cannot hold it"
+            tracks.append(Track(TIMECODE, "timecode", reason, [Way("tag"), Way("drop", done="was left out")]))
     for track in tracks:
         while True:
             try:
@@ -119,9 +151,8 @@ def plan_tracks(source: Path, kept: int, suffix: str, *, drop_place: bool) -> li
 def _track(original: InputContainer, stream: Any, suffix: str, supported: set[str], *, drop_place: bool) -> Track:
     context = stream.codec_context
     codec = context.codec.canonical_name if context else _tag(stream) or "unknown"
-    track = Track(stream.index, f"{stream.type} track {stream.index} ({codec})", [])
-    name = CONTAINER_NAMES[suffix]
-    dropped = Way("drop", note=f"was left out: {name} cannot hold it")
+    reason = f"{CONTAINER_NAMES[suffix]} cannot hold it"
+    track = Track(stream.index, f"{stream.type} track {stream.index} ({codec})", reason, [])
     fits = bool(context) and codec in supported
     if stream.type == "audio" and context:
         track.ways = _sound_ways(stream, suffix, fits=fits)
@@ -132,7 +163,7 @@ def _track(original: InputContainer, stream: Any, suffix: str, supported: set[st
         track.ways = _cover_ways(codec, suffix, fits=fits)
     elif stream.type == "video":
         track.label = f"second film {stream.index} ({codec})"
-        track.ways = [Way("copy", note="was copied as it is: only the first film is restored")] if fits else []
+        track.ways = [Way("copy", done="was copied as it is: only the first film is restored")] if fits else []
     elif stream.type == "attachment":
         track.label = f"attachment {stream.metadata.get('filename', stream.index)!r}"
         track.ways = [Way("attach")] if suffix == ".mkv" else []
@@ -141,11 +172,27 @@ def _track(original: InputContainer, stream: Any, suffix: str, supported: set[st
     elif stream.type == "data" and _tag(stream) == "text" and original.chapters():
         track.ways = [Way("chapters")]
     elif stream.type == "data" and drop_place:
-        track.ways = [Way("drop", note="was left out, because it may say where the film was taken")]
+        track.ways = [Way("drop", done="was left out", why="it may say where the film was taken")]
     elif stream.type == "data" and not context:
         track.ways = [Way("copy")]
-    track.ways.append(dropped)
+    track.ways.append(Way("drop", done="was left out"))
     return track
+
+
+def timecode_of(original: InputContainer) -> str | None:
+    """The film's start timecode: a tag of the file, of a stream, or a track of its own."""
+    for metadata in (*(stream.metadata for stream in original.streams), original.metadata):
+        for key, value in metadata.items():
+            if key.lower() == "timecode":
+                return str(value)
+    return None
+
+
+def blamed(error: BaseException, index: int | None) -> BaseException:
+    """The error with the track that is to blame."""
+    if index is not None:
+        error.track_index = index  # type: ignore[attr-defined]
+    return error
 
 
 def _tag(stream: Any) -> str:
@@ -158,13 +205,12 @@ def _tag(stream: Any) -> str:
 def _sound_ways(stream: Any, suffix: str, *, fits: bool) -> list[Way]:
     codec = "libopus" if suffix == ".webm" else "aac"
     name = "Opus" if codec == "libopus" else "AAC"
-    channels = stream.channels or stream.codec_context.channels
-    unable = "" if fits else f": {CONTAINER_NAMES[suffix]} cannot hold it"
+    channels = stream.codec_context.channels
     ways = [Way("copy")] if fits else []
     if channels in _LAYOUTS:
-        ways.append(Way("sound", codec, _LAYOUTS[channels], f"was encoded anew as {name}{unable}"))
+        ways.append(Way("sound", codec, _LAYOUTS[channels], f"was encoded anew as {name}"))
     if channels > 2:
-        ways.append(Way("sound", codec, "stereo", f"was mixed down to stereo and encoded anew as {name}{unable}"))
+        ways.append(Way("sound", codec, "stereo", f"was mixed down to stereo and encoded anew as {name}"))
     return ways
 
 
@@ -174,7 +220,7 @@ def _subtitle_ways(codec: str, suffix: str, *, fits: bool) -> list[Way]:
         return ways
     text = _TEXT_SUBTITLES[suffix]
     lost = " and lost its styles" if codec in {"ass", "ssa"} else ""
-    return [*ways, Way("text", text, note=f"was converted to {text}{lost}: {CONTAINER_NAMES[suffix]} cannot hold it")]
+    return [*ways, Way("text", text, done=f"was converted to {text}{lost}")]
 
 
 def _cover_ways(codec: str, suffix: str, *, fits: bool) -> list[Way]:
@@ -331,17 +377,18 @@ def open_tracks(
     """
     sinks: dict[int, Sink] = {}
     for track in tracks:
+        if track.index == TIMECODE:
+            continue
         stream = original.streams[track.index]
         try:
             sink = _open_track(stream, out, track, origin)
             if track.way.how == "attach":
                 _attach(original, stream, out)
         except MUX_ERRORS as error:
-            error.track_index = track.index  # type: ignore[union-attr]
-            raise
+            raise blamed(error, track.index) from None
         if sink is not None:
             sinks[track.index] = sink
-            sink.stream.metadata.update(portable(stream.metadata))
+            sink.stream.metadata.update(track_tags(stream, suffix))
             sink.stream.disposition = stream.disposition
     return sinks
 
@@ -350,7 +397,11 @@ def _open_track(stream: Any, out: OutputContainer, track: Track, origin: Fractio
     way = track.way
     continuity = Continuity.of(stream.container, Fraction(stream.time_base or 1))
     if way.how == "copy":
-        return Sink(out.add_stream_from_template(stream), origin, continuity)
+        copied: Any = out.add_stream_from_template(stream)
+        if stream.type == "audio" and "channels" in stream.layout.name:
+            # camera AVIs say only how many channels there are; some formats want to know which
+            copied.codec_context.layout = _LAYOUTS.get(stream.codec_context.channels, stream.layout.name)
+        return Sink(copied, origin, continuity)
     if way.how == "sound":
         rate = _sound_rate(way.codec, stream.rate)
         encoded: Any = out.add_stream(way.codec, rate=rate)
@@ -359,6 +410,7 @@ def _open_track(stream: Any, out: OutputContainer, track: Track, origin: Fractio
         return SoundSink(encoded, origin, continuity, stream.codec_context, way, rate)
     if way.how == "text":
         encoded = out.add_stream(way.codec)
+        stream.codec_context.open(strict=False)
         encoded.codec_context.subtitle_header = stream.codec_context.subtitle_header
         encoded.codec_context.time_base = Fraction(1, 1000)
         return TextSink(encoded, origin, continuity, stream.codec_context)
@@ -401,5 +453,16 @@ def portable(metadata: Mapping[str, str], *, drop_place: bool = False) -> dict[s
     }
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+def track_tags(stream: Any, suffix: str) -> dict[str, str]:
+    """A track's tags; QuickTime's list of languages has the bibliographic codes of ISO 639-2."""
+    tags = portable(stream.metadata)
+    if suffix == ".mov" and "language" in tags:
+        tags["language"] = _QUICKTIME_LANGUAGES.get(tags["language"], tags["language"])
+    return tags
+
+
+def _complaint(error: BaseException) -> str:
+    """What FFmpeg logged about the failure, else what it is called."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    said = re.search(r"last error log: (?:\[[^\]]*\] *)?(.+)", line)
+    return (said[1] if said else line).strip().rstrip(".)")[:160]
