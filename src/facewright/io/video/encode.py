@@ -52,7 +52,7 @@ class Encoder:
         if self.codec == "libx264":
             options = {"crf": str(settings.crf), "preset": settings.preset, "bf": "0"}
             if look.fields.kept:
-                options |= {"flags": "+ildct+ilme", "x264-params": f"{look.fields.scan.order}=1"}
+                options |= {"flags": "+ildct+ilme", "x264-params": f"{look.fields.scan.order or 'tff'}=1"}
             return options
         if self.codec == "libx265":
             parameters = ["log-level=error", "bframes=0"]
@@ -141,8 +141,8 @@ class Look:
             )
         bits = 10 if encoder.deep else 8
         if self.bits > bits:
-            hint = "" if encoder.deep else "; write .mp4, .mov or .mkv for ten"
-            notes.append(f"the picture was reduced from {self.bits} bits to {bits}, all {encoder.label} holds{hint}")
+            hint = "" if encoder.deep or self.alpha else "; write .mp4, .mov or .mkv for ten"
+            notes.append(f"the picture was reduced from {self.bits} bits to the {bits} that {encoder.label} has{hint}")
         says = self.mastering
         if (says.chromaticities or says.light_levels) and encoder.codec != "libx265":
             notes.append(f"the HDR10 mastering data was left out: {encoder.label} cannot carry it")
@@ -209,6 +209,6 @@ class SegmentWriter:
         graph = Graph()
         pix_fmt = av.VideoFormat(self.encoder.pix_fmt, width, height)
         source = graph.add_buffer(width=width, height=height, format=pix_fmt, time_base=self.look.time_base)
-        marker = graph.add("setfield", f"mode={self.look.fields.scan.order}")
+        marker = graph.add("setfield", f"mode={self.look.fields.scan.order or 'tff'}")
         graph.link_nodes(source, marker, graph.add("buffersink")).configure()
         return graph

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
     from .records import Deinterlace
 
+Order = Literal["tff", "bff"]  # top or bottom field first
+
+# AVFieldOrder of a stream: what its header says of the order of display
+_HEADER_ORDERS: dict[int, Order] = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
 _STRETCHES = (0.0, 0.3, 0.7)  # where in the film it is looked at
 _LOOK = 40  # frames looked at in each stretch
 _FEWEST = 8  # so many judged frames are needed against what the flags say
@@ -28,10 +32,11 @@ _PULLDOWN = (Fraction(30000, 1001), Fraction(30))
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """How a film was scanned: its kind, which field comes first, and whether the frames' own flags tell that."""
+    """How a film was scanned: its kind, which field comes first (None when that cannot be told from outside the
+    frames), and whether the frames' own flags tell that."""
 
     kind: Literal["progressive", "interlaced", "telecined"] = "progressive"
-    order: Literal["tff", "bff"] = "tff"
+    order: Order | None = None
     flagged: bool = False
 
 
@@ -57,7 +62,10 @@ def inspect(path: Path) -> Scan:
                 except av.error.FFmpegError:
                     break
             seen.update(_watch(islice(read_shots(container, stream), _LOOK), base))
-    return _judge(seen, rate)
+        header = _HEADER_ORDERS.get(stream.codec_context.field_order)
+        if header is None and stream.codec_context.codec.canonical_name == "dvvideo":
+            header = "bff"  # IEC 61834 knows no other
+    return _judge(seen, rate, header)
 
 
 def _watch(shots: Iterator[Shot], base: Fraction) -> Counter[str]:
@@ -79,9 +87,11 @@ def _watch(shots: Iterator[Shot], base: Fraction) -> Counter[str]:
     return seen
 
 
-def _judge(seen: Counter[str], rate: Fraction) -> Scan:
+def _judge(seen: Counter[str], rate: Fraction, header: Order | None) -> Scan:
     combed = seen["tff"] + seen["bff"]
-    order: Literal["tff", "bff"] = "tff" if seen["tff"] >= seen["bff"] else "bff"
+    order = header
+    if seen["tff"] != seen["bff"]:
+        order = "tff" if seen["tff"] > seen["bff"] else "bff"
     flagged = seen["flagged"] > 0
     pulled = min(seen["repeated top"], seen["repeated bottom"]) >= 0.1 * seen["frames"] >= 1
     if pulled and combed >= 0.2 * seen["frames"] and any(abs(rate - known) < 0.1 for known in _PULLDOWN):
@@ -123,11 +133,11 @@ def plan_fields(scan: Scan, wish: Deinterlace) -> Plan:
             scan, _inverse_telecine(scan), Fraction(4, 5), note + "; deinterlace by frame or switch it off to keep 30"
         )
     only = "interlaced" if scan.flagged and wish == "auto" else "all"
-    parity = "auto" if scan.flagged else scan.order
+    parity = "auto" if scan.flagged or not scan.order else scan.order
     mode = "send_field" if wish == "field" else "send_frame"
     filters = (("bwdif", f"mode={mode}:parity={parity}:deint={only}"),)
-    first = "top" if scan.order == "tff" else "bottom"
-    what = f"{scan.kind}, {first} field first" if combed else "progressive, by what was seen of it"
+    first = {"tff": ", top field first", "bff": ", bottom field first", None: ""}[scan.order]
+    what = f"{scan.kind}{first}" if combed else "progressive, by what was seen of it"
     rate = "one picture per field" if wish == "field" else "one picture per frame"
     note = f"the film is {what}: it was deinterlaced (bwdif), {rate}"
     return Plan(scan, filters, Fraction(2 if wish == "field" else 1), note)
@@ -136,8 +146,8 @@ def plan_fields(scan: Scan, wish: Deinterlace) -> Plan:
 def _inverse_telecine(scan: Scan) -> tuple[tuple[str, str], ...]:
     # pictures whose fields have no partner (after an edit) are deinterlaced before every fifth is dropped
     return (
-        ("fieldmatch", f"order={scan.order}:combmatch=full"),
-        ("bwdif", f"mode=send_frame:parity={scan.order}:deint=interlaced"),
+        ("fieldmatch", f"order={scan.order or 'auto'}:combmatch=full"),
+        ("bwdif", f"mode=send_frame:parity={scan.order or 'auto'}:deint=interlaced"),
         ("decimate", ""),
     )
 

@@ -6,12 +6,13 @@ import errno
 import heapq
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
 import av.error
+from av.stream import Disposition
 
 from ...errors import OutputError, VideoError
 from ..atomic import publish
@@ -41,7 +42,13 @@ if TYPE_CHECKING:
     from .job import Job
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
-_KEYS_OF_PHONES = ("com.apple.", "com.android.")
+_TRIAL_PACKETS = 400  # of all tracks together, before the first frame
+# tags that MP4 and QuickTime have places for; all others need a list of keys, which fewer players read
+_KEYS_WITH_A_PLACE = frozenset(
+    "album album_artist artist author comment compilation composer copyright creation_time date description disc "
+    "episode_id episode_sort genre grouping hd_video keywords location lyrics media_type network season_number show "
+    "sort_album sort_artist sort_name synopsis title track".split()
+)
 
 
 def suffix_for(source: str | Path) -> str:
@@ -93,20 +100,31 @@ class Output:
 
         with av.open(str(sample)) as segment:
             size = segment.streams.video[0].width, segment.streams.video[0].height
-        self._insist(trial, lambda: self._write(trial, sample, size, self.look.time_base, Fraction(0), pictures))
+        self._insist(
+            trial, lambda: self._write(trial, sample, size, self.look.time_base, Fraction(0), pictures, _TRIAL_PACKETS)
+        )
 
-        self._note_languages(trial)
+        self._read_back(trial)
 
-    def _note_languages(self, trial: Path) -> None:
-        """Look whether the languages of the tracks are read back from the output."""
+    def _read_back(self, trial: Path) -> None:
+        """Look whether covers and the languages of tracks, which a muxer leaves out without a word, are there."""
         with open_input(self.source) as original, av.open(str(trial)) as written:
             places = iter(stream for stream in written.streams if stream.type in {"audio", "subtitle"})
             for track in self.tracks:
                 if track.way.how not in {"copy", "sound", "text"}:
                     continue
                 stream = original.streams[track.index]
+                if stream.disposition & Disposition.attached_pic:
+                    if not any(s.disposition & Disposition.attached_pic for s in written.streams.video):
+                        track.chosen = len(track.ways) - 1
+                    continue
                 place = next(places, None) if stream.type in {"audio", "subtitle"} else None
-                if place is not None and stream.language not in {None, "und"} and place.language in {None, "und"}:
+                if (
+                    place is not None
+                    and place.frames
+                    and stream.language not in {None, "und"}
+                    and place.language in {None, "und"}
+                ):
                     track.lost = f"lost its language tag {stream.language!r}"
 
     def make(self, job: Job, target: Path, *, overwrite: bool) -> None:
@@ -121,7 +139,7 @@ class Output:
             return _video_packets(job, stream, origin)
 
         def write() -> None:
-            self._write(job.result, first, size, job.time_base, origin, pictures, whole=True)
+            self._write(job.result, first, size, job.time_base, origin, pictures)
 
         try:
             self._insist(target, write)
@@ -155,22 +173,20 @@ class Output:
         time_base: Fraction,
         origin: Fraction,
         pictures: Callable[[InputContainer, Any], Iterator[av.Packet[Any]]],
-        *,
-        whole: bool = False,
+        side_packets: int | None = None,
     ) -> None:
-        """Write header, the pictures, and (if `whole`) what goes along, `origin` seconds earlier."""
+        """Write the pictures and what goes along (of that at most so many packets), `origin` seconds earlier."""
         with open_input(self.source) as original, av.open(str(segment)) as first:
             tags = portable(original.metadata, drop_place=self.drop_place)
             options = self._options(tags, time_base)
             with av.open(str(target), "w", format=TARGET_FORMATS[self.suffix], options=options) as out:
                 video = self._add_video(out, first, original, size, time_base)
-                sinks = open_tracks(original, out, self.tracks, self.suffix, origin)
+                sinks = open_tracks(original, out, self.tracks, origin)
                 out.metadata.update({**tags, **self.metadata})
                 out.set_chapters(_chapters(original, origin))
                 moving: Iterator[tuple[int | None, av.Packet[Any]]] = ((None, p) for p in pictures(first, video))
-                if whole:
-                    moving = heapq.merge(moving, _side_packets(original, sinks), key=lambda item: _seconds(item[1]))
-                for index, packet in moving:
+                along = islice(_side_packets(original, sinks), side_packets)
+                for index, packet in heapq.merge(moving, along, key=lambda item: _seconds(item[1])):
                     try:
                         out.mux(packet)
                     except MUX_ERRORS as error:
@@ -180,7 +196,8 @@ class Output:
         if self.suffix in {".mkv", ".webm"}:
             return {}
         # edit lists count in the movie's time scale: with the video's own, the first frame's time is exact, too
-        flags = "+faststart" + ("+use_metadata_tags" if any(k.startswith(_KEYS_OF_PHONES) for k in tags) else "")
+        unplaced = {key.split("-")[0] for key in tags} - _KEYS_WITH_A_PLACE
+        flags = "+faststart" + ("+use_metadata_tags" if unplaced else "")
         return {"movie_timescale": str(time_base.denominator), "movflags": flags, "write_tmcd": "1"}
 
     def _add_video(

@@ -99,6 +99,7 @@ class Track:
     label: str
     reason: str
     ways: list[Way]
+    tags: dict[str, str] = field(default_factory=dict)
     start: Fraction | None = None
     chosen: int = 0
     lost: str = ""
@@ -150,9 +151,10 @@ def plan_tracks(source: Path, kept: int, suffix: str, *, drop_place: bool) -> li
 
 def _track(original: InputContainer, stream: Any, suffix: str, supported: set[str], *, drop_place: bool) -> Track:
     context = stream.codec_context
-    codec = context.codec.canonical_name if context else _tag(stream) or "unknown"
+    codec = context.codec.canonical_name if context else getattr(stream, "name", None) or "unknown"
     reason = f"{CONTAINER_NAMES[suffix]} cannot hold it"
-    track = Track(stream.index, f"{stream.type} track {stream.index} ({codec})", reason, [])
+    tags = _track_tags(stream, suffix, drop_place=drop_place)
+    track = Track(stream.index, f"{stream.type} track {stream.index} ({codec})", reason, [], tags)
     fits = bool(context) and codec in supported
     if stream.type == "audio" and context:
         track.ways = _sound_ways(stream, suffix, fits=fits)
@@ -169,7 +171,7 @@ def _track(original: InputContainer, stream: Any, suffix: str, supported: set[st
         track.ways = [Way("attach")] if suffix == ".mkv" else []
     elif "timecode" in stream.metadata and stream.type == "data":
         track.ways = [Way("tag")]
-    elif stream.type == "data" and _tag(stream) == "text" and original.chapters():
+    elif stream.type == "data" and _holds_chapters(original, stream):
         track.ways = [Way("chapters")]
     elif stream.type == "data" and drop_place:
         track.ways = [Way("drop", done="was left out", why="it may say where the film was taken")]
@@ -195,11 +197,10 @@ def blamed(error: BaseException, index: int | None) -> BaseException:
     return error
 
 
-def _tag(stream: Any) -> str:
-    try:
-        return str(stream.codec_tag).strip("\0 ")
-    except (AttributeError, ValueError, UnicodeDecodeError):
-        return ""
+def _holds_chapters(original: InputContainer, stream: Any) -> bool:
+    """Whether a data track is the text of the chapters, as QuickTime files store them: one sample for each."""
+    chapters = original.chapters()
+    return bool(chapters) and stream.name == "bin_data" and stream.frames == len(chapters)
 
 
 def _sound_ways(stream: Any, suffix: str, *, fits: bool) -> list[Way]:
@@ -233,7 +234,7 @@ def _try(source: Path, track: Track, suffix: str) -> Fraction | None:
     """Write the first packets of a track alone into the target's format; returns its first time in seconds."""
     with open_input(source) as original:
         with av.open(io.BytesIO(), "w", format=TARGET_FORMATS[suffix]) as out:
-            sinks = open_tracks(original, out, [track], suffix)
+            sinks = open_tracks(original, out, [track])
             start, count, read = None, 0, 0
             for packet in packets(original):
                 read += packet.size
@@ -261,9 +262,14 @@ class Sink:
     _last: int | None = field(default=None, init=False)
 
     def feed(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
-        if not packet.size or (packet.dts is None and packet.pts is None):
+        if not packet.size:
             return
-        self._place(packet)
+        if self.stream.disposition & Disposition.attached_pic:
+            packet.pts = packet.dts = 0
+        elif packet.dts is None and packet.pts is None:
+            return
+        else:
+            self._place(packet)
         packet.stream = self.stream
         yield packet
 
@@ -369,7 +375,7 @@ class TextSink(Sink):
 
 
 def open_tracks(
-    original: InputContainer, out: OutputContainer, tracks: list[Track], suffix: str, origin: Fraction = Fraction(0)
+    original: InputContainer, out: OutputContainer, tracks: list[Track], origin: Fraction = Fraction(0)
 ) -> dict[int, Sink]:
     """Add the tracks to an output; returns source stream index → where its packets go.
 
@@ -388,7 +394,7 @@ def open_tracks(
             raise blamed(error, track.index) from None
         if sink is not None:
             sinks[track.index] = sink
-            sink.stream.metadata.update(track_tags(stream, suffix))
+            sink.stream.metadata.update(track.tags)
             sink.stream.disposition = stream.disposition
     return sinks
 
@@ -453,9 +459,9 @@ def portable(metadata: Mapping[str, str], *, drop_place: bool = False) -> dict[s
     }
 
 
-def track_tags(stream: Any, suffix: str) -> dict[str, str]:
+def _track_tags(stream: Any, suffix: str, *, drop_place: bool) -> dict[str, str]:
     """A track's tags; QuickTime's list of languages has the bibliographic codes of ISO 639-2."""
-    tags = portable(stream.metadata)
+    tags = portable(stream.metadata, drop_place=drop_place)
     if suffix == ".mov" and "language" in tags:
         tags["language"] = _QUICKTIME_LANGUAGES.get(tags["language"], tags["language"])
     return tags
