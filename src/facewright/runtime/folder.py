@@ -218,6 +218,7 @@ def _film(job: Job, pipeline: RestorePipeline, options: RestoreOptions, save: Sa
         options,
         overwrite=save.overwrite,
         resume=resume,
+        keep_gps=save.keep_gps,
         provenance=save.provenance,
     )
     return Outcome(job, summary=report.summary, report=report.to_dict())

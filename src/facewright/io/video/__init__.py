@@ -25,12 +25,24 @@ from __future__ import annotations
 from .mux import suffix_for
 from .process import process_video
 from .read import VIDEO_SUFFIXES, is_video, probe
-from .records import PRESETS, TARGET_FORMATS, Frame, FrameStage, PerFrame, VideoInfo, VideoReport
+from .records import (
+    DEINTERLACE,
+    PRESETS,
+    TARGET_FORMATS,
+    Deinterlace,
+    Frame,
+    FrameStage,
+    PerFrame,
+    VideoInfo,
+    VideoReport,
+)
 
 __all__ = [
+    "DEINTERLACE",
     "PRESETS",
     "TARGET_FORMATS",
     "VIDEO_SUFFIXES",
+    "Deinterlace",
     "Frame",
     "FrameStage",
     "PerFrame",

@@ -44,11 +44,12 @@ if TYPE_CHECKING:
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 _TRIAL_PACKETS = 400  # of all tracks together, before the first frame
 # tags that MP4 and QuickTime have places for; all others need a list of keys, which fewer players read
-_KEYS_WITH_A_PLACE = frozenset(
-    "album album_artist artist author comment compilation composer copyright creation_time date description disc "
-    "episode_id episode_sort genre grouping hd_video keywords location lyrics media_type network season_number show "
-    "sort_album sort_artist sort_name synopsis title track".split()
-)
+_KEYS_WITH_A_PLACE = {
+    *("title", "artist", "author", "album", "album_artist", "composer", "genre", "date", "creation_time", "comment"),
+    *("copyright", "description", "synopsis", "lyrics", "keywords", "grouping", "compilation", "track", "disc"),
+    *("show", "network", "season_number", "episode_id", "episode_sort", "media_type", "hd_video", "location"),
+    *("sort_name", "sort_artist", "sort_album"),
+}
 
 
 def suffix_for(source: str | Path) -> str:
