@@ -37,8 +37,9 @@ class Part:
 class Job:
     """The folder `<target>.parts/`: a description of the job and the segments finished so far."""
 
-    def __init__(self, folder: Path, description: dict[str, Any], suffix: str) -> None:
-        self.folder, self.description, self.suffix = folder, description, suffix
+    def __init__(self, target: Path, description: dict[str, Any], suffix: str) -> None:
+        self.target, self.description, self.suffix = target, description, suffix
+        self.folder = target.with_name(target.name + ".parts")
         self.parts: list[Part] = []
 
     @classmethod
@@ -59,7 +60,7 @@ class Job:
                 settings.deinterlace,
             ],
         }
-        job = cls(target.with_name(target.name + ".parts"), description, settings.suffix)
+        job = cls(target, description, settings.suffix)
         if job.folder.exists():
             job._take_over(resume=resume, restart=restart)
         try:

@@ -18,8 +18,8 @@ from .job import Job
 from .mux import Output
 from .read import open_input, probe, read_shots, video_stream
 from .records import TARGET_FORMATS, Deinterlace, Settings, VideoReport
-from .run import Run
-from .tracks import plan_tracks
+from .run import Run, output_error
+from .tracks import MUX_ERRORS, plan_tracks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -176,10 +176,13 @@ def _prepare(
     width, height = (job.parts[-1].width, job.parts[-1].height) if job.parts else (shot.frame.width, shot.frame.height)
     notes.add(fields.note)
     tracks = plan_tracks(source, kept, settings.suffix, drop_place=drop_place)
-    writer = SegmentWriter(job.sample, look, settings, width, height)
-    channels = 4 if writer.encoder.alpha else 3
-    writer.write(np.zeros((height, width, channels), np.uint16 if look.deep else np.uint8), 0)
-    writer.finish()
+    try:
+        writer = SegmentWriter(job.sample, look, settings, width, height)
+        channels = 4 if writer.encoder.alpha else 3
+        writer.write(np.zeros((height, width, channels), np.uint16 if look.deep else np.uint8), 0)
+        writer.finish()
+    except MUX_ERRORS as error:
+        raise output_error(job.target, error) from error
     output = Output(source, settings.suffix, look, tracks, metadata, drop_place)
     output.check(job.sample, job.result)
     job.drop_unfinished()
