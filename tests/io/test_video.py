@@ -19,6 +19,8 @@ from av.video.reformatter import Interpolation
 
 from facewright.errors import OutputError, UsageError, VideoError
 from facewright.io.video import Frame, PerFrame, is_video, probe, process_video
+from facewright.io.video.colour import Colour
+from facewright.io.video.encode import SegmentWriter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -451,12 +453,18 @@ def test_an_error_in_the_stage_comes_through_and_leaves_nothing(clip: Path, tmp_
 
 
 @pytest.mark.timeout(30)
-@pytest.mark.parametrize("where", ["colour.Colour.to_rgb", "colour.Colour.to_yuv", "encode.SegmentWriter.finish"])
-def test_an_error_in_any_thread_ends_the_job(clip: Path, tmp_path: Path, where: str, monkeypatch: Any) -> None:
-    def fail(*_: object, **__: object) -> None:
+@pytest.mark.parametrize(("owner", "where"), [(Colour, "to_rgb"), (Colour, "to_yuv"), (SegmentWriter, "finish")])
+def test_an_error_in_any_thread_ends_the_job(
+    clip: Path, tmp_path: Path, owner: type, where: str, monkeypatch: Any
+) -> None:
+    working = getattr(owner, where)
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():  # where the output is tried
+            return working(*arguments, **options)
         raise MemoryError(where)
 
-    monkeypatch.setattr(f"facewright.io.video.{where}", fail)
+    monkeypatch.setattr(owner, where, fail)
     threads = threading.active_count()
     with pytest.raises(MemoryError, match=where):
         process_video(clip, tmp_path / "out.mp4", unchanged, queue_size=1, segment_frames=8, **FAST)

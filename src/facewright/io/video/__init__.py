@@ -23,7 +23,7 @@ and fonts; `mux` joins everything; `process` runs it.
 from __future__ import annotations
 
 from .mux import suffix_for
-from .process import process_video
+from .process import check_target, process_video
 from .read import VIDEO_SUFFIXES, is_video, probe
 from .records import (
     DEINTERLACE,
@@ -48,6 +48,7 @@ __all__ = [
     "PerFrame",
     "VideoInfo",
     "VideoReport",
+    "check_target",
     "is_video",
     "probe",
     "process_video",

@@ -75,10 +75,10 @@ def process_video(
     settings = Settings(batch, segment_frames, warmup, queue_size, crf, preset, target.suffix.lower(), deinterlace)
     if resume and restart:
         raise UsageError("resume goes on with an interrupted run, restart deletes it; choose one")
-    _check_target(source, target, overwrite)
+    check_target(source, target, overwrite=overwrite)
     info = probe(source)
     with locked(target):
-        _check_target(source, target, overwrite)
+        check_target(source, target, overwrite=overwrite)
         job = Job.start(source, target, parameters, settings, resume=resume, restart=restart)
         notes = _Notes(notify)
         started = time.perf_counter()
@@ -128,7 +128,8 @@ class _Notes:
         return tuple(self._said)
 
 
-def _check_target(source: Path, target: Path, overwrite: bool) -> None:
+def check_target(source: Path, target: Path, *, overwrite: bool) -> None:
+    """Say before the work what would keep a film from being written to `target`; raises UsageError or OutputError."""
     if target.suffix.lower() not in TARGET_FORMATS:
         raise UsageError(f"{target}: cannot write this kind of video; use one of {', '.join(TARGET_FORMATS)}")
     if not target.parent.is_dir():

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
 
 CONTAINER_NAMES = {".mp4": "MP4", ".m4v": "MP4", ".mov": "QuickTime", ".mkv": "Matroska", ".webm": "WebM"}
-MUX_ERRORS = (av.error.FFmpegError, ValueError, OSError, MemoryError)
+MUX_ERRORS = (av.error.FFmpegError, ValueError, OSError)
 """What PyAV raises when a track does not fit."""
 
 TIMECODE = -1
