@@ -386,10 +386,10 @@ def test_a_track_that_fails_only_at_the_end_costs_itself(
     )
     place = video_tracks.Sink._place
 
-    def fail_late(self: Any, packet: Any) -> None:
+    def fail_late(self: Any, packet: Any, shift: Fraction) -> None:
         if packet.stream.index == 2 and packet.pts * packet.time_base > 12:
             raise av.error.InvalidDataError(errno.EINVAL, "torn")
-        place(self, packet)
+        place(self, packet, shift)
 
     monkeypatch.setattr(video_tracks.Sink, "_place", fail_late)
     report = process_video(source, tmp_path / "out.mkv", unchanged, **FAST)

@@ -15,7 +15,7 @@ and finished segments joinable without encoding again:
 | PQ or HLG | HEVC, ten bits | VP9, eight bits |
 | with transparency | MOV: ProRes 4444; MKV: VP9, with more than eight bits ProRes 4444; MP4: none | VP9 |
 
-The rooms of this package, in the order of a film's way: `read` opens, probes and decodes; `fields` deinterlaces;
+The rooms of this package, in the order of a film's way: `read` opens and decodes, `probe` asks; `fields` deinterlaces;
 `colour` and `hdr` go between YUV and RGB; `encode` writes segments; `job` keeps them; `tracks` carries sound, subtitles
 and fonts; `mux` joins everything; `process` runs it.
 """
@@ -23,8 +23,8 @@ and fonts; `mux` joins everything; `process` runs it.
 from __future__ import annotations
 
 from .mux import suffix_for
+from .probe import VIDEO_SUFFIXES, is_video, probe
 from .process import check_target, process_video
-from .read import VIDEO_SUFFIXES, is_video, probe
 from .records import (
     DEINTERLACE,
     PRESETS,

@@ -19,7 +19,7 @@ from ..atomic import publish
 from .encode import Look
 from .fields import Plan, Scan
 from .job import sync
-from .read import open_input, packets, read_shots, video_stream
+from .read import Timeline, first_frame, open_input, packets, video_stream
 from .records import TARGET_FORMATS
 from .run import output_error
 from .tracks import (
@@ -62,11 +62,9 @@ def suffix_for(source: str | Path) -> str:
     own = file.suffix.lower()
     with open_input(file) as container:
         stream = video_stream(container, file)
-        shot = next(read_shots(container, stream), None)
-        if shot is None:
-            raise VideoError(f"{file}: no frame could be decoded; the file is truncated or damaged")
-        look = Look.of(stream, shot.frame, Plan(Scan()), Fraction(1, 1000))
-        kept, size = stream.index, (shot.frame.width, shot.frame.height)
+        frame = first_frame(container, stream, file)
+        look = Look.of(stream, frame, Plan(Scan()), Fraction(1, 1000))
+        kept, size = stream.index, (frame.width, frame.height)
     for suffix in dict.fromkeys([own if own in TARGET_FORMATS else ".mp4", ".mp4", ".mkv", ".mov"]):
         tracks = plan_tracks(file, kept, suffix, drop_place=False)
         if suffix == ".mp4" != own and any("(pcm_" in track.label for track in tracks):
@@ -268,9 +266,13 @@ def _video_packets(job: Job, stream: Any, origin: Fraction) -> Iterator[av.Packe
 def _side_packets(original: InputContainer, sinks: dict[int, Sink]) -> Iterator[tuple[int, av.Packet[Any]]]:
     if not sinks:
         return
-    for packet in packets(original, *(original.streams[index] for index in sinks)):
-        index = packet.stream.index
-        yield from _named(index, sinks[index].feed(packet))
+    timeline = Timeline(original)
+    # the picture's packets only tell the time, where it may break
+    watched = list(original.streams.video[:1]) if timeline.watched else []
+    for packet in packets(original, *watched, *(original.streams[index] for index in sinks)):
+        index, shift = packet.stream.index, timeline.shift_packet(packet)
+        if index in sinks:
+            yield from _named(index, sinks[index].feed(packet, shift))
     for index, sink in sinks.items():
         yield from _named(index, sink.flush())
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import OutputError, UsageError, VideoError
+from ...errors import OutputError, UsageError
 from ..lock import locked
 from .encode import Look, SegmentWriter
-from .fields import Plan, inspect, plan_fields
+from .fields import Plan, plan_fields
 from .job import Job
 from .mux import Output
-from .read import open_input, probe, read_shots, video_stream
+from .probe import examine
+from .read import first_frame, open_input, video_stream
 from .records import TARGET_FORMATS, Deinterlace, Settings, VideoReport
 from .run import Run, output_error
 from .tracks import MUX_ERRORS, plan_tracks
@@ -76,7 +77,7 @@ def process_video(
     if resume and restart:
         raise UsageError("resume goes on with an interrupted run, restart deletes it; choose one")
     check_target(source, target, overwrite=overwrite)
-    info = probe(source)
+    info, scan = examine(source)
     with locked(target):
         check_target(source, target, overwrite=overwrite)
         job = Job.start(source, target, parameters, settings, resume=resume, restart=restart)
@@ -84,7 +85,7 @@ def process_video(
         started = time.perf_counter()
         try:
             _check_space(info, source, job)
-            fields = plan_fields(inspect(source), deinterlace)
+            fields = plan_fields(scan, deinterlace)
             output = _prepare(source, job, settings, fields, notes, metadata or {}, drop_place=drop_place)
             run = Run(source, info, fields, stage, job, settings, progress)
             run.execute()
@@ -168,13 +169,11 @@ def _prepare(
     """Try the encoder and the output with all its streams, and tell what cannot be kept."""
     with open_input(source) as container:
         stream = video_stream(container, source)
-        shot = next(read_shots(container, stream), None)
-        if shot is None:
-            raise VideoError(f"{source}: no frame could be decoded; the file is truncated or damaged")
-        look = Look.of(stream, shot.frame, fields, Fraction(stream.time_base or 1))
+        frame = first_frame(container, stream, source)
+        look = Look.of(stream, frame, fields, Fraction(stream.time_base or 1))
         kept = stream.index
     # the pixel format depends on whether the sides are odd, which enlarging by two or four makes even
-    width, height = (job.parts[-1].width, job.parts[-1].height) if job.parts else (shot.frame.width, shot.frame.height)
+    width, height = (job.parts[-1].width, job.parts[-1].height) if job.parts else (frame.width, frame.height)
     notes.add(fields.note)
     tracks = plan_tracks(source, kept, settings.suffix, drop_place=drop_place)
     try:

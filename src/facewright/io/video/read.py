@@ -1,33 +1,28 @@
-"""Opening, probing and decoding a film."""
+"""Opening and decoding a film."""
 
 from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
 import av.error
-import numpy as np
 from av.stream import Disposition
 
 from ...errors import VideoError
-from .colour import Colour, display_matrix, has_alpha
-from .records import VideoInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from av.container import InputContainer
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
-
-_STILL_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis")
 # decoders that know the transparency of a codec; FFmpeg's own ones of the same names leave it out
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _DEMUX_RETRIES = 16
+_FALL, _LEAP = Fraction(1, 2), Fraction(10)
 _FASTEST = 2000  # frames per second of slow-motion cameras; beyond, it is the clock's rate
 
 
@@ -40,98 +35,44 @@ class Shot:
     damaged: bool = False
 
 
-@dataclass(slots=True)
-class Continuity:
-    """Carries a stream's clock over the places where recordings were joined and it starts anew.
+class Timeline:
+    """Carries a film's clock over the places where recordings were joined and it starts anew or leaps.
 
-    Times that fall back by more than half a second go on after the last one. In transport and program streams, whose
-    clocks run through a whole day of broadcast, so do times that leap ahead by more than ten seconds.
+    Formats that can simply be strung together (`JOINABLE`) are watched: a stream that falls back by more than half a
+    second, or leaps more than ten seconds ahead of all others, has come to such a place, and the film goes on there
+    without a gap. Packets of other streams around it belong to whichever side brings them nearer to the present.
     """
 
-    base: Fraction
-    may_break: bool
-    last: int | None = None
-    shift: int = 0
+    JOINABLE = frozenset({"mpegts", "mpegtsraw", "mpeg", "flv"})
 
-    @classmethod
-    def of(cls, container: InputContainer, base: Fraction) -> Continuity:
-        """For one stream of a film, whose times count in units of `base`."""
-        return cls(base, container.format.name in {"mpegts", "mpeg", "mpegtsraw"})
+    def __init__(self, container: InputContainer) -> None:
+        self.watched = container.format.name in self.JOINABLE
+        self._shifts = [Fraction(0)]
+        self._now: Fraction | None = None
+        self._last: dict[int, Fraction] = {}
 
-    def place(self, time: int, duration: int) -> int:
-        """A stream's next time, moved so that it follows the one before."""
-        if self.last is not None:
-            step = (time + self.shift - self.last) * self.base
-            if step < Fraction(-1, 2) or (self.may_break and step > 10):
-                self.shift = self.last + max(1, duration) - time
-        moved = time + self.shift
-        self.last = moved if self.last is None else max(self.last, moved)
-        return moved
+    @property
+    def joined(self) -> bool:
+        """Whether such a place was met."""
+        return len(self._shifts) > 1
 
+    def shift_packet(self, packet: av.Packet[Any]) -> Fraction:
+        """What has to be added to the times, in seconds, of the next packet of the file."""
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        return Fraction(0) if stamp is None else self.shift(packet.stream.index, stamp * packet.time_base)
 
-def is_video(path: str | Path) -> bool:
-    """Whether a file looks like a video, by its first bytes or its suffix. Never raises; a folder is not one."""
-    file = Path(path)
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(189)
-    except OSError:
-        return False
-    return _has_video_signature(head) or file.suffix.lower() in VIDEO_SUFFIXES
-
-
-def _has_video_signature(head: bytes) -> bool:
-    if head[4:8] == b"ftyp":
-        return head[8:12] not in _STILL_BRANDS
-    if head[:4] == b"RIFF":
-        return head[8:12] == b"AVI "
-    transport_stream = len(head) > 188 and head[0] == 0x47 and head[188] == 0x47
-    return transport_stream or head.startswith((b"\x1aE\xdf\xa3", b"FLV\x01", b"\x00\x00\x01\xba"))
-
-
-def probe(path: str | Path) -> VideoInfo:
-    """Read the facts about a video by decoding its first frame and a few stretches.
-
-    Raises VideoError when the file is no video, holds no readable frame or cannot be opened.
-    """
-    from .fields import inspect
-
-    file = Path(path)
-    variable = _has_variable_rate(file)
-    with open_input(file) as container:
-        stream = video_stream(container, file)
-        shot = next(read_shots(container, stream), None)
-        if shot is None:
-            raise VideoError(f"{file}: no frame could be decoded; the file is truncated or damaged")
-        return _describe(container, stream, shot.frame, variable, inspect(file).kind)
-
-
-def _describe(
-    container: InputContainer, stream: av.VideoStream, frame: av.VideoFrame, variable: bool, scan: str
-) -> VideoInfo:
-    turned = display_matrix(frame) is not None and abs(frame.rotation) % 180 == 90
-    width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
-    rate = float(frame_rate(stream))
-    duration = stream_seconds(stream) or (container.duration or 0) / av.time_base
-    return VideoInfo(
-        width=width,
-        height=height,
-        rotation=-frame.rotation % 360,
-        frames=stream.frames or (round(duration * rate) or None),
-        duration=float(duration),
-        fps=rate,
-        variable_rate=variable,
-        pix_fmt=frame.format.name,
-        full_range=Colour.of(frame).full_range,
-        colour_space=int(frame.colorspace),
-        primaries=int(frame.color_primaries),
-        transfer=int(frame.color_trc),
-        codec=stream.codec_context.codec.canonical_name,
-        audio_streams=len(container.streams.audio),
-        subtitle_streams=len(container.streams.subtitles),
-        alpha=has_alpha(frame),
-        scan=scan,
-    )
+    def shift(self, stream: int, time: Fraction) -> Fraction:
+        """What has to be added to the time, in seconds, of the next packet or frame of a stream."""
+        if not self.watched:
+            return Fraction(0)
+        now = time if self._now is None else self._now
+        shift = min(self._shifts[-2:], key=lambda known: abs(time + known - now))
+        moved = time + shift
+        if moved > now + _LEAP or moved < self._last.get(stream, moved) - _FALL:
+            shift, moved = now - time, now
+            self._shifts.append(shift)
+        self._now, self._last[stream] = max(now, moved), moved
+        return shift
 
 
 def open_input(path: Path) -> InputContainer:
@@ -195,6 +136,14 @@ def read_shots(container: InputContainer, stream: av.VideoStream) -> Iterator[Sh
         yield Shot(previous, heapq.heappop(lost), damaged=True)
 
 
+def first_frame(container: InputContainer, stream: av.VideoStream, path: Path) -> av.VideoFrame:
+    """The first frame from here on; raises VideoError when there is none."""
+    shot = next(read_shots(container, stream), None)
+    if shot is None:
+        raise VideoError(f"{path}: no frame could be decoded; the file is truncated or damaged")
+    return shot.frame
+
+
 def _decoder(stream: av.VideoStream) -> Any:
     context = stream.codec_context
     name = _ALPHA_DECODERS.get(context.codec.canonical_name)
@@ -215,21 +164,6 @@ def _decode(packet: av.Packet[Any], decoder: Any) -> list[av.VideoFrame] | None:
         return []
     except av.error.FFmpegError:
         return None
-
-
-def _has_variable_rate(path: Path, count: int = 128) -> bool:
-    with open_input(path) as container:
-        stream = video_stream(container, path)
-        times: list[int] = []
-        for packet in packets(container, stream):
-            if packet.pts is not None:
-                times.append(packet.pts)
-            if len(times) == count:
-                break
-        times = sorted(times)[: max(2, len(times) - 16)]  # frames reordered behind the last packet leave gaps
-        steps = np.diff(np.asarray(times, np.float64)) * float(stream.time_base or 1)
-        # containers that count milliseconds alternate 33 and 34
-        return len(steps) > 1 and float(np.ptp(steps)) > 0.0021
 
 
 def frame_rate(stream: av.VideoStream) -> Fraction:

@@ -21,7 +21,7 @@ from .colour import upright
 from .encode import Look, SegmentWriter
 from .fields import Plan, whole_frames
 from .job import Job, Part
-from .read import Continuity, Shot, frame_rate, open_input, read_shots, stream_seconds, video_stream
+from .read import Shot, Timeline, frame_rate, open_input, read_shots, stream_seconds, video_stream
 from .records import Frame
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Run:
         self.total = None if info.frames is None else round(info.frames * fields.frames_per_frame)
         self.notes: list[str] = []
         self.look: Look | None = None
+        self.timeline: Timeline | None = None
         self.decoded: Channel[Ticket] = Channel(settings.queue_size)
         self.finished: Channel[tuple[Ticket, NDArray[np.uint8]]] = Channel(settings.queue_size)
 
@@ -150,15 +151,15 @@ class Run:
     def _shots_from_start(self, container: InputContainer) -> tuple[Iterator[Shot], Fraction]:
         stream = video_stream(container, self.source)
         base, rate = Fraction(stream.time_base or 1), frame_rate(stream)
-        clock = _Clock(base, rate, 0, Continuity.of(container, base))
+        self.timeline = Timeline(container)
+        clock = _Clock(base, rate, 0, self.timeline)
         return whole_frames(clock.run(read_shots(container, stream)), base, rate, self.fields)
 
     def _shots_after_jump(self, container: InputContainer, stream: av.VideoStream, index: int) -> Iterator[Shot] | None:
         """Shots from number `index` on, decoded from the keyframe before it; None if that is not possible: filters of
         fields depend on what came before, and the times may not allow it."""
         times = [pts for part in self.job.parts for pts in part.pts]
-        continuity = Continuity.of(container, Fraction(stream.time_base or 1))
-        if not times or self.fields.filters or continuity.may_break:
+        if not times or self.fields.filters or Timeline(container).watched:
             return None
         known = min(index, len(times) - 1)
         try:
@@ -205,6 +206,8 @@ class Run:
         return Ticket(frame, pts, duration, shot.damaged, rgb if look.deep else None, alpha)
 
     def _note_early_end(self, stream: av.VideoStream, end: Fraction) -> None:
+        if self.timeline is not None and self.timeline.joined:
+            return  # the header's length counts the leaps of the clock
         # the container's length may be that of a longer sound track
         length = stream_seconds(stream) or (0.0 if self.info.audio_streams else self.info.duration)
         promised = float((stream.start_time or 0) * (stream.time_base or 1)) + length
@@ -270,8 +273,8 @@ class Run:
 class _Clock:
     """Gives every frame a time: its own where it has a sensible one, else the next tick of the average rate."""
 
-    def __init__(self, time_base: Fraction, rate: Fraction, index: int, continuity: Continuity | None = None) -> None:
-        self.time_base, self.continuity = time_base, continuity
+    def __init__(self, time_base: Fraction, rate: Fraction, index: int, timeline: Timeline | None = None) -> None:
+        self.time_base, self.timeline = time_base, timeline
         self.tick = max(1, round(1 / (rate * time_base)))
         self.last: int | None = None
         self.index = index
@@ -281,7 +284,8 @@ class _Clock:
         """(time, duration) in units of the time base; times strictly increase."""
         duration = shot.frame.duration or self.tick
         if shot.pts is not None:
-            pts = shot.pts if self.continuity is None else self.continuity.place(shot.pts, duration)
+            shift = self.timeline.shift(0, shot.pts * self.time_base) if self.timeline else 0
+            pts = shot.pts + round(shift / self.time_base)
         else:
             pts = self.index * self.tick if self.last is None else self.last + self.tick
         if self.last is not None and pts <= self.last:

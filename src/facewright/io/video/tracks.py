@@ -8,6 +8,7 @@ end; if one still does, `mux` takes its next way.
 from __future__ import annotations
 
 import io
+import math
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,7 +19,7 @@ import av.error
 from av.filter import Graph
 from av.stream import Disposition
 
-from .read import Continuity, open_input, packets
+from .read import Timeline, open_input, packets
 from .records import TARGET_FORMATS
 
 if TYPE_CHECKING:
@@ -235,16 +236,17 @@ def _try(source: Path, track: Track, suffix: str) -> Fraction | None:
     with open_input(source) as original:
         with av.open(io.BytesIO(), "w", format=TARGET_FORMATS[suffix]) as out:
             sinks = open_tracks(original, out, [track])
-            start, count, read = None, 0, 0
+            timeline, start, count, read = Timeline(original), None, 0, 0
             for packet in packets(original):
                 read += packet.size
+                shift = timeline.shift_packet(packet)
                 if packet.stream.index == track.index and packet.size:
                     count += 1
                     stamp = packet.pts if packet.pts is not None else packet.dts
                     if start is None and stamp is not None:
                         start = stamp * packet.time_base
                     for sink in sinks.values():
-                        out.mux(list(sink.feed(packet)))
+                        out.mux(list(sink.feed(packet, shift)))
                 if count >= _TRIAL_PACKETS or read > _TRIAL_BYTES or not (sinks or start is None):
                     break
             for sink in sinks.values():
@@ -254,14 +256,14 @@ def _try(source: Path, track: Track, suffix: str) -> Fraction | None:
 
 @dataclass(slots=True)
 class Sink:
-    """Takes the packets of a source's track and gives those of the target's, `origin` seconds earlier."""
+    """Takes the packets of a source's track, `shift` seconds later, and gives those of the target's, `origin` seconds
+    earlier."""
 
     stream: Any
     origin: Fraction
-    continuity: Continuity
     _last: int | None = field(default=None, init=False)
 
-    def feed(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
+    def feed(self, packet: av.Packet[Any], shift: Fraction = Fraction(0)) -> Iterator[av.Packet[Any]]:
         if not packet.size:
             return
         if self.stream.disposition & Disposition.attached_pic:
@@ -269,21 +271,22 @@ class Sink:
         elif packet.dts is None and packet.pts is None:
             return
         else:
-            self._place(packet)
+            self._place(packet, shift)
         packet.stream = self.stream
         yield packet
 
     def flush(self) -> Iterator[av.Packet[Any]]:
         return iter(())
 
-    def _place(self, packet: av.Packet[Any]) -> None:
+    def _place(self, packet: av.Packet[Any], shift: Fraction) -> None:
         """Move a packet's times: from the clock of the recording to that of the film, and never back."""
         base = packet.time_base
         dts = packet.dts if packet.dts is not None else packet.pts
         assert dts is not None
-        moved = self.continuity.place(dts, packet.duration or 0) - round(self.origin / base)
+        moved = dts + round((shift - self.origin) / base)
         if self.stream.type == "audio" and self._last is not None:
-            moved = max(moved, self._last + 1)
+            least = math.ceil((self.stream.time_base or base) / base)  # one tick of the target's clock
+            moved = max(moved, self._last + max(1, least))
         self._last = moved
         if packet.pts is not None:
             packet.pts = max(moved, packet.pts + moved - dts)
@@ -299,11 +302,11 @@ class SoundSink(Sink):
     rate: int
     _graph: Graph | None = field(default=None, init=False)
 
-    def feed(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
+    def feed(self, packet: av.Packet[Any], shift: Fraction = Fraction(0)) -> Iterator[av.Packet[Any]]:
         if not packet.size:
             return
         if packet.dts is not None or packet.pts is not None:
-            self._place(packet)
+            self._place(packet, shift)
         try:
             frames = self.decoder.decode(packet)
         except av.error.FFmpegError:
@@ -357,10 +360,10 @@ class TextSink(Sink):
 
     decoder: Any
 
-    def feed(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
+    def feed(self, packet: av.Packet[Any], shift: Fraction = Fraction(0)) -> Iterator[av.Packet[Any]]:
         if not packet.size or packet.pts is None:
             return
-        self._place(packet)
+        self._place(packet, shift)
         pts, duration, base = packet.pts, packet.duration, packet.time_base
         try:
             subtitle = self.decoder.decode2(packet)
@@ -401,25 +404,24 @@ def open_tracks(
 
 def _open_track(stream: Any, out: OutputContainer, track: Track, origin: Fraction) -> Sink | None:
     way = track.way
-    continuity = Continuity.of(stream.container, Fraction(stream.time_base or 1))
     if way.how == "copy":
         copied: Any = out.add_stream_from_template(stream)
         if stream.type == "audio" and "channels" in stream.layout.name:
             # camera AVIs say only how many channels there are; some formats want to know which
             copied.codec_context.layout = _LAYOUTS.get(stream.codec_context.channels, stream.layout.name)
-        return Sink(copied, origin, continuity)
+        return Sink(copied, origin)
     if way.how == "sound":
         rate = _sound_rate(way.codec, stream.rate)
         encoded: Any = out.add_stream(way.codec, rate=rate)
         encoded.layout = way.layout
         encoded.bit_rate = 96000 * max(2, encoded.codec_context.channels)
-        return SoundSink(encoded, origin, continuity, stream.codec_context, way, rate)
+        return SoundSink(encoded, origin, stream.codec_context, way, rate)
     if way.how == "text":
         encoded = out.add_stream(way.codec)
         stream.codec_context.open(strict=False)
         encoded.codec_context.subtitle_header = stream.codec_context.subtitle_header
         encoded.codec_context.time_base = Fraction(1, 1000)
-        return TextSink(encoded, origin, continuity, stream.codec_context)
+        return TextSink(encoded, origin, stream.codec_context)
     return None
 
 
