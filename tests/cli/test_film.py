@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from facewright.io.lock import locked
+from facewright.runtime.session import Session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,10 +21,8 @@ PLACE = "+48.1374+011.5755/"
 @pytest.fixture(autouse=True)
 def pipeline(monkeypatch: pytest.MonkeyPatch, fakes: SimpleNamespace) -> Any:
     """Fake networks in place of the trained ones."""
-    import facewright.api
-
     made = fakes.pipeline(fakes.face_at((64, 48), 22))
-    monkeypatch.setattr(facewright.api, "load_pipeline", lambda *arguments: made)
+    monkeypatch.setattr(Session, "pipeline", lambda *_: made)
     return made
 
 
@@ -102,14 +101,12 @@ def test_deinterlacing_by_option(run: Any, tmp_path: Path, fakes: SimpleNamespac
 def test_what_cannot_be_is_refused_in_one_line_before_networks_are_loaded(
     run: Any, tmp_path: Path, fakes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import facewright.api
-
     def load(*_: Any) -> Any:
         raise AssertionError("the networks were loaded")
 
     source = film(tmp_path / "in.mkv", fakes)
     with monkeypatch.context() as patch:
-        patch.setattr(facewright.api, "load_pipeline", load)
+        patch.setattr(Session, "pipeline", load)
         code, _, err = run("restore", source, "-o", tmp_path / "out.gif")
         assert (code, err.count("\n")) == (2, 1)
         assert "cannot write this kind of video" in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -15,6 +16,21 @@ if TYPE_CHECKING:
 
     from ..runtime.folder import SaveOptions
     from ..tasks.declare import NetworkChoice, Task
+
+
+@dataclass(frozen=True, slots=True)
+class FilmOptions:
+    """The options that only films have, and whether to go on with an interrupted one."""
+
+    resume: bool
+    restart: bool
+    deinterlace: str
+
+    def refuse_for(self, what: str) -> None:
+        """Raise UsageError when an option was given that does nothing for `what`."""
+        given = {"--restart": self.restart, "--deinterlace": self.deinterlace != "auto"}
+        for name in (name for name, used in given.items() if used):
+            raise UsageError(f"{name} is for a film; it does nothing for {what}")
 
 
 def edit(
@@ -33,6 +49,8 @@ def edit(
     overwrite: bool,
     compare: Path | None = None,
     resume: bool = False,
+    restart: bool = False,
+    deinterlace: str = "auto",
 ) -> None:
     """Run an editing task on what `source` is."""
     from ..runtime.folder import SaveOptions
@@ -50,14 +68,16 @@ def edit(
     for extra in (report, compare):
         if extra is not None:
             check_target(extra, overwrite=overwrite)
+    film = FilmOptions(resume, restart, deinterlace)
     if source.is_dir():
+        film.refuse_for("a folder")
         if "folder" not in task.media:
             raise UsageError(f"{source} is a folder; {task.verb} takes one photo")
         if compare is not None:
             raise UsageError("--compare makes the sheet of one photo; it is not possible for a folder")
         _edit_folder(task, options, choice, source, output, save, report, resume)
     else:
-        _edit_file(task, options, choice, source, output, save, report, compare, resume)
+        _edit_file(task, options, choice, source, output, save, report, compare, film)
 
 
 def _edit_file(
@@ -69,15 +89,17 @@ def _edit_file(
     save: SaveOptions,
     report: Path | None,
     compare: Path | None,
-    resume: bool,
+    film: FilmOptions,
 ) -> None:
     from ..io.encode import format_of
     from ..io.image import read
-    from ..io.video import is_video
+    from ..io.video import is_video, suffix_for
     from ..runtime.session import default_session
 
     if output.is_dir():
         output = output / source.name
+        if is_video(source):
+            output = output.with_suffix(suffix_for(source))
     if output.resolve() == source.resolve():
         raise UsageError(f"{output} is the original; choose another name")
     check_target(output, overwrite=save.overwrite)
@@ -86,8 +108,9 @@ def _edit_file(
             raise UsageError(f"{source} is a film; {task.verb} takes photos")
         if compare is not None:
             raise UsageError("--compare makes the sheet of one photo; it is not possible for a film")
-        data = _edit_film(task, options, choice, source, output, save, resume)
+        data = _edit_film(task, options, choice, source, output, save, film)
     else:
+        film.refuse_for("a photo")
         for picture in (output, *([compare] if compare else [])):
             format_of(picture)
         photo = read(source, page=save.page, max_pixels=save.max_pixels)
@@ -110,11 +133,13 @@ def _edit_file(
 
 
 def _edit_film(
-    task: Task, options: Any, choice: NetworkChoice, source: Path, output: Path, save: SaveOptions, resume: bool
+    task: Task, options: Any, choice: NetworkChoice, source: Path, output: Path, save: SaveOptions, film: FilmOptions
 ) -> dict[str, Any]:
+    from ..io.video import check_target as check_film
     from ..progress import bar
     from ..runtime.session import default_session
 
+    check_film(source, output, overwrite=save.overwrite)
     with bar(source.name) as advance:
         result = entry(task.film)(
             source,
@@ -122,9 +147,13 @@ def _edit_film(
             default_session().pipeline(task.verb, choice),
             options,
             overwrite=save.overwrite,
-            resume=resume,
+            resume=film.resume,
+            restart=film.restart,
+            deinterlace=film.deinterlace,
+            keep_gps=save.keep_gps,
             provenance=save.provenance,
             progress=advance,
+            notify=lambda note: typer.echo(f"{source}: {note}"),
         )
     typer.echo(f"{output}: {result.summary}")
     data: dict[str, Any] = result.to_dict()
