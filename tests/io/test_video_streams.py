@@ -297,6 +297,50 @@ def test_a_cover_is_kept_or_named(films: SimpleNamespace, covered: Path, tmp_pat
     assert (missing in report.notes) == (not covers)
 
 
+def test_data_tracks_go_where_they_fit_and_not_at_all_with_the_place(films: SimpleNamespace, tmp_path: Path) -> None:
+    source = tmp_path / "drone.ts"
+    with av.open(str(films.make(tmp_path / "plain.ts"))) as plain, av.open(str(source), "w") as out:
+        picture, data = out.add_stream_from_template(plain.streams.video[0]), out.add_data_stream("klv")
+        data.time_base = Fraction(1, 90000)
+        for number, packet in enumerate(p for p in plain.demux() if p.size):
+            position: Any = av.Packet(b"\x06\x0e+4" + bytes(20))
+            position.stream, position.pts, position.time_base = data, packet.pts, packet.time_base
+            position.dts = packet.pts
+            packet.stream = picture
+            out.mux(packet)
+            out.mux(position)
+            assert number < 25
+    kept = process_video(source, tmp_path / "out.mov", unchanged, **FAST)
+    assert kept.notes == ()
+    assert len(films.tracks(tmp_path / "out.mov", "data")) == 1
+    for suffix in (".mp4", ".mkv"):
+        (note,) = process_video(source, tmp_path / f"out{suffix}", unchanged, **FAST).notes
+        assert note.startswith("data track 1 (klv) was left out: as it is it could not be written (")
+    (note,) = process_video(source, tmp_path / "private.mov", unchanged, drop_place=True, **FAST).notes
+    assert note == "data track 1 (klv) was left out: it may say where the film was taken"
+    assert films.tracks(tmp_path / "private.mov", "data") == []
+
+
+def test_a_second_film_is_copied(films: SimpleNamespace, tmp_path: Path) -> None:
+    source = tmp_path / "in.mkv"
+    with (
+        av.open(str(films.make(tmp_path / "a.mkv", options={"bf": "2"}))) as a,
+        av.open(str(films.make(tmp_path / "b.mkv", options={"bf": "2"}))) as b,
+        av.open(str(source), "w") as out,
+    ):
+        copies = {id(c): out.add_stream_from_template(c.streams.video[0]) for c in (a, b)}
+        for pair in zip((p for p in a.demux() if p.size), (p for p in b.demux() if p.size), strict=True):
+            for packet in pair:
+                packet.stream = copies[id(packet.stream.container)]
+                out.mux(packet)
+    for suffix in (".mkv", ".mp4"):
+        report = process_video(source, tmp_path / f"out{suffix}", unchanged, **FAST)
+        assert report.notes == ("second film 1 (h264) was copied as it is: only the first film is restored",)
+        first, second = films.tracks(tmp_path / f"out{suffix}", "video")
+        assert (len(first.frames), len(second.frames)) == (25, 25)
+        assert second.start == pytest.approx(first.start, abs=0.001)
+
+
 def test_the_container_without_a_wish_holds_everything(
     films: SimpleNamespace, old_films: dict[str, Path], tmp_path: Path
 ) -> None:

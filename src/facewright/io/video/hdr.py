@@ -22,6 +22,7 @@ PQ, HLG = 16, 18  # transfer characteristics of ITU-T H.273
 REFERENCE_WHITE = 203.0  # cd/m², ITU-R BT.2408, table 1
 HLG_PEAK, HLG_GAMMA = 1000.0, 1.2  # the display for which BT.2100 gives the system gamma 1.2
 PQ_PEAK = 10000.0
+_BRIGHTEST = 128.0  # in reference whites: 10,000 cd/m² of one colour reach 82 in the red of BT.709
 _KNEE = 0.75  # share of the reference white from which on light is rolled off
 
 _M1, _M2 = 2610 / 16384, 2523 / 4096 * 128
@@ -112,13 +113,12 @@ class WorkingSpace:
 
     def to_working(self, signal: NDArray[np.uint16]) -> NDArray[np.uint8]:
         """(H, W, 3) uint16 film signal, full range, to uint8 sRGB."""
-        if self.transfer == PQ:
-            light = _pq_table()[signal]
-        else:
-            light = hlg_to_light(signal / 65535).astype(np.float32)
+        light = _pq_table()[signal] if self.transfer == PQ else _hlg_light(signal)
         linear = cv2.transform(light, primaries_matrix(self.primaries, 1).astype(np.float32) / REFERENCE_WHITE)
-        screen = srgb_encode(self._roll_off(np.maximum(linear, 0)))
-        return np.asarray(np.clip(screen * 255 + 0.5, 0, 255).astype(np.uint8))
+        # powers of every value would take seconds for a large frame: a table over the square root of light, in which
+        # even the steepest part of the sRGB curve moves by less than a tenth of a step
+        place = cv2.sqrt(np.clip(linear, 0, _BRIGHTEST, out=linear) * np.float32(65535**2 / _BRIGHTEST))
+        return _screen_table(self)[place.astype(np.uint16)]
 
     def from_working(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """(..., 3) uint8 sRGB to the film's signal in 0..65535."""
@@ -143,6 +143,25 @@ class WorkingSpace:
         white = self._reach**2
         over = white / 2 * (rolled - 1 + np.sqrt((1 - rolled) ** 2 + 4 * rolled / white))
         return np.where(light <= _KNEE, light, _KNEE + (1 - _KNEE) * over)
+
+
+def _hlg_light(signal: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """`hlg_to_light` of 16-bit signals, by table."""
+    scene = _hlg_table()[signal]
+    luminance = cv2.transform(scene, _LUMINANCE_2020.astype(np.float32)[None])
+    gain = cv2.pow(np.maximum(luminance, np.float32(1e-9)), HLG_GAMMA - 1) * np.float32(HLG_PEAK)
+    return np.asarray(scene * gain.reshape(*scene.shape[:2], 1), np.float32)
+
+
+@functools.lru_cache(maxsize=4)
+def _screen_table(space: WorkingSpace) -> NDArray[np.uint8]:
+    light = (np.arange(65536) / 65535) ** 2 * _BRIGHTEST
+    return np.asarray(np.clip(srgb_encode(space._roll_off(light)) * 255 + 0.5, 0, 255), np.float64).astype(np.uint8)
+
+
+@functools.cache
+def _hlg_table() -> NDArray[np.float32]:
+    return hlg_to_scene(np.arange(65536) / 65535).astype(np.float32)
 
 
 @functools.cache

@@ -166,7 +166,7 @@ def _track(original: InputContainer, stream: Any, suffix: str, supported: set[st
         track.ways = _cover_ways(codec, suffix, fits=fits)
     elif stream.type == "video":
         track.label = f"second film {stream.index} ({codec})"
-        track.ways = [Way("copy", done="was copied as it is: only the first film is restored")] if fits else []
+        track.ways = [Way("copy", done="was copied as it is", why="only the first film is restored")] if fits else []
     elif stream.type == "attachment":
         track.label = f"attachment {stream.metadata.get('filename', stream.index)!r}"
         track.ways = [Way("attach")] if suffix == ".mkv" else []
@@ -262,6 +262,7 @@ class Sink:
     stream: Any
     origin: Fraction
     _last: int | None = field(default=None, init=False)
+    _guess: int | None = field(default=None, init=False)
 
     def feed(self, packet: av.Packet[Any], shift: Fraction = Fraction(0)) -> Iterator[av.Packet[Any]]:
         if not packet.size:
@@ -281,8 +282,7 @@ class Sink:
     def _place(self, packet: av.Packet[Any], shift: Fraction) -> None:
         """Move a packet's times: from the clock of the recording to that of the film, and never back."""
         base = packet.time_base
-        dts = packet.dts if packet.dts is not None else packet.pts
-        assert dts is not None
+        dts = packet.dts if packet.dts is not None else self._decoding_time(packet)
         moved = dts + round((shift - self.origin) / base)
         if self.stream.type == "audio" and self._last is not None:
             least = math.ceil((self.stream.time_base or base) / base)  # one tick of the target's clock
@@ -291,6 +291,15 @@ class Sink:
         if packet.pts is not None:
             packet.pts = max(moved, packet.pts + moved - dts)
         packet.dts = moved
+
+    def _decoding_time(self, packet: av.Packet[Any]) -> int:
+        """Matroska gives the first pictures of a film with B-frames only times of presentation."""
+        assert packet.pts is not None
+        if self.stream.type != "video":
+            return packet.pts
+        step = packet.duration or 1
+        self._guess = packet.pts - 2 * step if self._guess is None else min(packet.pts, self._guess + step)
+        return self._guess
 
 
 @dataclass(slots=True)
