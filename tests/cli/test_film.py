@@ -142,12 +142,12 @@ def test_options_of_films_are_refused_for_photos_and_folders(
 def test_unfinished_work_is_kept_until_asked(
     run: Any, tmp_path: Path, fakes: SimpleNamespace, pipeline: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, target = film(tmp_path / "in.mkv", fakes, frames=260), tmp_path / "out.mkv"
+    source, target = film(tmp_path / "in.mkv", fakes), tmp_path / "out.mkv"
     with monkeypatch.context() as patch:
         patch.setattr("facewright.io.video.mux.sync", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
         code, _, err = run("restore", source, "-o", target)
     assert code == 2
-    assert "260 finished frames are kept" in err
+    assert "12 finished frames are kept" in err
     assert err.count("facewright: ") == 1
     code, _, err = run("restore", source, "-o", target)
     assert code == 2
