@@ -387,6 +387,31 @@ def test_the_place_goes_if_asked_and_all_other_keys_stay(
     assert b"48.137" not in (tmp_path / f"dropped{suffix}").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("text", "private"),
+    [
+        ("HOME(11.5755,48.1374) GPS(11.5755,48.1374,18)", True),
+        ("[iso : 100] [latitude: 48.137434] [longtitude: 11.575490]", True),
+        ("Turn on the GPS, we are late.", False),
+    ],
+)
+def test_subtitles_of_drones_tell_places_too(films: SimpleNamespace, tmp_path: Path, text: str, private: bool) -> None:
+    (tmp_path / "a.srt").write_text(f"1\n00:00:00,000 --> 00:00:00,900\n{text}\n")
+    plain, source = films.make(tmp_path / "plain.mkv"), tmp_path / "in.mkv"
+    with av.open(str(plain)) as a, av.open(str(tmp_path / "a.srt")) as b, av.open(str(source), "w") as out:
+        copies = {id(c): out.add_stream_from_template(c.streams[0]) for c in (a, b)}
+        for packet in (*b.demux(), *a.demux()):
+            if packet.size:
+                packet.stream = copies[id(packet.stream.container)]
+                out.mux(packet)
+    assert process_video(source, tmp_path / "kept.mkv", unchanged, **FAST).notes == ()
+    report = process_video(source, tmp_path / "out.mkv", unchanged, drop_place=True, **FAST)
+    assert len(films.tracks(tmp_path / "kept.mkv", "subtitle")) == 1
+    assert len(films.tracks(tmp_path / "out.mkv", "subtitle")) == (not private)
+    note = "subtitle track 1 (subrip) was left out: it may say where the film was taken"
+    assert report.notes == ((note,) if private else ())
+
+
 def test_ordinary_tags_stay_where_all_players_look(films: SimpleNamespace, tmp_path: Path) -> None:
     source = films.make(tmp_path / "in.mp4", frames=3, tags={"title": "Holiday", "artist": "Anna"})
     process_video(source, tmp_path / "out.mp4", unchanged, metadata={"comment": "restored"}, **FAST)

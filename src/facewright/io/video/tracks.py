@@ -12,6 +12,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import av
@@ -40,7 +41,9 @@ _SOUND_FRAME = {"aac": 1024, "libopus": 960}
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _TEXT_SUBTITLES = {".mp4": "mov_text", ".m4v": "mov_text", ".mov": "mov_text", ".mkv": "subrip", ".webm": "webvtt"}
 _PICTURE_SUBTITLES = {"hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle", "xsub"}
-_PLACE_WORDS = ("location", "gps", "iso6709", "latitude", "longitude", "\u00a9xyz")
+_PLACE_WORDS = ("location", "gps", "iso6709", "latitude", "longitude", "coordinates", "geotag", "\u00a9xyz")
+# drones write their position into subtitles: "GPS(11.5755,48.1374,18)", "[latitude: 48.1374]"
+_PLACE_TEXT = re.compile(rb"(?i)\b(gps|lat|latitude|lon|long|longitude|longtitude)\s*[:=(\[]+\s*[-+]?\d")
 _COVER_TYPES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 _QUICKTIME_LANGUAGES = {
     "bod": "tib",
@@ -90,6 +93,9 @@ class Way:
     layout: str = ""
     done: str | None = None
     why: str = ""
+
+
+_PRIVATE = Way("drop", done="was left out", why="it may say where the film was taken")
 
 
 @dataclass(slots=True)
@@ -159,6 +165,8 @@ def _track(original: InputContainer, stream: Any, suffix: str, supported: set[st
     fits = bool(context) and codec in supported
     if stream.type == "audio" and context:
         track.ways = _sound_ways(stream, suffix, fits=fits)
+    elif stream.type == "subtitle" and drop_place and _tells_place(original, stream):
+        track.ways = [_PRIVATE]
     elif stream.type == "subtitle" and context:
         track.ways = _subtitle_ways(codec, suffix, fits=fits)
     elif stream.type == "video" and stream.disposition & Disposition.attached_pic and context:
@@ -175,7 +183,7 @@ def _track(original: InputContainer, stream: Any, suffix: str, supported: set[st
     elif stream.type == "data" and _holds_chapters(original, stream):
         track.ways = [Way("chapters")]
     elif stream.type == "data" and drop_place:
-        track.ways = [Way("drop", done="was left out", why="it may say where the film was taken")]
+        track.ways = [_PRIVATE]
     elif stream.type == "data" and not context:
         track.ways = [Way("copy")]
     track.ways.append(Way("drop", done="was left out"))
@@ -196,6 +204,13 @@ def blamed(error: BaseException, index: int | None) -> BaseException:
     if index is not None:
         error.track_index = index  # type: ignore[attr-defined]
     return error
+
+
+def _tells_place(original: InputContainer, stream: Any) -> bool:
+    """Whether one of the first subtitles gives coordinates."""
+    with open_input_again(original) as again:
+        first = islice((p for p in packets(again, again.streams[stream.index]) if p.size), _TRIAL_PACKETS)
+        return any(_PLACE_TEXT.search(bytes(packet)) for packet in first)
 
 
 def _holds_chapters(original: InputContainer, stream: Any) -> bool:
