@@ -125,6 +125,11 @@ _READING = (
     _option("max_megapixels", float, 200.0, "Refuse larger pictures.", min=0),
 )
 
+_FILM = (
+    _option("restart", bool, False, "Delete the unfinished work of a film and start over.", "--restart"),
+    _option("deinterlace", str, "auto", "Fields of a film: auto, frame, field, off."),
+)
+
 Parameters = tuple[list[inspect.Parameter], list[inspect.Parameter]]
 
 
@@ -307,9 +312,10 @@ def _edit_command(task: Task) -> tuple[Parameters, Command]:
         *([_option("compare", Path | None, None, "Write a before/after sheet.")] if task.compares else []),
         _option("quality", int, 95, "JPEG/WebP/HEIC quality of the output.", min=1, max=100),
         *_READING,
-        _option("drop_gps", bool, False, "Leave the place of the photo out.", "--drop-gps"),
+        _option("drop_gps", bool, False, "Leave out where a photo or film was taken.", "--drop-gps"),
         _option("provenance", bool, True, "Record in the file what was done."),
         *([_option("resume", bool, False, "Go on with an interrupted folder or film.", "--resume")] if many else []),
+        *(_FILM if task.film else ()),
         _OVERWRITE,
     ]
 

@@ -198,7 +198,7 @@ def main() -> None:
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except FacewrightError as error:
-        _fail(str(error), error.exit_code)
+        _fail("; ".join([str(error), *getattr(error, "__notes__", [])]), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         _fail("stopped; nothing half-written is left, run again with --resume to go on", STOPPED)
     except MemoryError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,24 @@ from .build import write_json
 if TYPE_CHECKING:
     from ..io.image import Photo
     from ..io.lock import Owner
+    from ..io.video import Deinterlace
     from ..runtime.folder import Plan, SaveOptions, Summary
     from ..tasks.declare import NetworkChoice, Task
+
+
+@dataclass(frozen=True, slots=True)
+class FilmOptions:
+    """The options that only films have, and whether to go on with an interrupted one."""
+
+    resume: bool
+    restart: bool
+    deinterlace: Deinterlace
+
+    def refuse_for(self, what: str) -> None:
+        """Raise UsageError when an option was given that does nothing for `what`."""
+        given = {"--restart": self.restart, "--deinterlace": self.deinterlace != "auto"}
+        for name in (name for name, used in given.items() if used):
+            raise UsageError(f"{name} is for a film; it does nothing for {what}")
 
 
 def edit(
@@ -36,6 +53,8 @@ def edit(
     overwrite: bool,
     compare: Path | None = None,
     resume: bool = False,
+    restart: bool = False,
+    deinterlace: Deinterlace = "auto",
 ) -> None:
     """Run an editing task on what `source` is."""
     from ..runtime.folder import SaveOptions
@@ -47,12 +66,15 @@ def edit(
         keep_gps=not drop_gps,
         max_pixels=round(max_megapixels * 1e6),
         page=page,
+        restart=restart,
+        deinterlace=deinterlace,
     )
     if not source.exists():
         raise UsageError(f"{source} does not exist")
     for extra in (report, compare):
         if extra is not None and not (source.is_dir() and resume and _is_folder_report(extra)):
             check_output(extra, overwrite=overwrite)
+    film = FilmOptions(resume, restart, deinterlace)
     if source.is_dir():
         if "folder" not in task.media:
             raise UsageError(f"{source} is a folder; {task.verb} takes one photo")
@@ -60,7 +82,7 @@ def edit(
             raise UsageError("--compare makes the sheet of one photo; it is not possible for a folder")
         _edit_folder(task, options, choice, source, output, save, report, resume)
     else:
-        _edit_file(task, options, choice, source, output, save, report, compare, resume)
+        _edit_file(task, options, choice, source, output, save, report, compare, film)
 
 
 def _is_folder_report(path: Path) -> bool:
@@ -83,17 +105,20 @@ def _edit_file(
     save: SaveOptions,
     report: Path | None,
     compare: Path | None,
-    resume: bool,
+    film: FilmOptions,
 ) -> None:
     from ..io.encode import format_of
     from ..io.image import read
     from ..io.kinds import kind_of, output_name
     from ..io.lock import locked
+    from ..io.video import suffix_for
     from ..pipelines.pages import has_pages
 
     kind = kind_of(source)
     if output.is_dir():
         output = output / (source.name if kind is None else output_name(source.name, kind))
+        if kind is not None and kind.is_film:
+            output = output.with_suffix(suffix_for(source))
     if output.resolve() == source.resolve():
         raise UsageError(f"{output} is the original; choose another name")
     check_output(output, overwrite=save.overwrite)
@@ -102,8 +127,9 @@ def _edit_file(
             raise UsageError(f"{source} is a film; {task.verb} takes photos")
         if compare is not None:
             raise UsageError("--compare makes the sheet of one photo; it is not possible for a film")
-        data = _edit_film(task, options, choice, source, output, save, resume)
+        data = _edit_film(task, options, choice, source, output, save, film)
     else:
+        film.refuse_for("a photo")
         for picture in (output, *([compare] if compare else [])):
             format_of(picture)
         with locked(output):
@@ -182,11 +208,13 @@ def _say_remarks(source: str, data: dict[str, Any]) -> None:
 
 
 def _edit_film(
-    task: Task, options: Any, choice: NetworkChoice, source: Path, output: Path, save: SaveOptions, resume: bool
+    task: Task, options: Any, choice: NetworkChoice, source: Path, output: Path, save: SaveOptions, film: FilmOptions
 ) -> dict[str, Any]:
+    from ..io.video import check_target as check_film
     from ..progress import bar
     from ..runtime.session import default_session
 
+    check_film(source, output, overwrite=save.overwrite)
     with bar(source.name) as advance:
         result = entry(task.film)(
             source,
@@ -194,9 +222,13 @@ def _edit_film(
             default_session().pipeline(task.verb, choice),
             options,
             overwrite=save.overwrite,
-            resume=resume,
+            resume=film.resume,
+            restart=film.restart,
+            deinterlace=film.deinterlace,
+            keep_gps=save.keep_gps,
             provenance=save.provenance,
             progress=advance,
+            notify=lambda note: typer.echo(f"{source}: {note}"),
         )
     typer.echo(f"{output}: {result.summary}")
     data: dict[str, Any] = result.to_dict()

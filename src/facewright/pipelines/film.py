@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..face import Face
+    from ..io.video import Deinterlace
     from ..tasks.detect import Detector
     from .restore import RestorePipeline
 
@@ -57,14 +58,20 @@ def restore_video(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    restart: bool = False,
+    deinterlace: Deinterlace = "auto",
+    keep_gps: bool = True,
     detect_every: int = 2,
     provenance: bool = True,
     progress: Callable[[int, int | None], None] | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> FilmReport:
     """Restore the faces of a film into `target`; raises VideoError, OutputError or UsageError.
 
     Faces cannot be chosen by index, box or point in a film, because they come and go; `max_faces` works.
-    `provenance` records what was done in the film's comment tag.
+    `keep_gps=False` leaves out where the film was taken, `provenance` records what was done in the film's comment tag.
+    The other arguments are those of `facewright.io.video.process_video`; `notify` gets every note about what cannot be
+    kept as soon as it is known.
     """
     options = options or RestoreOptions()
     if options.faces is not None or options.skip or options.boxes or options.points:
@@ -92,10 +99,14 @@ def restore_video(
             stage,
             overwrite=overwrite,
             resume=resume,
+            restart=restart,
+            deinterlace=deinterlace,
+            drop_place=not keep_gps,
             parameters=json.dumps(asdict(options), sort_keys=True),
             batch=FRAMES_PER_CALL,
             metadata={"comment": _provenance(pipeline, options)} if provenance else None,
             progress=progress,
+            notify=notify,
         )
     return FilmReport(report, stage.report(), pipeline.models)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from ..io.kinds import Survey
     from ..io.lock import Owner
+    from ..io.video import Deinterlace
     from ..pipelines.film import FilmReport
     from ..pipelines.pages import PagesReport
     from ..pipelines.restore import RestorePipeline, RestoreResult
@@ -130,7 +131,10 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class SaveOptions:
-    """How photos are read and results written; `page` None takes all pages of a TIFF."""
+    """How photos are read and results written; `page` None takes all pages of a TIFF.
+
+    `restart` deletes what earlier runs left of unfinished films; `deinterlace` says what becomes of fields.
+    """
 
     overwrite: bool = False
     quality: int = 95
@@ -138,6 +142,8 @@ class SaveOptions:
     keep_gps: bool = True
     max_pixels: int = MAX_PIXELS
     page: int | None = None
+    restart: bool = False
+    deinterlace: Deinterlace = "auto"
 
 
 def listed(items: Sequence[str], limit: int = 10) -> str:
@@ -429,6 +435,9 @@ class _Run:
             overwrite=self.save.overwrite,
             # what a process left that died during this run is taken up without being asked
             resume=self.resume or job in self.were_held,
+            restart=self.save.restart and job not in self.were_held,
+            deinterlace=self.save.deinterlace,
+            keep_gps=self.save.keep_gps,
             provenance=self.save.provenance,
         )
         return self._written(job, report, replaces)
