@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -14,13 +13,14 @@ import numpy as np
 import pytest
 
 from facewright.face import Face, Pose
-from facewright.geometry.align import TEMPLATES
+from facewright.geometry.crop import CropSpec
+from facewright.geometry.templates import TEMPLATES
 from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from facewright.systems.restore.frgp.network import DegradationEstimate
+    from facewright.face import DegradationEstimate
 
 
 @pytest.fixture(autouse=True)
@@ -132,34 +132,25 @@ class FakeRestorer:
     weights_sha256 = "ab" * 32
 
     def __init__(self, size: int = 96, *, ssim: float = 0.5, identity: bool = False) -> None:
-        self.preprocess = Preprocess(size=size, template="ffhq")
+        self.preprocess = Preprocess(CropSpec.aligned(size))
         self.ssim, self.identity = ssim, identity
         self.seen: list[tuple[int, float, int | None]] = []
         self.fail: BaseException | None = None
-        self.seed: int | None = None
 
     def assess(self, crops: np.ndarray) -> list[DegradationEstimate]:
-        from facewright.systems.restore.frgp.network import DegradationEstimate
+        from facewright.face import DegradationEstimate
 
         return [DegradationEstimate(1.0, 2.0, 3.0, 90.0, 25.0, self.ssim) for _ in crops]
 
-    def restore(self, crops: np.ndarray, *, fidelity: float = 1.0) -> np.ndarray:
-        self.seen.append((len(crops), fidelity, self.seed))
+    def restore(self, crops: np.ndarray, *, fidelity: float = 1.0, seed: int | None = None) -> np.ndarray:
+        self.seen.append((len(crops), fidelity, seed))
         if self.fail is not None:
             raise self.fail
         if self.identity:
             return crops.copy()
         negative = 255 - crops.astype(np.float32)
-        noise = 0 if self.seed is None else np.random.default_rng(self.seed).normal(0, 8, crops.shape)
+        noise = 0 if seed is None else np.random.default_rng(seed).normal(0, 8, crops.shape[1:])
         return np.clip(crops + (1 - 0.5 * fidelity) * (negative - crops) + noise, 0, 255).astype(np.uint8)
-
-    @contextmanager
-    def noise_from(self, seed: int | None) -> Iterator[None]:
-        self.seed = seed
-        try:
-            yield
-        finally:
-            self.seed = None
 
 
 def textured(height: int, width: int, *, dtype: Any = np.uint8, channels: int = 3, seed: int = 0) -> np.ndarray:

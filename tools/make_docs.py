@@ -165,7 +165,7 @@ def weights_block(point: Checkpoint) -> str:
 def input_contract(point: Checkpoint) -> str:
     record = point.preprocess
     size = f"{record.size} × {record.size} px" if record.size else "any size"
-    crop = f"crop on the `{record.template}` template" if record.template else "whole photo"
+    crop = f"crop on the `{record.crop.template}` template" if record.crop.template else "whole photo"
     mean, std = (", ".join(f"{v:g}" for v in values) for values in (record.mean, record.std))
     return f"{crop}, {size}, {record.colour}, (p / {record.scale:g} − [{mean}]) / [{std}]"
 

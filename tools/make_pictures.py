@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facewright.degrade import PRESETS, degrade
-from facewright.geometry.align import crop_face
+from facewright.geometry.resample import crop_face
 from facewright.io.image import read, save_rgb
 from facewright.loading import load_analyser, load_parser, load_pipeline
 from facewright.pipelines.analyse import draw_analysis

@@ -23,15 +23,16 @@ from facewright.data.detection import five_points
 from facewright.data.faces import open_faces
 from facewright.data.identity import cached_crops, people_numbers
 from facewright.data.pairs import Pairs, exhaustive_pairs
-from facewright.geometry.align import crop_face
+from facewright.geometry.crop import CropSpec
+from facewright.geometry.resample import crop_by_matrix, crop_face
 from facewright.metrics.verification import fold_accuracy, roc, squared_distances
 from facewright.nn.resnet import BasicBlock, ResNet
-from facewright.systems.recognise.recogniser import box_crop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 SIZE = 64
+BOXED = CropSpec.boxed(SIZE, margin=0.1)
 SHIFT = 4  # px a training crop is moved at most
 MOMENTUM = 0.9
 CLIP = 5.0
@@ -86,7 +87,7 @@ def _aligned(image: Images, labels: dict[str, Any], row: int) -> Images:
 
 def _boxed(image: Images, labels: dict[str, Any], row: int) -> Images:
     x, y, width, height = labels["box_xywh"][row].astype(np.float64)
-    return box_crop(image, (x, y, x + width, y + height), SIZE, margin=0.1).image
+    return crop_by_matrix(image, BOXED.around(np.array([x, y, x + width, y + height])), SIZE, "").image
 
 
 def verification_pairs(faces: Faces, indices: Indices, per_fold: int, seed: int = 0) -> Pairs:

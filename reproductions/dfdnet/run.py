@@ -22,7 +22,8 @@ from facewright import create
 from facewright.data.detection import five_points
 from facewright.data.restoration import CropCache, open_crops
 from facewright.degrade import apply, sample, target
-from facewright.geometry.align import align_matrix, recut
+from facewright.geometry.crop import align_matrix
+from facewright.geometry.resample import recut
 from facewright.losses.reconstruction import charbonnier
 from facewright.metrics import psnr
 from facewright.metrics.uncertainty import Estimate, bootstrap

@@ -59,8 +59,7 @@ def measure(model: FaceWarp, title: str, faces: list[PointedFace], jitter: float
 
 def points98(model: FaceWarp, faces: RenderedFaces, most_yaw: float) -> NDArray[np.float64]:
     """Errors of the 98 points of WFLW in percent, per rendered face."""
-    from facewright.geometry.align import crop_by_matrix, invert, transform_points
-    from facewright.systems.landmarks.facewarp.network import crop_matrix
+    from facewright.geometry.similarity import invert, transform_points
 
     errors = []
     for index in range(len(faces)):
@@ -69,9 +68,8 @@ def points98(model: FaceWarp, faces: RenderedFaces, most_yaw: float) -> NDArray[
             continue
         five = five_of(face.points)
         box = np.array([*five.min(0), *five.max(0)], np.float32)
-        matrix = crop_matrix(Face(box, 1.0, five.astype(np.float32)), model.preprocess)
-        crop = crop_by_matrix(face.image, matrix, model.preprocess.size).image
-        found = transform_points(invert(matrix), model.landmarks98(crop[None])[0])
+        crop = model.preprocess.crop.cut(face.image, Face(box, 1.0, five.astype(np.float32)))
+        found = transform_points(invert(crop.matrix), model.landmarks98(crop.image[None])[0])
         truth = np.asarray(faces.truth(index)["landmarks98"]["xy"], np.float64)
         errors.append(100 * np.linalg.norm(found - truth, axis=1).mean() / float(face_length(face.points)))
     return np.array(errors)

@@ -27,7 +27,9 @@ from facewright.data.parsing import parsing_renders
 from facewright.data.restoration import Curriculum, open_crops
 from facewright.data.samplers import YAW_EDGES, WeightedDraw, inverse_share_weights, yaw_bins
 from facewright.degrade import Preset, apply, eased, sample
-from facewright.geometry.align import align_matrix, crop_by_matrix, recut, template_points
+from facewright.geometry.crop import align_matrix
+from facewright.geometry.resample import crop_by_matrix, recut
+from facewright.geometry.templates import template_points
 from facewright.losses.adversarial import r1_penalty, softplus_discriminator, softplus_generator
 from facewright.metrics import psnr
 from facewright.metrics.curves import Axis, Curve, draw, save_figure
@@ -35,7 +37,7 @@ from facewright.metrics.identity import identity_similarity
 from facewright.metrics.uncertainty import Estimate, bootstrap
 from facewright.nn.inference import has_bf16
 from facewright.nn.stylegan2 import Discriminator, Generator
-from facewright.systems.landmarks.facewarp.network import aligned_matrix
+from facewright.systems.landmarks.facewarp.network import aligned_crop
 from facewright.systems.restore.frgp.network import FRGP, FRGPConfig
 from facewright.systems.restore.frgp.training import FRGPTwoStageTraining
 from facewright.systems.restore.gfpgan.network import GFPGAN, GFPGANConfig
@@ -401,7 +403,7 @@ def _recogniser_crops(images: Images) -> Images:
 def _points(images: Images) -> NDArray[np.float32]:
     """Landmarks (N, 68, 2) in pixels of the crops, up to a common shift."""
     side = _landmarker().config.size
-    matrix = aligned_matrix(template_points("ffhq", SIZE), side)
+    matrix = aligned_crop(side).align(template_points("ffhq", SIZE))
     crops = np.stack([crop_by_matrix(image, matrix, side).image for image in images])
     return np.asarray(_landmarker().landmarks(crops).points / np.hypot(*matrix[0, :2]), np.float32)
 

@@ -25,7 +25,9 @@ from identity import judges
 
 from facewright.data.restoration import CropCache, open_crops
 from facewright.degrade import apply, sample
-from facewright.geometry.align import crop_face, face_mask, template_points
+from facewright.geometry.paste import face_mask
+from facewright.geometry.resample import crop_face
+from facewright.geometry.templates import template_points
 from facewright.io.image import save_rgb
 from facewright.loading import load_parser
 from facewright.metrics import psnr, ssim

@@ -19,7 +19,8 @@ import torch
 from evaluate import BATCH, in_batches, load
 
 from facewright import create
-from facewright.geometry.align import recut, template_points
+from facewright.geometry.resample import recut
+from facewright.geometry.templates import template_points
 from facewright.metrics.uncertainty import bootstrap
 from facewright.systems.base import batches
 

@@ -17,7 +17,9 @@ import cv2
 import numpy as np
 
 from facewright.data.faces import open_faces
-from facewright.geometry.align import crop_face, face_mask, template_points
+from facewright.geometry.paste import face_mask
+from facewright.geometry.resample import crop_face
+from facewright.geometry.templates import template_points
 from facewright.io.image import read
 from facewright.loading import load_pipeline
 from facewright.metrics import psnr, ssim

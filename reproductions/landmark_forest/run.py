@@ -20,7 +20,7 @@ import torch
 from facewright.data.detection import LabelledFace, labelled_face
 from facewright.data.faces import FaceCollection, Split, is_validation, open_faces
 from facewright.data.pairs import Pairs, many_pairs
-from facewright.geometry.align import crop_face
+from facewright.geometry.resample import crop_face
 from facewright.systems.base import system_class
 from facewright.systems.detect.mos.network import MOS
 from facewright.systems.quality.landmark_forest import network as forest

@@ -17,7 +17,7 @@ import numpy as np
 
 from facewright.data.detection import five_points
 from facewright.data.faces import FaceCollection, is_validation, open_faces
-from facewright.geometry.align import crop_face
+from facewright.geometry.resample import crop_face
 from facewright.loading import _load_recogniser
 from facewright.metrics.detection import box_iou
 from facewright.metrics.identification import rank_rate

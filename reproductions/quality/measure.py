@@ -18,7 +18,10 @@ from facewright.data.faces import FaceCollection, Split, open_faces
 from facewright.data.restoration import luma_ssim
 from facewright.degrade import degrade_photo
 from facewright.face import Face
-from facewright.geometry.align import crop_face, face_mask, template_points, transform_points
+from facewright.geometry.paste import face_mask
+from facewright.geometry.resample import crop_face
+from facewright.geometry.similarity import transform_points
+from facewright.geometry.templates import template_points
 from facewright.metrics import psnr
 from facewright.systems.quality.reasons import measure
 from facewright.systems.quality.vitfiqa.network import ViTFIQA

@@ -22,13 +22,12 @@ from facewright.data.detection import five_points
 from facewright.data.identity import SIZE, IdentityCrops, open_identities
 from facewright.data.pairs import Pairs, many_pairs, verification_pairs
 from facewright.face import Face
-from facewright.geometry.align import crop_face
+from facewright.geometry.resample import crop_face
 from facewright.loading import create, load_detector
 from facewright.metrics.calibration import ScoreCalibration, cllr, cllr_min, fit_affine, reliability
 from facewright.metrics.curves import det_figure, reliability_figure, roc_figure, save_figure
 from facewright.metrics.verification import fold_accuracy, roc
 from facewright.systems.base import batches
-from facewright.systems.recognise.recogniser import face_crop
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +46,7 @@ def small_crop(crops: IdentityCrops, entry: int, eyes: float) -> NDArray[np.uint
 
 def on_usual_crops(model: Any) -> bool:
     """Whether a recogniser takes the crops that are cut already."""
-    return (model.preprocess.size, model.preprocess.template) == (SIZE, "arcface")
+    return (model.preprocess.size, model.preprocess.crop.template) == (SIZE, "arcface")
 
 
 def embed_photos(model: Any, crops: IdentityCrops) -> NDArray[np.float32]:
@@ -61,7 +60,7 @@ def embed_photos(model: Any, crops: IdentityCrops) -> NDArray[np.float32]:
             x, y, width, height = np.asarray(labels["box_xywh"][row], np.float32)
             points = five_points(np.asarray(labels["landmarks68"][row], np.float64)).astype(np.float32)
             face = Face(box=np.array([x, y, x + width, y + height]), points5=points, score=1.0)
-            faces.append(face_crop(crops.collection.read(row), face, model.preprocess).image)
+            faces.append(model.preprocess.crop.cut(crops.collection.read(row), face).image)
         found.append(model.embed(np.stack(faces)))
     return np.concatenate(found)
 

@@ -20,7 +20,8 @@ import numpy as np
 from facewright.data.detection import five_points
 from facewright.data.identity import SIZE, IdentityCrops, open_identities
 from facewright.data.pairs import verification_pairs
-from facewright.geometry.align import crop_face, transform_points
+from facewright.geometry.resample import crop_face
+from facewright.geometry.similarity import transform_points
 from facewright.loading import create
 from facewright.metrics.uncertainty import bootstrap
 from facewright.systems.base import batches

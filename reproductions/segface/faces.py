@@ -23,7 +23,8 @@ from facewright.data.parsing import aligned_pair, crop_landmarks, grown, line, o
 from facewright.data.restoration import open_crops
 from facewright.degrade import apply, sample
 from facewright.face import Face
-from facewright.geometry.align import align_matrix, transform_points
+from facewright.geometry.crop import align_matrix
+from facewright.geometry.similarity import transform_points
 from facewright.io.image import save_rgb
 from facewright.loading import load_analyser, load_parser
 from facewright.metrics.segmentation import SegmentationScores

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from facewright.data.restoration import open_crops
 from facewright.errors import UsageError
-from facewright.geometry.align import recut
+from facewright.geometry.resample import recut
 from facewright.io.image import save_rgb
 from facewright.metrics.frechet import FeatureStatistics, frechet_from_statistics
 from facewright.pipelines.sheets import grid
@@ -114,7 +114,7 @@ class RandomFeatures(nn.Module):
 def identity_features(recogniser: SFace, images: Images) -> NDArray[np.float64]:
     """Embeddings of crops on the `ffhq` template."""
     record = recogniser.preprocess
-    return np.asarray(recogniser.embed(recut(images, record.template, record.size)), np.float64)
+    return np.asarray(recogniser.embed(recut(images, record.crop.template, record.size)), np.float64)
 
 
 def statistics(features: Features, images: Images) -> FeatureStatistics:

@@ -1,4 +1,4 @@
-"""The records every stage reads and extends: a face in a photo, and the crop a network sees of it.
+"""The records every stage reads and extends: a face in a photo, the crop a network sees of it, and what it says.
 
 All coordinates are pixels of the photo, x to the right and y down, with pixel *centres* at integer positions
 (OpenCV's convention). "Left" and "right" mean the picture's left and right.
@@ -7,7 +7,8 @@ All coordinates are pixels of the photo, x to the right and y down, with pixel *
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -72,6 +73,15 @@ class Face:
         pose = "" if self.pose is None else f", yaw {self.pose.yaw:.0f}, pitch {self.pose.pitch:.0f}"
         return f"box {x0},{y0},{x1},{y1}, score {self.score:.2f}{pose}"
 
+    def moved(self, matrix: NDArray[np.floating]) -> Face:
+        """The same face in a picture made by a (2, 3) similarity; its box keeps its sides' directions."""
+        m = np.asarray(matrix, np.float64)
+        scale = float(np.hypot(m[0, 0], m[1, 0]))
+        centre, half = m[:, :2] @ self.centre + m[:, 2], 0.5 * scale * np.array([self.width, self.height])
+        box = np.concatenate([centre - half, centre + half]).astype(np.float32)
+        points: Any = self.points5 @ m[:, :2].T + m[:, 2]  # in double precision, so that a crop of a crop is exact
+        return replace(self, box=box, points5=points)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, ready for JSON."""
         return {
@@ -106,3 +116,67 @@ class FaceCrop:
     def scale(self) -> float:
         """Crop pixels per photo pixel."""
         return float(np.hypot(self.matrix[0, 0], self.matrix[1, 0]))
+
+
+class Landmarks(NamedTuple):
+    """The 68 landmarks of a face, or of several.
+
+    `points` (..., 68, 2) in pixels, iBUG order. `confidence` (..., 68): the probability that a point lies within about
+    a tenth of the eye distance of its true place.
+    """
+
+    points: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class DegradationEstimate:
+    """How a face crop was damaged, as a network sees it.
+
+    blur_sigma: Gaussian blur in pixels of the crop. downscale: factor by which the face had been reduced, at least 1.
+    noise_sigma: in grey levels of 255. jpeg_quality: 0–100. psnr (dB), ssim: of the input against the undamaged face.
+    """
+
+    blur_sigma: float
+    downscale: float
+    noise_sigma: float
+    jpeg_quality: float
+    psnr: float
+    ssim: float
+
+
+class Reason(StrEnum):
+    """What keeps a picture from being useful; the values are what users and logs read."""
+
+    TOO_SMALL = "too_small"
+    YAW = "yaw"
+    PITCH = "pitch"
+    CUT_OFF = "cut_off"
+    BLUR = "blur"
+    DARK = "dark"
+    OVEREXPOSED = "overexposed"
+    UNEVEN_LIGHT = "uneven_light"
+    OCCLUSION = "occlusion"
+    COMPRESSION = "compression"
+
+
+@dataclass(frozen=True, slots=True)
+class FaceQuality:
+    """Quality of one face.
+
+    score: as the model gives it, higher is better; comparable only within one set of weights.
+    percentile: in [0, 100], the share of the model's reference set that scores lower.
+    reasons: what is wrong with the picture, worst first; may be empty.
+    kept: in [0, 1], how much of the face its damage has left (`facewright.systems.quality.kept`); None where no
+        network estimated the damage.
+    """
+
+    score: float
+    percentile: float
+    reasons: tuple[Reason, ...] = ()
+    kept: float | None = None
+
+    @property
+    def number(self) -> float:
+        """The quality as people read it, 0–100: what is left of the face, or the percentile where that is unknown."""
+        return self.percentile if self.kept is None else 100 * self.kept

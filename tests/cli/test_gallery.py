@@ -14,7 +14,8 @@ from PIL import Image
 from facewright.cli import gallery as cli
 from facewright.errors import FacewrightError, UsageError
 from facewright.gallery import Gallery
-from facewright.geometry.align import crop_face
+from facewright.geometry.crop import CropSpec
+from facewright.geometry.resample import crop_face
 from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class ColourRecogniser:
     """The mean colour of the crop's middle as a unit vector."""
 
     slug = "colour"
-    preprocess = Preprocess(size=112, template="arcface")
+    preprocess = Preprocess(CropSpec.aligned(112, "arcface"))
 
     def __init__(self, weights_sha256: str | None = "12" * 32) -> None:
         self.weights_sha256 = weights_sha256

@@ -10,7 +10,7 @@ import pytest
 
 from facewright.data import identity
 from facewright.data.identity import MARGIN, SIZE, labels_of_several, padded_crop
-from facewright.geometry.align import template_points
+from facewright.geometry.templates import template_points
 
 if TYPE_CHECKING:
     from pathlib import Path

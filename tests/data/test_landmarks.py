@@ -27,7 +27,7 @@ from facewright.data.landmarks import (
 )
 from facewright.errors import FacewrightError, MissingDependencyError
 from facewright.face import Pose
-from facewright.geometry.align import transform_points
+from facewright.geometry.similarity import transform_points
 from facewright.systems.landmarks.facewarp.network import FaceWarpConfig, mean_shape
 
 if TYPE_CHECKING:
@@ -140,9 +140,9 @@ def test_face_length_of_a_turned_head_does_not_vanish() -> None:
 
 
 def test_five_points_of_the_mean_face_are_the_templates() -> None:
-    from facewright.systems.landmarks.facewarp.network import aligned_matrix
+    from facewright.systems.landmarks.facewarp.network import aligned_crop
 
-    matrix = aligned_matrix(five_of(POINTS68), 128)
+    matrix = aligned_crop(128).align(five_of(POINTS68))
     np.testing.assert_allclose(transform_points(matrix, POINTS68), POINTS68, atol=1.5)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from facewright.data import parsing
 from facewright.data.parsing import ANYTHING, CelebAMaskHQ, EasyPortraitFolder, IBugMask, LaPa, RenderedParsing
 from facewright.errors import FacewrightError, ImageReadError
-from facewright.geometry.align import template_points
+from facewright.geometry.templates import template_points
 from facewright.systems.parse.segface.network import PUBLISHED_ORDER
 from facewright.systems.parse.taxonomy import CELEBAMASK_19
 

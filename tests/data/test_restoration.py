@@ -28,7 +28,7 @@ from facewright.data.restoration import (
 from facewright.degrade import Blur, Chain, Degradation, Noise
 from facewright.degrade.record import STEPS
 from facewright.errors import UsageError
-from facewright.geometry.align import template_points
+from facewright.geometry.templates import template_points
 
 if TYPE_CHECKING:
     from pathlib import Path

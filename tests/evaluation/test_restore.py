@@ -29,7 +29,8 @@ from facewright.evaluation.restore import (
     run_restorer,
     summarise,
 )
-from facewright.geometry.align import TEMPLATES
+from facewright.geometry.crop import CropSpec
+from facewright.geometry.templates import TEMPLATES
 from facewright.io.image import save_rgb
 from facewright.metrics import psnr
 from facewright.tasks.card import Preprocess
@@ -41,7 +42,7 @@ SETTINGS = Settings("made-up faces", SIZE, "test judges", ("mild", "severe"))
 class Means:
     """An embedder: the mean colours of the four quarters."""
 
-    preprocess = Preprocess(size=112, template="arcface")
+    preprocess = Preprocess(CropSpec.aligned(112, "arcface"))
 
     def embed(self, crops):
         blocks = crops.reshape(len(crops), 2, 56, 2, 56, 3).mean((2, 4)).reshape(len(crops), 12) - 100
@@ -68,7 +69,7 @@ class Points:
 class Perfect:
     """Knows the truth of every input it is given, and counts the calls."""
 
-    preprocess = Preprocess(size=SIZE, template="ffhq")
+    preprocess = Preprocess(CropSpec.aligned(SIZE))
 
     def __init__(self, faces, settings=SETTINGS, weights="ab" * 32):
         self.known = {damaged(f, s, settings.seed).tobytes(): f.image for f in faces for s in settings.severities}
@@ -192,7 +193,7 @@ def test_restorer_works_at_its_own_size_on_the_common_template():
     seen = []
 
     class Small:
-        preprocess = Preprocess(size=64, template="ffhq")
+        preprocess = Preprocess(CropSpec.aligned(64))
 
         def restore(self, crops, *, fidelity=1.0):
             seen.append(crops.shape)
@@ -201,7 +202,7 @@ def test_restorer_works_at_its_own_size_on_the_common_template():
     flat = np.full((SIZE, SIZE, 3), 77, np.uint8)
     assert np.array_equal(run_restorer(Small(), flat), flat)
     assert seen == [(1, 64, 64, 3)]
-    arc = SimpleNamespace(preprocess=Preprocess(size=112, template="arcface"))
+    arc = SimpleNamespace(preprocess=Preprocess(CropSpec.aligned(112, "arcface")))
     with pytest.raises(UsageError, match="arcface"):
         run_restorer(arc, flat)
 

@@ -14,7 +14,8 @@ from scipy.stats import norm
 from skimage import data as pictures
 
 from facewright.errors import UsageError
-from facewright.geometry.align import align_matrix, invert
+from facewright.geometry.crop import align_matrix
+from facewright.geometry.similarity import invert
 from facewright.io.image import Photo, read
 from facewright.io.provenance import (
     DIGITAL_SOURCE_TYPE,

@@ -9,7 +9,7 @@ import torch
 from skimage.data import astronaut
 
 from facewright import create
-from facewright.geometry.align import crop_face
+from facewright.geometry.resample import crop_face
 from facewright.metrics.perceptual import ParserFeatures, map_distance
 
 EYES_NOSE_MOUTH = np.array([[203, 111], [243, 110], [224, 132], [207, 155], [240, 154]], np.float64)

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from facewright.errors import UsageError
-from facewright.face import Face, Pose
+from facewright.face import Face, Landmarks, Pose
+from facewright.geometry.crop import CropSpec
 from facewright.io.image import read
 from facewright.pipelines import analyse
 from facewright.pipelines.analyse import Analyser, FaceMask, draw_analysis, is_in_picture, pose_from_landmarks, to_json
-from facewright.systems.landmarks.facewarp.network import FaceWarpConfig, Located, mean_shape
+from facewright.systems.landmarks.facewarp.network import FaceWarpConfig, mean_shape
 from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:
@@ -29,20 +30,20 @@ class FakeLandmarker:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    def locate(self, image: np.ndarray, faces: list[Face]) -> list[Located]:
+    def locate(self, image: np.ndarray, faces: list[Face]) -> list[Landmarks]:
         self.asked.append(len(faces))
         confidence = np.linspace(0, 1, 68, dtype=np.float32)
-        return [Located((f.box[:2] + SHAPE * (f.box[2:] - f.box[:2])).astype(np.float32), confidence) for f in faces]
+        return [Landmarks((f.box[:2] + SHAPE * (f.box[2:] - f.box[:2])).astype(np.float32), confidence) for f in faces]
 
 
 class DiscParser:
     """Class 1 in a disc in the middle of the crop, class 2 in its right half."""
 
-    preprocess = Preprocess(size=64, template="ffhq")
+    preprocess = Preprocess(CropSpec.aligned(64))
     classes = ("background", "skin", "hair")
 
-    def __init__(self, template: str = "ffhq") -> None:
-        self.preprocess = Preprocess(size=64, template=template)
+    def __init__(self, crop: CropSpec | None = None) -> None:
+        self.preprocess = Preprocess(crop or CropSpec.aligned(64))
         self.asked: list[int] = []
 
     def parse(self, crops: np.ndarray) -> np.ndarray:
@@ -118,7 +119,8 @@ def test_face_larger_than_the_picture(fakes: SimpleNamespace) -> None:
 
 @pytest.mark.parametrize("angle", [0.0, 30.0])
 def test_masks_lie_where_the_crop_was(fakes: SimpleNamespace, angle: float) -> None:
-    from facewright.geometry.align import align_matrix, invert, transform_points
+    from facewright.geometry.crop import align_matrix
+    from facewright.geometry.similarity import invert, transform_points
 
     face = fakes.face_at((150, 110), 40.0, angle=angle)
     mask = analyser(fakes, face, parser=DiscParser())(photo())[0].mask
@@ -135,13 +137,45 @@ def test_masks_lie_where_the_crop_was(fakes: SimpleNamespace, angle: float) -> N
     np.testing.assert_allclose([columns.mean(), rows.mean()], centre, atol=1)
 
 
-def test_masks_without_a_template_use_the_box(fakes: SimpleNamespace) -> None:
+def test_masks_of_box_crops_lie_around_the_box(fakes: SimpleNamespace) -> None:
     face = fakes.face_at((150, 100), 30.0, angle=40.0)
-    mask = analyser(fakes, face, parser=DiscParser(""))(photo())[0].mask
+    mask = analyser(fakes, face, parser=DiscParser(CropSpec.boxed(64, margin=0.5)))(photo())[0].mask
     assert mask is not None
     rows, columns = np.nonzero(mask.in_photo((200, 300)))
     np.testing.assert_allclose([columns.mean(), rows.mean()], face.centre, atol=1.5)
     assert np.ptp(rows) == pytest.approx(2 * max(face.width, face.height) * 40 / 64, abs=4)
+
+
+class HalvesParser:
+    """Class 1 in the left half of a whole photo, class 2 in its right half."""
+
+    preprocess = Preprocess(CropSpec.whole())
+    classes = ("background", "skin", "hair")
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, ...]] = []
+
+    def parse(self, photos: np.ndarray) -> np.ndarray:
+        self.asked.append(photos.shape)
+        labels = np.ones(photos.shape[:3], np.uint8)
+        labels[..., photos.shape[2] // 2 :] = 2
+        return labels
+
+
+def test_a_parser_of_whole_photos_sees_the_photo_once(fakes: SimpleNamespace) -> None:
+    faces = [fakes.face_at((60, 100), 20.0), fakes.face_at((150, 100), 20.0, angle=30.0)]
+    parser = HalvesParser()
+    first, second = (found.mask for found in analyser(fakes, *faces, parser=parser)(photo()))
+    assert parser.asked == [(1, 200, 300, 3)]
+    assert first is not None
+    assert second is not None
+    half = 1.4 * 2 * 20.0  # the longer side of the box
+    assert first.box == (int(60 - half), int(100 - half), int(60 + half), int(100 + half))
+    assert set(np.unique(first.labels)) == {1}
+    whole = second.in_photo((200, 300))
+    assert (whole[60:140, 100:150] == 1).all()
+    assert (whole[60:140, 150:200] == 2).all()
+    assert analyser(fakes, parser=parser)(photo()) == []
 
 
 def test_an_empty_mask_is_no_accident(fakes: SimpleNamespace) -> None:

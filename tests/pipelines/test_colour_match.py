@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from facewright.geometry.align import crop_face
+from facewright.geometry.resample import crop_face
 from facewright.pipelines.colour_match import in_light, in_tone, restore_crops, tone_of
 
 EYES_NOSE_MOUTH = np.array([[203, 111], [243, 110], [224, 132], [207, 155], [240, 154]], np.float64)
@@ -30,7 +30,7 @@ def sepia(image: np.ndarray) -> np.ndarray:
 class Painter:
     """Paints thin stripes that are reddish and bluish in turn."""
 
-    def restore(self, crops: np.ndarray, *, fidelity: float = 1.0) -> np.ndarray:
+    def restore(self, crops: np.ndarray, *, fidelity: float = 1.0, seed: int | None = None) -> np.ndarray:
         red = np.arange(crops.shape[1])[:, None, None] // 4 % 2 == 0
         return np.clip(crops + np.where(red, [25, 0, -25], [-25, 0, 25]), 0, 255).astype(np.uint8)
 
@@ -38,7 +38,7 @@ class Painter:
 class Brightener:
     """Sees every face in better light, warmer from left to right, and draws a fine grid."""
 
-    def restore(self, crops: np.ndarray, *, fidelity: float = 1.0) -> np.ndarray:
+    def restore(self, crops: np.ndarray, *, fidelity: float = 1.0, seed: int | None = None) -> np.ndarray:
         side = crops.shape[1]
         warmth = np.linspace(0, 1, side)[None, :, None] * [20, 5, -10]
         grid = 8 * (np.arange(side) % 2 * 2 - 1)[:, None, None]

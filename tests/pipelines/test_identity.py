@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from facewright.errors import UsageError, WeightsError
-from facewright.face import Face, Pose
+from facewright.face import Face, FaceQuality, Pose, Reason
+from facewright.geometry.crop import CropSpec
 from facewright.io.image import read
 from facewright.metrics.calibration import AffineLlr, ScoreCalibration
 from facewright.metrics.verification import OperatingPoint
 from facewright.pipelines.identity import FaceEmbedding, IdentityPipeline, decide, only_face
-from facewright.systems.quality.reasons import FaceQuality, Reason
 from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class MeanColour:
 
     slug = "mean-colour"
     weights_sha256 = "ab" * 32
-    preprocess = Preprocess(size=112, template="arcface")
+    preprocess = Preprocess(CropSpec.aligned(112, "arcface"))
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         means = crops.reshape(len(crops), -1, 3).mean(1).astype(np.float32) - 127.5
@@ -157,7 +157,7 @@ def test_a_match_says_that_liveness_was_not_checked(fakes: SimpleNamespace, one:
 
 def test_a_recogniser_without_a_template_gets_the_box(fakes: SimpleNamespace, one: Face) -> None:
     class Boxed(MeanColour):
-        preprocess = Preprocess(size=64, template="")
+        preprocess = Preprocess(CropSpec.boxed(64, margin=0.15, level_eyes=True))
         seen: np.ndarray
 
         def embed(self, crops: np.ndarray) -> np.ndarray:

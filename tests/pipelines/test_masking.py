@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from facewright.geometry.align import face_mask, template_points
+from facewright.geometry.crop import CropSpec
+from facewright.geometry.paste import face_mask
+from facewright.geometry.templates import template_points
 from facewright.io.image import read
 from facewright.pipelines.masking import restoring_masks
 from facewright.pipelines.restore import RestoreOptions, RestorePipeline
@@ -25,7 +27,7 @@ class GlassesParser:
     """Skin with a band of glasses over the eyes; with `blind` everything is background."""
 
     classes = ("background", "skin", "eye_g")
-    preprocess = Preprocess(size=SIZE, template="ffhq")
+    preprocess = Preprocess(CropSpec.aligned(SIZE))
 
     def __init__(self, *, blind: bool = False) -> None:
         self.blind = blind

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from facewright.face import DegradationEstimate, FaceQuality, Reason
+from facewright.geometry.crop import CropSpec
 from facewright.pipelines.identity import quality_dict
 from facewright.pipelines.quality import QualityRater
 from facewright.systems.quality.kept import kept
-from facewright.systems.quality.reasons import FaceQuality, Reason
-from facewright.systems.restore.frgp.network import DegradationEstimate
 from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class AlwaysGood:
 class ByBrightness:
     """Takes dark crops for badly compressed ones, and remembers the crops."""
 
-    preprocess = Preprocess(size=64, template="ffhq")
+    preprocess = Preprocess(CropSpec.aligned(64))
 
     def assess(self, crops: np.ndarray) -> list[DegradationEstimate]:
         self.crops = crops

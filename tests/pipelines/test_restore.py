@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from facewright.errors import UsageError
-from facewright.face import Pose
+from facewright.face import DegradationEstimate, Pose
+from facewright.geometry.crop import CropSpec
 from facewright.io.image import Photo, read
 from facewright.io.provenance import detect_face_watermark, read_provenance
 from facewright.metrics.calibration import AffineLlr, ScoreCalibration
 from facewright.pipelines.order import reading_order
 from facewright.pipelines.restore import RestoreOptions, RestorePipeline, RestoreResult, quality, quality_after
-from facewright.systems.restore.frgp.network import DegradationEstimate
 from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:
@@ -367,19 +367,6 @@ def test_seed_redraws_the_generators_noise_and_leaves_no_trace(
     assert all((before[k] == v).all() for k, v in noisy.state_dict().items())
 
 
-def test_noise_is_put_back_when_the_work_fails(noisy: Any) -> None:
-    noise = noisy.generator.noises.noise0.clone()
-
-    def work() -> None:
-        with noisy.noise_from(5):
-            assert (noisy.generator.noises.noise0 != noise).any()
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert (noisy.generator.noises.noise0 == noise).all()
-
-
 def test_watermark_is_found_only_when_asked_for(astronaut: np.ndarray, fakes: SimpleNamespace) -> None:
     photo = read(cv2.GaussianBlur(astronaut, (0, 0), 1.2))
     face = fakes.face_at((222, 140), 44)
@@ -457,7 +444,7 @@ def test_invented_faces_carry_a_warning(photo: Photo, two: Any, fakes: SimpleNam
 class PixelRecogniser:
     """Takes the pixels themselves for the identity."""
 
-    preprocess = Preprocess(size=112, template="arcface")
+    preprocess = Preprocess(CropSpec.aligned(112, "arcface"))
 
     def embed(self, crops: np.ndarray) -> np.ndarray:
         flat = crops.reshape(len(crops), -1).astype(np.float32) - 127.5

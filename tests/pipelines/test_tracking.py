@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from facewright.face import Face
-from facewright.geometry.align import transform_points
+from facewright.geometry.similarity import transform_points
 from facewright.pipelines.tracking import (
     FaceTracker,
     OneEuroFilter,

@@ -13,6 +13,7 @@ from skimage import data
 
 from facewright.errors import UsageError
 from facewright.face import Face, Pose
+from facewright.geometry.crop import CropSpec
 from facewright.io.video import Frame, process_video
 from facewright.pipelines.tracking import TrackerOptions, warped_difference
 from facewright.pipelines.video import DetailMemory, VideoOptions, VideoRestorer
@@ -72,14 +73,14 @@ class BlobDetector:
 class Fake:
     """A restorer out of a function of (N, 64, 64, 3) crops."""
 
-    preprocess = Preprocess(size=64, template="ffhq")
+    preprocess = Preprocess(CropSpec.aligned(64))
 
     def __init__(self, function: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> None:
         self.function = function
         self.batches: list[int] = []
         self.fidelity: set[float] = set()
 
-    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0) -> NDArray[np.uint8]:
+    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: int | None = None) -> NDArray[np.uint8]:
         self.batches.append(len(crops))
         self.fidelity.add(fidelity)
         return self.function(crops)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from facewright.errors import UsageError, WeightsError
+from facewright.geometry.crop import CropSpec
 from facewright.systems.base import System
 from facewright.tasks import card as card_module
 from facewright.tasks.card import Card, Preprocess
@@ -52,7 +53,7 @@ class Toy(System):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(size=8, template="")
+        return Preprocess(CropSpec.whole(8))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)

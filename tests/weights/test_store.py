@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from facewright.errors import LicenceError, OutputError, UnsafeWeightsError, UsageError, WeightsError
+from facewright.geometry.crop import CropSpec
 from facewright.systems import base
 from facewright.systems.base import System
 from facewright.tasks.card import Card, Checkpoint, Preprocess
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-CONTRACT = Preprocess(size=8, template="ffhq")
+CONTRACT = Preprocess(CropSpec.aligned(8))
 
 
 @dataclass(frozen=True)
@@ -531,7 +532,9 @@ def test_normalise_follows_the_contract() -> None:
     class Swapped(Toy):
         @classmethod
         def preprocess_for(cls, config: Any) -> Preprocess:
-            return Preprocess(0, "", colour="BGR", scale=1.0, mean=(104.0, 117.0, 123.0), std=(1.0, 2.0, 4.0))
+            return Preprocess(
+                CropSpec.whole(), colour="BGR", scale=1.0, mean=(104.0, 117.0, 123.0), std=(1.0, 2.0, 4.0)
+            )
 
     got = Swapped().normalise(crops)
     assert got[1, 0, 3, 5].item() == int(crops[1, 3, 5, 2]) - 104

@@ -70,9 +70,7 @@ class Networks:
 
     def crop(self, photo: NDArray[np.uint8], face: Face) -> FaceCrop:
         """The crop of a face that the recogniser wants."""
-        from ..systems.recognise.recogniser import face_crop
-
-        return face_crop(photo, face, self.recogniser.preprocess)
+        return self.recogniser.preprocess.crop.cut(photo, face)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..geometry.align import crop_by_matrix, scale_source
+from ..geometry.resample import crop_by_matrix
+from ..geometry.similarity import scale_source
 from ..systems.detect.mos import refiner
 from .faces import FaceCollection, Split, data_root, is_validation, open_faces
 
@@ -377,7 +378,7 @@ class Crops(Dataset[dict[str, Tensor]]):
         rng = np.random.default_rng((self.seed, 2 + int(self.split == "val"), index))
         is_face = rng.random() >= self.negatives
         face = self.scenes.source.any(rng)
-        matrix = refiner.crop_matrix(_coarse(face.points, rng, wrong=not is_face))
+        matrix = refiner.CROP.align(_coarse(face.points, rng, wrong=not is_face))
         if is_face or rng.random() < 0.25:
             crop = self._cut(face, matrix, rng)
         else:

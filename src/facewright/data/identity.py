@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..degrade import apply, sample
-from ..geometry.align import align_matrix, crop_by_matrix
+from ..geometry.crop import align_matrix
+from ..geometry.resample import crop_by_matrix
 from .detection import five_points
 from .faces import FaceCollection, Split, data_cache, open_faces
 

@@ -20,9 +20,10 @@ from torch.utils.data import Dataset
 
 from ..errors import FacewrightError, MissingDependencyError
 from ..face import Pose
-from ..geometry.align import crop_by_matrix, transform_points
+from ..geometry.resample import crop_by_matrix
+from ..geometry.similarity import transform_points
 from ..metrics.landmarks import interocular
-from ..systems.landmarks.facewarp.network import MIRROR_68, POINTS, aligned_matrix, mirrored, warp
+from ..systems.landmarks.facewarp.network import MIRROR_68, POINTS, aligned_crop, mirrored, warp
 from .detection import LANDMARK_OFFSET, load_backgrounds, photograph
 from .faces import FaceCollection, Split, data_root, open_faces
 from .renders import prepared_renders
@@ -365,7 +366,7 @@ class LandmarkCrops(Dataset[dict[str, Tensor]]):
                 points98 = np.asarray(self.rendered.truth(number)["landmarks98"]["xy"], np.float64)
         else:
             face = self.real.draw(rng)
-        matrix = aligned_matrix(self._coarse(face.points, rng), self.size)
+        matrix = aligned_crop(self.size).align(self._coarse(face.points, rng))
         whole = crop_by_matrix(face.image, matrix, self.size)
         points, weights = transform_points(matrix, face.points), face.weights
         image, yaw = whole.image, face.yaw
@@ -462,7 +463,7 @@ class WarpPairs(Dataset[dict[str, Tensor]]):
         crops = self.crops
         rng = np.random.default_rng((crops.seed, 2 + int(crops.split == "val"), index))
         face = crops.real.draw(rng)
-        matrix = aligned_matrix(five_of(face.points), crops.size)
+        matrix = aligned_crop(crops.size).align(five_of(face.points))
         image = crop_by_matrix(face.image, matrix, crops.size).image
         image, points = exaggerate(image, transform_points(matrix, face.points), rng, self.exaggeration)
         styled = stylise(image, STYLES[int(rng.integers(len(STYLES)))], rng)

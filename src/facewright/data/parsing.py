@@ -24,7 +24,9 @@ from torch.utils.data import Dataset
 
 from ..degrade import apply, sample
 from ..errors import FacewrightError, ImageReadError
-from ..geometry.align import align_matrix, crop_by_matrix, transform_points
+from ..geometry.crop import align_matrix
+from ..geometry.resample import crop_by_matrix
+from ..geometry.similarity import transform_points
 from ..io.image import read
 from ..render import Backgrounds, Renderer, SceneSampler
 from ..render.jobs import load_model

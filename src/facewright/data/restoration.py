@@ -22,7 +22,8 @@ from torch.utils.data import Dataset
 from ..degrade import Blur, Chain, Degradation, apply, eased, sample, target
 from ..degrade.presets import DEFAULT_ORDER
 from ..errors import UsageError
-from ..geometry.align import align_matrix, crop_by_matrix
+from ..geometry.crop import align_matrix
+from ..geometry.resample import crop_by_matrix
 from ..io.atomic import atomic_output
 from .detection import five_points
 from .faces import FaceCollection, Split, data_cache, open_faces

@@ -29,7 +29,9 @@ from PIL import Image
 
 from ..degrade import apply, get_preset, sample
 from ..errors import ImageReadError, UsageError
-from ..geometry.align import crop_face, resampled, template_points
+from ..geometry.crop import CropSpec
+from ..geometry.resample import crop_face, resampled
+from ..geometry.templates import template_points
 from ..io.atomic import atomic_output
 from ..metrics import cosine, frechet_from_features, landmark_distance, psnr, ssim
 from ..metrics.niqe import niqe
@@ -131,25 +133,25 @@ class AnyRestorer(Protocol):
     @property
     def preprocess(self) -> Preprocess: ...
 
-    def restore(self, crops: Pixels, *, fidelity: float = 1.0) -> Pixels: ...
+    def restore(self, crops: Pixels, *, fidelity: float = 1.0, seed: int | None = None) -> Pixels: ...
 
 
 class Unrestored:
     """The damaged picture itself: the line every restorer has to beat."""
 
-    preprocess = Preprocess(size=0, template=TEMPLATE)
+    preprocess = Preprocess(CropSpec.aligned(0, TEMPLATE))
 
-    def restore(self, crops: Pixels, *, fidelity: float = 1.0) -> Pixels:
+    def restore(self, crops: Pixels, *, fidelity: float = 1.0, seed: int | None = None) -> Pixels:
         return crops
 
 
 class Classical:
     """Non-local means, then an unsharp mask; the setting with the best PSNR at the default damage of training faces."""
 
-    preprocess = Preprocess(size=0, template=TEMPLATE)
+    preprocess = Preprocess(CropSpec.aligned(0, TEMPLATE))
     strength, amount, sigma = 10.0, 1.0, 3.0
 
-    def restore(self, crops: Pixels, *, fidelity: float = 1.0) -> Pixels:
+    def restore(self, crops: Pixels, *, fidelity: float = 1.0, seed: int | None = None) -> Pixels:
         return np.stack([self._sharpened(crop) for crop in crops])
 
     def _sharpened(self, crop: Pixels) -> Pixels:
@@ -161,8 +163,8 @@ class Classical:
 def run_restorer(restorer: AnyRestorer | Restorer, crop: Pixels) -> Pixels:
     """An (S, S, 3) crop restored at the restorer's own size and brought back; UsageError for another template."""
     record = restorer.preprocess
-    if record.template != TEMPLATE:
-        raise UsageError(f"a restorer for the template {record.template!r} cannot be compared; needs {TEMPLATE!r}")
+    if record.crop.template != TEMPLATE:
+        raise UsageError(f"a restorer for the template {record.crop.template!r} cannot be compared; needs {TEMPLATE!r}")
     side = crop.shape[0]
     restored = restorer.restore(resampled(crop, record.size or side)[None])[0]
     return resampled(restored, side)
@@ -193,7 +195,7 @@ class Judges:
     def embedding(self, image: Pixels) -> NDArray[np.float32]:
         """The unit embedding of a crop; cut by the template, so that no detection can spoil it."""
         record: Preprocess = self.embedder.preprocess  # type: ignore[attr-defined]
-        crop = crop_face(image, template_points(TEMPLATE, image.shape[0]), record.size, record.template)
+        crop = crop_face(image, template_points(TEMPLATE, image.shape[0]), record.size, record.crop.template)
         return np.asarray(self.embedder.embed(crop.image[None])[0], np.float32)
 
     def perceptual(self, a: Pixels, b: Pixels) -> float | None:

@@ -24,7 +24,7 @@ import numpy as np
 from scipy import fft
 
 from ..errors import UsageError
-from ..geometry.align import crop_face
+from ..geometry.resample import crop_face
 from . import colour
 from .image import Photo, read
 from .xmp import RDF, X, descriptions, parse, rdf, serialised

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..geometry.align import fit_similarity, template_points
+from ..geometry.similarity import fit_similarity
+from ..geometry.templates import template_points
 from ..metrics.perceptual import map_distance
 from ..nn.iresnet import IResNet
 
@@ -51,7 +52,7 @@ class FaceLoss(nn.Module):
         if not isinstance(recogniser.backbone, IResNet):
             raise UsageError("a face loss compares the feature maps of IResNet recognisers only")
         self.network = copy.deepcopy(recogniser.backbone).eval().requires_grad_(False)
-        grid = template_grid(size, recogniser.preprocess.size, recogniser.preprocess.template)
+        grid = template_grid(size, recogniser.preprocess.size, recogniser.preprocess.crop.template)
         self.register_buffer("grid", torch.from_numpy(grid), persistent=False)
 
     def forward(self, prediction: Tensor, target: Tensor) -> FaceDistance:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..geometry.align import resampled
+from ..geometry.resample import resampled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

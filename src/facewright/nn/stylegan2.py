@@ -330,8 +330,18 @@ class Generator(nn.Module):
             side = scales[(i + 1) // 2]
             self.noises.register_buffer(f"noise{i}", torch.randn(1, 1, side, side, generator=random))
 
-    def forward(self, latent: Tensor, conditions: Sequence[Tensor] = ()) -> Tensor:
-        """latent w (N, D) or w⁺ (N, num_latents, D), conditions as said above, to an image (N, out, size, size)."""
+    def draw_noise(self, seed: int) -> list[Tensor]:
+        """Noise maps for `forward`, (1, 1, r, r) for every styled convolution, drawn from a seed on the CPU."""
+        random = torch.Generator().manual_seed(seed)
+        return [torch.randn(trained.shape, generator=random).to(trained) for trained in self.noises.buffers()]
+
+    def forward(
+        self, latent: Tensor, conditions: Sequence[Tensor] = (), noise: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """latent w (N, D) or w⁺ (N, num_latents, D), conditions as said above, to an image (N, out, size, size).
+
+        `noise`, one map (1 or N, 1, r, r) for every styled convolution, takes the place of the generator's own.
+        """
         if latent.dim() == 2:
             latent = latent[:, None].expand(-1, self.num_latents, -1)
         styles = latent.unbind(1)
@@ -339,18 +349,22 @@ class Generator(nn.Module):
         image: Tensor | None = None
         for level, to_rgb in enumerate(self.to_rgbs):
             if level > 0:
-                x = self._styled(2 * level - 1, x, styles[2 * level - 1], conditions)
+                x = self._styled(2 * level - 1, x, styles[2 * level - 1], conditions, noise)
                 x = self._inject(x, level, conditions)
-            x = self._styled(2 * level, x, styles[2 * level], conditions)
+            x = self._styled(2 * level, x, styles[2 * level], conditions, noise)
             image = to_rgb(x, styles[2 * level + 1], image)
         assert image is not None
         return image
 
-    def _styled(self, index: int, x: Tensor, style: Tensor, conditions: Sequence[Tensor]) -> Tensor:
+    def _styled(
+        self, index: int, x: Tensor, style: Tensor, conditions: Sequence[Tensor], given: Sequence[Tensor] | None
+    ) -> Tensor:
         level = (index + 1) // 2
         noise: Tensor = getattr(self.noises, f"noise{index}")
         if self.injection.startswith("noise") and level < len(conditions):
             noise = conditions[level]
+        elif given is not None:
+            noise = given[index]
         elif self.noise == "random":
             noise = torch.randn(x.shape[0], *noise.shape[1:], device=x.device)
         out: Tensor = self.convs[index](x, style, noise)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..face import Pose
-from ..geometry.align import align_matrix, crop_by_matrix, invert, transform_points
+from ..geometry.similarity import invert, transform_points
 from ..systems.base import batches
 from .order import reading_order
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ..face import Face
     from ..io.image import Photo
     from ..tasks.analyse import AnalyseOptions, Landmarker, Parser
-    from ..tasks.card import Preprocess
     from ..tasks.declare import NetworkChoice, Networks, Task
     from ..tasks.detect import Detector
 
@@ -158,14 +157,27 @@ class Analyser:
 
     def _masks(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[FaceMask]:
         assert self.parser is not None
-        record, classes = self.parser.preprocess, self.parser.classes
+        crop, shape = self.parser.preprocess.crop, image.shape[:2]
+        if crop.kind == "whole":
+            return self._parts_of_whole(image, faces)
         found = []
         for group in batches(faces, BATCH):
-            matrices = [_parser_matrix(face, record) for face in group]
-            crops = np.stack([crop_by_matrix(image, m, record.size).image for m in matrices])
-            for matrix, labels in zip(matrices, self.parser.parse(crops)):
-                box, placed = _mask_in_photo(labels, matrix, image.shape[:2])
-                found.append(FaceMask(box, placed, classes))
+            crops = [crop.cut(image, face) for face in group]
+            for cut, labels in zip(crops, self.parser.parse(np.stack([cut.image for cut in crops]))):
+                found.append(FaceMask(*_mask_in_photo(labels, cut.matrix, shape), self.parser.classes))
+        return found
+
+    def _parts_of_whole(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[FaceMask]:
+        """What a parser of whole photos says around each face, with room for hair and neck."""
+        assert self.parser is not None
+        if not faces:
+            return []
+        labels, found = self.parser.parse(image[None])[0], []
+        for face in faces:
+            x0, y0, x1, y1 = _surroundings(face, image.shape)
+            to_part = np.array([[1.0, 0.0, -x0], [0.0, 1.0, -y0]])
+            part = np.ascontiguousarray(labels[y0:y1, x0:x1])
+            found.append(FaceMask(*_mask_in_photo(part, to_part, image.shape[:2]), self.parser.classes))
         return found
 
 
@@ -222,20 +234,12 @@ def _rigid_face() -> Floats:
     return np.ascontiguousarray((points[list(_RIGID)] - points.mean(0)) * (1, -1, -1))
 
 
-def _parser_matrix(face: Face, record: Preprocess) -> Floats:
-    """Photo→crop matrix for a parser: its template, or without one (or with coinciding points) the box, upright."""
-    if record.template:
-        try:
-            return align_matrix(face.points5, record.size, record.template)
-        except ValueError:
-            return _box_matrix(face, record.size)
-    return _box_matrix(face, record.size)
-
-
-def _box_matrix(face: Face, size: int) -> Floats:
-    """An upright square crop twice as long as the longer side of the box, for hair and neck."""
-    scale = size / (2 * max(face.width, face.height))
-    return np.array([[scale, 0, size / 2 - scale * face.centre[0]], [0, scale, size / 2 - scale * face.centre[1]]])
+def _surroundings(face: Face, shape: tuple[int, ...]) -> Box:
+    """The part of a photo of `shape` around a face: a square twice as long as the longer side of its box."""
+    half = max(face.width, face.height)
+    (x, y), (height, width) = face.centre, shape[:2]
+    x0, y0 = (int(max(0, np.floor(v - half))) for v in (x, y))
+    return x0, y0, int(min(width, np.ceil(x + half))), int(min(height, np.ceil(y + half)))
 
 
 def _mask_in_photo(labels: NDArray[np.uint8], matrix: Floats, shape: tuple[int, ...]) -> tuple[Box, NDArray[np.uint8]]:

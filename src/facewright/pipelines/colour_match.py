@@ -24,13 +24,18 @@ _LIGHT = 1 / 6  # of the crop: σ below which changes of brightness are detail, 
 
 
 def restore_crops(
-    restorer: Restorer, crops: NDArray[np.uint8], fidelity: float, *, relight: bool = False
+    restorer: Restorer,
+    crops: NDArray[np.uint8],
+    fidelity: float,
+    *,
+    relight: bool = False,
+    seed: int | None = None,
 ) -> NDArray[np.uint8]:
     """Restored (N, S, S, 3) uint8 RGB crops in the light and, where it is toned, in the tone of their inputs.
 
-    With `relight` in the light that the restorer sees.
+    With `relight` in the light that the restorer sees; `seed` draws its noise anew.
     """
-    outputs = restorer.restore(crops, fidelity=fidelity)
+    outputs = restorer.restore(crops, fidelity=fidelity, seed=seed)
     if not relight:
         outputs = np.stack([in_light(output, crop) for output, crop in zip(outputs, crops)])
     tones = [tone_of(crop) for crop in crops]

@@ -89,25 +89,25 @@ def restore_video(
             detect_every=detect_every,
             watermark=options.watermark,
             relight=options.relight,
+            seed=options.seed,
         ),
         judge=None if options.force else _judge(pipeline),
     )
-    with pipeline.noise_from(options.seed):
-        report = process_video(
-            source,
-            target,
-            stage,
-            overwrite=overwrite,
-            resume=resume,
-            restart=restart,
-            deinterlace=deinterlace,
-            drop_place=not keep_gps,
-            parameters=json.dumps(asdict(options), sort_keys=True),
-            batch=FRAMES_PER_CALL,
-            metadata={"comment": _provenance(pipeline, options)} if provenance else None,
-            progress=progress,
-            notify=notify,
-        )
+    report = process_video(
+        source,
+        target,
+        stage,
+        overwrite=overwrite,
+        resume=resume,
+        restart=restart,
+        deinterlace=deinterlace,
+        drop_place=not keep_gps,
+        parameters=json.dumps(asdict(options), sort_keys=True),
+        batch=FRAMES_PER_CALL,
+        metadata={"comment": _provenance(pipeline, options)} if provenance else None,
+        progress=progress,
+        notify=notify,
+    )
     return FilmReport(report, stage.report(), pipeline.models)
 
 

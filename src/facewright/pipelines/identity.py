@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ..face import Face
+    from ..face import Face, FaceQuality
     from ..io.image import Photo
     from ..metrics.calibration import ScoreCalibration
-    from ..systems.quality.reasons import FaceQuality
     from ..tasks.card import Preprocess
     from ..tasks.declare import Task
     from ..tasks.detect import Detector
@@ -163,9 +162,8 @@ class IdentityPipeline:
     def _embed_faces(self, rgb: NDArray[np.uint8], faces: list[Face]) -> list[FaceEmbedding]:
         if not faces:
             return []
-        from ..systems.recognise.recogniser import face_crop
-
-        crops = np.stack([face_crop(rgb, face, self.recogniser.preprocess).image for face in faces])
+        crop = self.recogniser.preprocess.crop
+        crops = np.stack([crop.cut(rgb, face).image for face in faces])
         vectors = self.recogniser.embed(crops)
         rated = [None] * len(faces) if self.quality is None else self.quality.rate(rgb, faces)
         slug, sha256 = self.recogniser.slug, self.recogniser.weights_sha256

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ..geometry.align import border_fade, face_mask
+from ..geometry.paste import border_fade, face_mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from ..errors import UsageError
-from ..geometry.align import align_matrix, crop_by_matrix, invert
+from ..geometry.similarity import invert
 from ..io.encode import format_of
 from ..io.image import read
 from ..io.provenance import Provenance, xmp_packet
@@ -69,19 +69,20 @@ def photo_masks(image: NDArray[np.uint8], faces: Sequence[Face], parser: Parser)
     """
     if not faces:
         raise UsageError("no face was found, so there is no portrait to work on")
-    if not parser.preprocess.template:
+    crop = parser.preprocess.crop
+    if crop.kind == "whole":
         return PortraitMasks.of(parser.probabilities(image[None])[0], parser.classes)
     shape = image.shape[:2]
     skin, mouth, person = (np.zeros(shape, np.float32) for _ in range(3))
     seen = np.zeros(shape, bool)
     for face in faces:
-        matrix = align_matrix(face.points5, parser.preprocess.size, parser.preprocess.template)
-        crop = crop_by_matrix(image, matrix, parser.preprocess.size)
-        found = parser.probabilities(crop.image[None])[0]
+        cut = crop.cut(image, face)
+        matrix = cut.matrix
+        found = parser.probabilities(cut.image[None])[0]
         _place(skin, class_mask(found, parser.classes, ("skin", "nose")), matrix)
         _place(mouth, class_mask(found, parser.classes, ("mouth", "teeth")), matrix)
         _place(person, 1 - class_mask(found, parser.classes, ("background",)), matrix)
-        inner = np.pad(np.ones((parser.preprocess.size - 4,) * 2, np.uint8), 2)
+        inner = np.pad(np.ones((crop.size - 4,) * 2, np.uint8), 2)
         seen |= _in_photo(inner, matrix, shape, cv2.INTER_NEAREST) > 0
     return PortraitMasks(_whole_person(image, person, seen, faces), skin, mouth * _like_teeth(image))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..geometry.align import crop_face
+from ..geometry.crop import CropSpec
 from .order import reading_order
 
 if TYPE_CHECKING:
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ..face import Face
+    from ..face import Face, FaceQuality
     from ..io.image import Photo
-    from ..systems.quality.reasons import FaceQuality
     from ..systems.restore.frgp.network import FRGP
     from ..tasks.declare import NetworkChoice, Networks, Task
     from ..tasks.quality import QualityEstimator, QualityOptions
 
-REASONS_SIZE = 112
+
+REASONS_CROP = CropSpec.aligned(112, "arcface")
 
 
 class RatedFace(NamedTuple):
@@ -88,9 +88,9 @@ class QualityRater:
 
         if not faces:
             return []
-        record = self.assessor.preprocess
-        crops = np.stack([crop_face(photo, face.points5, record.size, record.template).image for face in faces])
-        small = [crop_face(photo, face.points5, REASONS_SIZE, "arcface") for face in faces]
+        crop = self.assessor.preprocess.crop
+        crops = np.stack([crop.cut(photo, face).image for face in faces])
+        small = [REASONS_CROP.cut(photo, face) for face in faces]
         return [
             replace(rated, kept=kept(estimate), reasons=tuple(find_reasons(crop, face, estimate)))
             for rated, face, crop, estimate in zip(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 
 from ..errors import UsageError
-from ..geometry.align import FacePatch, crop_face, face_patch, transform_points
+from ..geometry.paste import FacePatch, face_patch
+from ..geometry.similarity import transform_points
 from ..io.atomic import atomic_output
 from ..io.encode import format_of
 from ..io.image import Photo, read
@@ -31,14 +32,14 @@ from .masking import restoring_masks
 from .order import reading_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from ..face import Face, FaceCrop
+    from ..face import DegradationEstimate, Face, FaceCrop
     from ..metrics.calibration import ScoreCalibration
     from ..systems.recognise.recogniser import Recogniser
-    from ..systems.restore.frgp.network import FRGP, DegradationEstimate
+    from ..systems.restore.frgp.network import FRGP
     from ..tasks.analyse import Parser
     from ..tasks.declare import NetworkChoice, Networks, Task
     from ..tasks.detect import Detector
@@ -278,7 +279,7 @@ class RestorePipeline:
             rgb = photo.rgb()
             faces = reading_order(self.detector.detect(rgb))
         with clock("align"):
-            crops = [crop_face(rgb, f.points5, self.restorer.preprocess.size, "ffhq") for f in faces]
+            crops = [self.restorer.preprocess.crop.cut(rgb, f) for f in faces]
         with clock("restore"):
             results = self._restore_faces(faces, crops, options)
         with clock("paste"):
@@ -310,12 +311,6 @@ class RestorePipeline:
             crops = np.stack([cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA) for crop in crops])
         return self.assessor.assess(crops)
 
-    def noise_from(self, seed: int | None) -> AbstractContextManager[None]:
-        """The restorer's noise drawn from `seed` inside the block; nothing for restorers without noise."""
-        draw: Callable[[int | None], AbstractContextManager[None]] | None
-        draw = getattr(self.restorer, "noise_from", None)
-        return nullcontext() if draw is None else draw(seed)
-
     def _restore_faces(
         self, faces: Sequence[Face], crops: Sequence[FaceCrop], options: RestoreOptions
     ) -> list[FaceResult]:
@@ -328,15 +323,14 @@ class RestorePipeline:
                 verdicts.append(FaceResult(i, faces[i], wanted, reason, before, crop=crops[i]))
         verdicts = _largest(verdicts, options.max_faces)
         todo = [v.index for v in verdicts if v.restored]
-        with self.noise_from(options.seed):
-            for group in batches(todo, BATCH):
-                for i, done in zip(group, self._restore_group([verdicts[i] for i in group], options)):
-                    verdicts[i] = done
+        for group in batches(todo, BATCH):
+            for i, done in zip(group, self._restore_group([verdicts[i] for i in group], options)):
+                verdicts[i] = done
         return verdicts
 
     def _restore_group(self, group: Sequence[FaceResult], options: RestoreOptions) -> list[FaceResult]:
         inputs = np.stack([g.crop.image for g in group if g.crop is not None])
-        outputs = restore_crops(self.restorer, inputs, options.fidelity, relight=options.relight)
+        outputs = restore_crops(self.restorer, inputs, options.fidelity, relight=options.relight, seed=options.seed)
         after = self.assess(outputs)
         identities = self._identities(group, outputs)
         done = []
@@ -354,13 +348,13 @@ class RestorePipeline:
         """Cosine of every face's input and output, as the recogniser sees them."""
         if self.recogniser is None:
             return [None] * len(group)
-        record = self.recogniser.preprocess
+        wanted = self.recogniser.preprocess.crop
         before, after = [], []
         for result, output in zip(group, outputs):
             assert result.crop is not None
-            points = transform_points(result.crop.matrix, result.face.points5)
-            before.append(crop_face(result.crop.image, points, record.size, record.template).image)
-            after.append(crop_face(output, points, record.size, record.template).image)
+            face = result.face.moved(result.crop.matrix)
+            before.append(wanted.cut(result.crop.image, face).image)
+            after.append(wanted.cut(output, face).image)
         vectors = self.recogniser.embed(np.stack(before + after))
         return [float(v) for v in (vectors[: len(before)] * vectors[len(before) :]).sum(1)]
 

@@ -71,7 +71,7 @@ def _fit(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 def _views(
     result: RestoreResult, face: FaceResult, before: NDArray[np.uint8], after: NDArray[np.uint8]
 ) -> list[NDArray[np.uint8]]:
-    from ..geometry.align import crop_face
+    from ..geometry.resample import crop_face
 
     points = face.face.scaled(result.options.upscale).points5
     return [crop_face(photo, points, CROP_SIDE).image for photo in (before, after)]

@@ -14,7 +14,9 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from ..geometry.align import align_matrix, crop_by_matrix, fit_similarity, transform_points
+from ..geometry.crop import align_matrix
+from ..geometry.resample import crop_by_matrix
+from ..geometry.similarity import fit_similarity, transform_points
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

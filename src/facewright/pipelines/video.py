@@ -16,15 +16,9 @@ import numpy as np
 
 from ..errors import UsageError
 from ..face import Face
-from ..geometry.align import (
-    align_matrix,
-    crop_by_matrix,
-    face_mask,
-    face_patch,
-    paste_patch,
-    template_points,
-    transform_points,
-)
+from ..geometry.paste import face_mask, face_patch, paste_patch
+from ..geometry.similarity import transform_points
+from ..geometry.templates import template_points
 from ..io.provenance import embed_watermark, watermark_strength
 from .colour_match import restore_crops
 from .tracking import FaceTracker, TrackedFace, TrackerOptions, face_motion
@@ -52,7 +46,8 @@ class VideoOptions:
     largest are restored. The detector looks at every `detect_every`-th frame and at every scene's first; in between,
     faces are followed in the picture. `steadiness` in [0, 1) is how much of the restored detail is carried over from
     the frame before (0: nothing). `watermark` marks restored faces invisibly. `relight` takes the restorer's light and
-    colours instead of the film's. `crops_per_call` bounds the network's batch.
+    colours instead of the film's. `seed` draws the restorer's noise anew, the same for every frame.
+    `crops_per_call` bounds the network's batch.
     """
 
     upscale: int = 1
@@ -65,6 +60,7 @@ class VideoOptions:
     steadiness: float = 0.85
     watermark: bool = True
     relight: bool = False
+    seed: int | None = None
     crops_per_call: int = 16
     tracker: TrackerOptions = field(default_factory=TrackerOptions)
 
@@ -307,16 +303,16 @@ class VideoRestorer:
         return None
 
     def _crop(self, image: NDArray[np.uint8], face: Face) -> FaceCrop:
-        record = self.restorer.preprocess
-        matrix = align_matrix(face.points5, record.size, record.template)
-        return crop_by_matrix(image, matrix, record.size, record.template)
+        return self.restorer.preprocess.crop.cut(image, face)
 
     def _restore(self, crops: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
         restored: list[NDArray[np.uint8]] = []
         while len(restored) < len(crops):
             size = _batch_size(len(crops) - len(restored), self.options.crops_per_call)
             run = np.stack(crops[len(restored) : len(restored) + size])
-            restored.extend(restore_crops(self.restorer, run, self.options.fidelity, relight=self.options.relight))
+            options = self.options
+            done = restore_crops(self.restorer, run, options.fidelity, relight=options.relight, seed=options.seed)
+            restored.extend(done)
         return restored
 
     def _compose(

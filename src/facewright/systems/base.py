@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError, WeightsError
-from ..tasks.card import Card, Preprocess, get_card
+from ..tasks.card import Card, Preprocess, get_card, upgraded_record
 from ..weights.store import load_file, resolve, save_file, sha256
 
 if TYPE_CHECKING:
@@ -92,6 +92,11 @@ class System(nn.Module):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """A network with fresh weights from its configuration as plain data (what `config.json` holds)."""
+        return cls(cls.config_from(config))
+
+    @classmethod
+    def config_from(cls, config: dict[str, Any]) -> Any:
+        """A configuration from plain data; WeightsError for entries this version does not know."""
         known = {f.name for f in dataclasses.fields(cls.Config)}
         unknown = set(config) - known
         if unknown:
@@ -99,7 +104,7 @@ class System(nn.Module):
                 f"configuration of {cls.slug} has unknown entries {sorted(unknown)}: written by another version?"
             )
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-        return cls(cls.Config(**values))
+        return cls.Config(**values)
 
     @classmethod
     def from_pretrained(
@@ -118,7 +123,7 @@ class System(nn.Module):
         config = _read_config(path, meta)
         try:
             model = cls.from_config(config["config"])
-            stored = Preprocess.from_dict(config["preprocess"])
+            stored = Preprocess.from_dict(upgraded_record(config["preprocess"], model.preprocess.crop))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise WeightsError(f"{path}: its configuration is incomplete or damaged ({error!r})") from error
         if stored != model.preprocess:
@@ -192,6 +197,12 @@ def system_class(slug: str) -> type[System]:
     if not issubclass(cls, System):
         raise UsageError(f"{slug}: {name} is not a System")
     return cls  # type: ignore[no-any-return]
+
+
+def refuse_seed(slug: str, seed: int | None) -> None:
+    """Raise UsageError for a seed that a network without noise would ignore."""
+    if seed is not None:
+        raise UsageError(f"{slug} draws no noise, so a seed would change nothing; leave it out")
 
 
 def batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:

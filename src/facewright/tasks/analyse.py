@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..face import Face
-    from ..systems.landmarks.facewarp.network import Located
+    from ..face import Face, Landmarks
     from .card import Preprocess
 
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 class Landmarker(Protocol):
     """Places landmarks in the faces of a whole photo."""
 
-    def locate(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Located]:
+    def locate(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Landmarks]:
         """(H, W, 3) uint8 RGB and its faces to 68 points in photo pixels and their confidences, in the same order."""
         ...
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..geometry.crop import CropSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,26 +27,46 @@ ALIASES = {"restoreformer++": "restoreformer"}
 class Preprocess:
     """The input contract of a network; it travels with the weights and is checked when they are loaded.
 
-    A uint8 pixel p in `colour` order is fed as (p / `scale` - `mean`) / `std`, per channel. `size` is the side of the
-    square crop in pixels, 0 for "any size"; `template` names the alignment in
-    `facewright.geometry.align`, "" for whole photos or, with a size, for upright box crops.
+    `crop` says what part of a photo is fed, to the pixel. A uint8 pixel p in `colour` order is fed as
+    (p / `scale` - `mean`) / `std`, per channel.
     """
 
-    size: int
-    template: str
+    crop: CropSpec
     colour: str = "RGB"
     scale: float = 255.0
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     normalises_inside: bool = False
 
+    @property
+    def size(self) -> int:
+        """Side of the crop in pixels, 0 for any."""
+        return self.crop.size
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Preprocess:
         values = dict(data)
+        values["crop"] = CropSpec.from_dict(values["crop"])
         for key in ("mean", "std"):
             if key in values:
                 values[key] = tuple(float(v) for v in values[key])
         return cls(**values)
+
+
+def upgraded_record(data: Mapping[str, Any], crop: CropSpec) -> dict[str, Any]:
+    """A stored preprocess record in the form of this version.
+
+    Version 0.1.0 stored `size` and `template` and left the rest of the crop to the code of the system, whose `crop` is
+    therefore given: it is what a record meant that agrees with it in these two. One that does not is taken at its word,
+    so that the comparison with the system's own record fails. Raises KeyError where size or template are missing.
+    """
+    values = dict(data)
+    if "crop" not in values:
+        size, template = values.pop("size"), values.pop("template")
+        if (size, template) != (crop.size, crop.template):
+            crop = CropSpec.aligned(size, template) if template else CropSpec.whole(size)
+        values["crop"] = asdict(crop)
+    return values
 
 
 @dataclass(frozen=True, slots=True)

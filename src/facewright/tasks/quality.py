@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..face import Face
-    from ..systems.quality.reasons import FaceQuality
+    from ..face import Face, FaceQuality
 
 
 @runtime_checkable

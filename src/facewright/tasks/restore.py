@@ -25,10 +25,12 @@ class Restorer(Protocol):
     @property
     def preprocess(self) -> Preprocess: ...
 
-    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0) -> NDArray[np.uint8]:
+    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: int | None = None) -> NDArray[np.uint8]:
         """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape.
 
-        `fidelity` in [0, 1]: 1 stays closest to the input, less leans more on what faces usually look like.
+        `fidelity` in [0, 1]: 1 stays closest to the input, less leans more on what faces usually look like. `seed`
+        draws the network's noise anew, the same for every crop; None takes it as trained. What a network cannot do is
+        a UsageError.
         """
         ...
 

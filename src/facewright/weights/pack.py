@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from ..tasks.card import card_path
+from ..systems.base import system_class
+from ..tasks.card import card_path, upgraded_record
 from .store import load_file, save_file, sha256
 
 RESEARCH_ONLY = "research use only: trained on photos collected for research"
@@ -28,6 +29,9 @@ def pack(
     """
     path = card_path(slug)
     state, meta = load_file(model / "model.safetensors")
+    system = system_class(slug)
+    crop = system.preprocess_for(system.config_from(meta["config"])).crop
+    meta["preprocess"] = upgraded_record(meta["preprocess"], crop)
     target = path.with_name(f"{name}.safetensors")
     save_file(state, target, meta, dtype=torch.bfloat16)
     entry: dict[str, Any] = {

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from facewright.face import Face, Pose
-from facewright.geometry.align import transform_points
+from facewright.geometry.similarity import transform_points
 from facewright.systems.detect.mos import network as mos
 from facewright.systems.detect.mos import refiner
 from facewright.systems.detect.mos.refiner import TEMPLATE, PointRefiner, Refinement
@@ -37,7 +37,7 @@ def points_at(scale: float, degrees: float, centre: tuple[float, float]) -> np.n
 @pytest.mark.parametrize(("scale", "degrees"), [(1.0, 0.0), (3.0, 40.0), (0.5, -120.0)])
 def test_the_crop_is_upright_and_of_one_size(scale: float, degrees: float) -> None:
     points = points_at(scale, degrees, (150.0, 120.0))
-    matrix = refiner.crop_matrix(points)
+    matrix = refiner.CROP.align(points)
     np.testing.assert_allclose(transform_points(matrix, points), TEMPLATE, atol=1e-3)
     assert refiner.rotation(matrix) == pytest.approx(-degrees, abs=1e-3)
 

@@ -11,7 +11,7 @@ import torch
 
 from facewright.errors import UsageError
 from facewright.face import Face
-from facewright.geometry.align import transform_points
+from facewright.geometry.similarity import transform_points
 from facewright.systems.landmarks.facewarp import network as facewarp
 from facewright.systems.landmarks.facewarp.convert import convert_published
 from facewright.systems.landmarks.facewarp.network import (
@@ -21,7 +21,6 @@ from facewright.systems.landmarks.facewarp.network import (
     FaceWarpConfig,
     Prediction,
     confidence,
-    crop_matrix,
     edges,
     mean_shape,
     mirrored,
@@ -180,14 +179,14 @@ class TestLocate:
 
     def test_coinciding_points_fall_back_to_the_box(self, compact: FaceWarp) -> None:
         face = Face(np.array([20, 30, 60, 110], np.float32), 0.9, np.full((5, 2), 50, np.float32))
-        matrix = crop_matrix(face, compact.preprocess)
+        matrix = compact.preprocess.crop.matrix(face)
         np.testing.assert_allclose(transform_points(matrix, np.array([[40.0, 70.0]])), [[64, 64]])
         assert matrix[0, 0] == pytest.approx(128 / (1.2 * 80))
         assert np.isfinite(compact.locate(np.zeros((200, 200, 3), np.uint8), [face])[0].points).all()
 
     def test_aligned_crops_hold_the_face(self, compact: FaceWarp, fakes: SimpleNamespace) -> None:
         face = fakes.face_at((500, 400), 123.0, angle=-40.0)
-        eyes = transform_points(crop_matrix(face, compact.preprocess), face.points5[:2].astype(float))
+        eyes = transform_points(compact.preprocess.crop.matrix(face), face.points5[:2].astype(float))
         expected = mean_shape(compact.config).numpy() * 128
         np.testing.assert_allclose(eyes, [expected[36:42].mean(0), expected[42:48].mean(0)], atol=1.5)
 
@@ -382,9 +381,9 @@ def test_batches_of_faces_are_bounded(
 ) -> None:
     seen: list[int] = []
 
-    def fake(crops: np.ndarray) -> facewarp.Located:
+    def fake(crops: np.ndarray) -> facewarp.Landmarks:
         seen.append(len(crops))
-        return facewarp.Located(np.zeros((len(crops), 68, 2), np.float32), np.ones((len(crops), 68), np.float32))
+        return facewarp.Landmarks(np.zeros((len(crops), 68, 2), np.float32), np.ones((len(crops), 68), np.float32))
 
     monkeypatch.setattr(compact, "landmarks", fake)
     assert len(compact.locate(fakes.textured(64, 64), [fakes.face_at((30, 30), 12.0)] * 70)) == 70

@@ -194,7 +194,7 @@ def test_compact_is_compact() -> None:
     model = build()
     assert sum(p.numel() for p in model.parameters()) <= 2_000_000
     assert all(m.kernel_size in ((1, 1), (2, 2), (3, 3)) for m in model.modules() if isinstance(m, torch.nn.Conv2d))
-    assert (model.preprocess.size, model.preprocess.template) == (256, "ffhq")
+    assert (model.preprocess.size, model.preprocess.crop.template) == (256, "ffhq")
 
 
 def test_wrong_input_is_refused() -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from facewright.face import DegradationEstimate, FaceQuality
 from facewright.pipelines.restore import GOOD_SSIM
 from facewright.systems.quality.kept import KeptModel, KeptModels, kept, kept_after, signals
-from facewright.systems.quality.reasons import FaceQuality
-from facewright.systems.restore.frgp.network import DegradationEstimate
 
 CLEAN = DegradationEstimate(blur_sigma=0.0, downscale=1.0, noise_sigma=0.0, jpeg_quality=100.0, psnr=45.0, ssim=0.98)
 SEVERE = DegradationEstimate(2.0, 5.3, 9.9, 75.0, 25.0, 0.75)

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from facewright.errors import MissingDependencyError, UsageError, WeightsError
-from facewright.face import Pose
+from facewright.face import Pose, Reason
 from facewright.systems.quality.landmark_forest import network as lf
 from facewright.systems.quality.landmark_forest.network import LandmarkForest, LandmarkForestConfig, face_features
-from facewright.systems.quality.reasons import Reason
 
 POINTS = np.array([[80, 100], [120, 102], [101, 122], [85, 142], [117, 143]], float)
 BOX = (60.0, 60.0, 140.0, 170.0)

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from facewright.errors import UsageError
-from facewright.face import Face, Pose
-from facewright.geometry.align import crop_face
+from facewright.face import DegradationEstimate, Face, Pose, Reason
+from facewright.geometry.resample import crop_face
 from facewright.systems.quality.reasons import (
     Factors,
     Limits,
-    Reason,
     explain,
     find_reasons,
     geometry,
@@ -22,7 +21,6 @@ from facewright.systems.quality.reasons import (
     percentiles,
     reference_quantiles,
 )
-from facewright.systems.restore.frgp.network import DegradationEstimate
 
 POINTS = np.array([[204.8, 100.4], [246.4, 103.1], [224.1, 126.3], [200.9, 137.6], [245.5, 140.4]], np.float32)
 FACE = Face(np.array([178.9, 53.8, 272.0, 179.2], np.float32), 1.0, POINTS, Pose(0.0, -10.0, 3.6))

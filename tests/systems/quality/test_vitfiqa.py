@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy.stats import mannwhitneyu
 
 from facewright.errors import UsageError, WeightsError
-from facewright.systems.quality.reasons import Reason
+from facewright.face import Reason
 from facewright.systems.quality.vitfiqa.convert import convert_published, import_published
 from facewright.systems.quality.vitfiqa.network import ViTFIQA, ViTFIQAConfig
 from facewright.systems.quality.vitfiqa.training import (

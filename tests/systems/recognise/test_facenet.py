@@ -15,7 +15,6 @@ from facewright.errors import UsageError, WeightsError
 from facewright.nn.inception_resnet import from_facenet_pytorch
 from facewright.systems.recognise.facenet.convert import import_published
 from facewright.systems.recognise.facenet.network import FaceNet, FaceNetConfig
-from facewright.systems.recognise.recogniser import face_crop
 from facewright.weights import published
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ def picture() -> np.ndarray:
 
 def test_pixels_are_fed_as_published():
     record = FaceNet.preprocess_for(FaceNetConfig())
-    assert (record.size, record.template) == (160, "")
+    assert (record.size, record.crop.template) == (160, "")
     bare = SimpleNamespace(preprocess=record, device=torch.device("cpu"))
     x = FaceNet.normalise(bare, np.full((1, 160, 160, 3), (255, 51, 0), np.uint8))
     assert x[0, :, 5, 7].tolist() == [127.5 / 128, -76.5 / 128, -127.5 / 128]
@@ -127,7 +126,7 @@ def test_pixels_are_fed_as_published():
 
 def test_crop_is_the_box_with_its_margin_and_level_eyes(fakes, astronaut):
     face = fakes.face_at((226.0, 117.0), 45.0, angle=20.0)
-    crop = face_crop(astronaut, face, FaceNet.preprocess_for(FaceNetConfig()))
+    crop = FaceNet.preprocess_for(FaceNetConfig()).crop.cut(astronaut, face)
     assert crop.image.shape == (160, 160, 3)
     assert crop.scale == pytest.approx(160 / (1.3 * 2 * 1.4 * 45.0))
     np.testing.assert_allclose(crop.matrix @ [226.0, 117.0, 1.0], [79.5, 79.5], atol=1e-3)

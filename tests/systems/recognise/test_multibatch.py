@@ -50,7 +50,7 @@ def test_full_size_stays_within_the_embedded_budget():
     assert sum(p.numel() for p in model.parameters()) == 517_921
     assert multiply_adds(model) == pytest.approx(47.2e6, rel=0.01)
     assert model.preprocess.size == 112
-    assert model.preprocess.template == "arcface"
+    assert model.preprocess.crop.template == "arcface"
 
 
 def test_stages_are_as_described():

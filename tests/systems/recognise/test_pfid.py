@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from facewright.errors import UsageError, WeightsError
-from facewright.geometry.align import crop_face, transform_points
+from facewright.geometry.crop import CropSpec
+from facewright.geometry.similarity import transform_points
 from facewright.losses.pairs import posterior_kl, posterior_pair_loss
 from facewright.nn.resnet import BasicBlock, ResNet
 from facewright.systems.recognise.pfid.network import (
@@ -22,8 +22,6 @@ from facewright.systems.recognise.pfid.network import (
     gallery_templates,
     identify,
 )
-from facewright.systems.recognise.recogniser import box_crop, face_crop
-from facewright.tasks.card import Preprocess
 
 TINY = PFIDConfig(backbone="thin", size=32, individuals=5, width=8)
 
@@ -59,7 +57,7 @@ def test_input_is_imagenet_normalised():
     expected = (128 / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
     np.testing.assert_allclose(model.normalise(grey)[0, :, 0, 0].numpy(), expected, rtol=1e-5)
     assert PFIDConfig().size == 224
-    assert model.preprocess.template == ""
+    assert model.preprocess.crop.template == ""
 
 
 @torch.no_grad()
@@ -130,48 +128,18 @@ def test_the_pairwise_term_pulls_one_individual_together_and_pushes_two_apart():
     assert farther > 1.5  # of a reachable log 5 = 1.61
 
 
-# --- box crops
+# --- crops
 
 
-def test_box_crop_is_the_square_with_its_margin():
-    image = np.zeros((120, 160, 3), np.uint8)
-    image[40:80, 60:90] = 200  # 40 high, 30 wide: the square is 40 × 1.3 = 52 px around (75, 60)
-    crop = box_crop(image, (60, 40, 90, 80), 104, margin=0.15).image
-    bright = crop[..., 0] > 100
-    rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
-    scale = 104 / 52
-    assert len(rows) == pytest.approx(40 * scale, abs=2)
-    assert len(columns) == pytest.approx(30 * scale, abs=2)
-    assert (rows[0] + rows[-1]) / 2 == pytest.approx(51.5, abs=1.1)
-    assert (columns[0] + columns[-1]) / 2 == pytest.approx(51.5, abs=1.1)
-
-
-def test_box_crop_levels_the_eyes():
-    image = np.zeros((200, 200, 3), np.uint8)
-    left, right = (80, 90), (120, 113)  # the eye line falls by 29.9 degrees to the right
-    for centre in (left, right):
-        cv2.circle(image, centre, 4, (255, 255, 255), -1)
-    roll = np.degrees(np.arctan2(right[1] - left[1], right[0] - left[0]))
-    crop = box_crop(image, (60, 60, 140, 140), 96, roll=roll).image
-    count, _, _, centroids = cv2.connectedComponentsWithStats((crop[..., 0] > 100).astype(np.uint8))
-    assert count == 3
-    assert abs(centroids[1][1] - centroids[2][1]) < 1
-
-
-def test_box_crop_refuses_an_empty_box():
-    with pytest.raises(UsageError, match="empty"):
-        box_crop(np.zeros((10, 10, 3), np.uint8), (5, 5, 5, 9), 32)
-
-
-def test_face_crop_follows_the_preprocess_record(fakes, astronaut):
+def test_crops_are_levelled_boxes_or_the_template(fakes):
     face = fakes.face_at((224, 130), 60.0, angle=20.0)
-    aligned = face_crop(astronaut, face, Preprocess(size=112, template="arcface"))
-    np.testing.assert_array_equal(aligned.image, crop_face(astronaut, face.points5, 112, "arcface").image)
-    boxed = face_crop(astronaut, face, tiny().preprocess)
+    boxed = tiny().preprocess.crop.cut(np.zeros((300, 400, 3), np.uint8), face)
     assert boxed.image.shape == (32, 32, 3)
     eyes = transform_points(boxed.matrix, face.points5)[:2]
     assert abs(eyes[0, 1] - eyes[1, 1]) < 1e-3
     assert boxed.scale == pytest.approx(32 / (1.3 * face.height), rel=1e-3)
+    of_people = PFID.preprocess_for(PFIDConfig("thin", 112, "arcface"))
+    assert of_people.crop == CropSpec.aligned(112, "arcface")
 
 
 def test_no_crops_give_no_embeddings():

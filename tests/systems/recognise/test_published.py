@@ -60,7 +60,7 @@ FED = {ArcFace: (1.0, -0.6, -1.0), AdaFace: (-1.0, -0.6, 1.0), MagFace: (0.0, 0.
 @pytest.mark.parametrize("kind", SMALL)
 def test_pixels_are_fed_in_the_published_order_and_range(kind):
     record = kind.preprocess_for(SMALL[kind])
-    assert (record.size, record.template) == (112, "arcface")
+    assert (record.size, record.crop.template) == (112, "arcface")
     bare = SimpleNamespace(preprocess=record, device=torch.device("cpu"))
     x = kind.normalise(bare, np.full((1, 112, 112, 3), PIXEL, np.uint8))
     np.testing.assert_allclose(x[0, :, 5, 7], FED[kind], atol=1e-6)

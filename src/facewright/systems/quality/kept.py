@@ -11,30 +11,16 @@ import json
 from dataclasses import asdict, astuple, dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from ...face import DegradationEstimate
+
 WEIGHTS_FILE = "kept.json"
-
-
-class DamageEstimate(Protocol):
-    """What is used of a restorer's estimate; units as in `systems.restore.frgp.network.DegradationEstimate`."""
-
-    @property
-    def blur_sigma(self) -> float: ...
-
-    @property
-    def downscale(self) -> float: ...
-
-    @property
-    def jpeg_quality(self) -> float: ...
-
-    @property
-    def ssim(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +79,12 @@ def signals(
     return np.stack([np.asarray(ssim, np.float64), blur, shrunk, compressed], axis=-1)
 
 
-def kept(estimate: DamageEstimate) -> float:
+def kept(estimate: DegradationEstimate) -> float:
     """The share of a face, 0 to 1, that is left after the estimated damage."""
     return float(_shipped().damaged(_signals_of(estimate)))
 
 
-def kept_after(before: DamageEstimate, after: DamageEstimate) -> float:
+def kept_after(before: DegradationEstimate, after: DegradationEstimate) -> float:
     """The share of the true face, 0 to 1, in a restored one, from the estimates of the input and of the output.
 
     Fitted on the embedded restorer at full fidelity; for another one it says what this one would have left.
@@ -106,7 +92,7 @@ def kept_after(before: DamageEstimate, after: DamageEstimate) -> float:
     return float(_shipped().after(_signals_of(before), _signals_of(after)))
 
 
-def _signals_of(estimate: DamageEstimate) -> NDArray[np.float64]:
+def _signals_of(estimate: DegradationEstimate) -> NDArray[np.float64]:
     return signals(estimate.blur_sigma, estimate.downscale, estimate.jpeg_quality, estimate.ssim)
 
 

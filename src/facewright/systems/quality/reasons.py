@@ -7,20 +7,21 @@ where there is one, a restorer's estimate of the damage are held against limits;
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from ...errors import UsageError
-from ...geometry.align import face_mask, template_points, transform_points
+from ...face import Reason
+from ...geometry.paste import face_mask
+from ...geometry.similarity import transform_points
+from ...geometry.templates import template_points
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ...face import Face, FaceCrop
-    from ..restore.frgp.network import DegradationEstimate
+    from ...face import DegradationEstimate, Face, FaceCrop
 
 QUANTILES = 101
 _MILLIONTHS = 1_000_000
@@ -32,43 +33,6 @@ _BLACK_DIFFERENCE = 25.0
 _PATCH = 0.1  # half side in eye distances
 # in eye distances from the middle of the mouth-eye line: cheeks, bridge of the nose, both sides of the upper lip
 _SKIN = ((-0.45, 0.05), (0.45, 0.05), (0.0, -0.35), (-0.18, 0.28), (0.18, 0.28))
-
-
-class Reason(StrEnum):
-    """What keeps a picture from being useful; the values are what users and logs read."""
-
-    TOO_SMALL = "too_small"
-    YAW = "yaw"
-    PITCH = "pitch"
-    CUT_OFF = "cut_off"
-    BLUR = "blur"
-    DARK = "dark"
-    OVEREXPOSED = "overexposed"
-    UNEVEN_LIGHT = "uneven_light"
-    OCCLUSION = "occlusion"
-    COMPRESSION = "compression"
-
-
-@dataclass(frozen=True, slots=True)
-class FaceQuality:
-    """Quality of one face.
-
-    score: as the model gives it, higher is better; comparable only within one set of weights.
-    percentile: in [0, 100], the share of the model's reference set that scores lower.
-    reasons: what is wrong with the picture, worst first; may be empty.
-    kept: in [0, 1], how much of the face its damage has left (`facewright.systems.quality.kept`); None where no
-        restorer estimated the damage.
-    """
-
-    score: float
-    percentile: float
-    reasons: tuple[Reason, ...] = ()
-    kept: float | None = None
-
-    @property
-    def number(self) -> float:
-        """The quality as people read it, 0–100: what is left of the face, or the percentile where that is unknown."""
-        return self.percentile if self.kept is None else 100 * self.kept
 
 
 def reference_quantiles(scores: NDArray[np.floating]) -> NDArray[np.int32]:

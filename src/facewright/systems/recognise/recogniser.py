@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import UsageError
-from ...geometry.align import crop_by_matrix, crop_face
 from ...nn.inference import deployed, has_bf16
 from ..base import System
 
@@ -19,12 +18,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ...face import Face, FaceCrop
-    from ...tasks.card import Preprocess
-
 Precision = Literal["auto", "fp32", "bf16"]
 
 _BATCH = 32
+BOX_MARGIN = 0.15
+"""Margin of the levelled box crops of recognisers without a template, in shares of the box's longer side."""
 
 
 class Recogniser(System):
@@ -92,43 +90,6 @@ class Recogniser(System):
 def embedding_distance(a: Tensor, b: Tensor) -> Tensor:
     """1 − cosine between (N, D) embeddings, (N,): the identity loss of restorers and of distillation."""
     return 1 - F.cosine_similarity(a.float(), b.float(), dim=1)
-
-
-def face_crop(photo: NDArray[np.uint8], face: Face, wanted: Preprocess) -> FaceCrop:
-    """The crop of a face in an (H, W, 3) uint8 RGB photo that a recogniser of that preprocess record wants.
-
-    By its template; by the face's box, levelled by the eyes, for a recogniser without one.
-    """
-    if wanted.template:
-        return crop_face(photo, face.points5, wanted.size, wanted.template)
-    across = face.points5[1] - face.points5[0]
-    return box_crop(photo, face.box, wanted.size, roll=float(np.degrees(np.arctan2(across[1], across[0]))))
-
-
-def box_crop(
-    image: NDArray[np.uint8],
-    box: NDArray[np.floating] | Sequence[float],
-    size: int,
-    *,
-    margin: float = 0.15,
-    roll: float = 0.0,
-) -> FaceCrop:
-    """The crop of `size` px around a face box of an (H, W, 3) RGB picture, for faces no landmark template fits.
-
-    `box` is (x0, y0, x1, y1) in pixels; the crop is the square around its longer side with `margin` of it added on
-    every side, turned by −`roll` degrees (the slope of the eye line) about its centre. Beyond the picture it is
-    mirrored. Raises UsageError for an empty box.
-    """
-    x0, y0, x1, y1 = (float(v) for v in box)
-    side = max(x1 - x0, y1 - y0) * (1 + 2 * margin)
-    if not min(x1 - x0, y1 - y0) > 0:
-        raise UsageError(f"the face box {x0:g}, {y0:g}, {x1:g}, {y1:g} is empty")
-    scale = size / side
-    cos, sin = scale * np.cos(np.radians(roll)), scale * np.sin(np.radians(roll))
-    linear = np.array([[cos, sin], [-sin, cos]])
-    middle = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
-    shift = np.full(2, (size - 1) / 2) - linear @ middle
-    return crop_by_matrix(image, np.column_stack([linear, shift]), size, "")
 
 
 def check_backbone(slug: str, backbone: str, known: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ....errors import UsageError
 from ....face import Face, Pose
+from ....geometry.crop import CropSpec
 from ....nn.batching import padded
 from ....nn.boxes import containment_nms, decode_boxes, decode_points, make_anchors, nms
 from ....nn.deform import ModulatedDeformConv3x3
@@ -330,7 +331,7 @@ class MOS(System):
     @classmethod
     def preprocess_for(cls, config: MOSConfig) -> Preprocess:
         """Whole photos of any size, BGR, 0–255 minus the ImageNet mean."""
-        return Preprocess(size=0, template="", colour="BGR", scale=1.0, mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0))
+        return Preprocess(CropSpec.whole(), colour="BGR", scale=1.0, mean=(104.0, 117.0, 123.0), std=(1.0, 1.0, 1.0))
 
     def _branches(self) -> list[Branches]:
         return [cast("Branches", branch) for branch in self.branches]

@@ -13,7 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....geometry.align import crop_by_matrix, fit_similarity, invert, template_points, transform_points
+from ....geometry.crop import CropSpec
+from ....geometry.resample import crop_by_matrix
+from ....geometry.similarity import invert, transform_points
+from ....geometry.templates import template_points
 from ....nn.batching import padded
 
 if TYPE_CHECKING:
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
 
 
 SIZE = 64
-TEMPLATE = template_points("arcface", SIZE)
+CROP = CropSpec.aligned(SIZE, "arcface", robust=False)  # of coarse points: all five count, as in training
+TEMPLATE = template_points(CROP.template, SIZE)
 EYE_DISTANCE = float(TEMPLATE[1, 0] - TEMPLATE[0, 0])
 ANGLE_UNIT = 30.0  # degrees
 
@@ -63,11 +67,6 @@ def crop_input(crops: Tensor) -> Tensor:
     return (crops.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def crop_matrix(points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Photo→crop similarity of coarse points (5, 2)."""
-    return fit_similarity(points, TEMPLATE)
-
-
 def rotation(matrix: NDArray[np.float64]) -> float:
     """Clockwise turn of a similarity in degrees."""
     return float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
@@ -75,7 +74,7 @@ def rotation(matrix: NDArray[np.float64]) -> float:
 
 def cut(image: NDArray[np.uint8], matrix: NDArray[np.float64]) -> NDArray[np.uint8]:
     """The (64, 64, 3) crop a photo→crop matrix describes."""
-    return crop_by_matrix(image, matrix, SIZE, "arcface").image
+    return crop_by_matrix(image, matrix, SIZE, CROP.template).image
 
 
 def refine_points(
@@ -83,7 +82,7 @@ def refine_points(
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float64], float]]:
     """For each set of coarse points (5, 2) in an RGB photo: points, (yaw, pitch, roll) as in `face.Pose`, and the
     probability of being a face."""
-    matrices = [crop_matrix(points) for points in coarse]
+    matrices = [CROP.align(points) for points in coarse]
     if not matrices:
         return []
     parameter = next(network.parameters())

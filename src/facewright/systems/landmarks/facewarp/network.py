@@ -20,7 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....errors import UsageError
-from ....geometry.align import align_matrix, crop_by_matrix, invert, transform_points
+from ....face import Landmarks
+from ....geometry.crop import CropSpec
+from ....geometry.similarity import invert, transform_points
 from ....nn.batching import padded
 from ....nn.inference import deployed, has_bf16
 from ....tasks.card import Preprocess
@@ -65,7 +67,8 @@ MIRROR_98 = np.array([
 
 # crops of the compact form: the FFHQ crop without most of the hair and background
 ZOOM, ZOOM_CENTRE = 1.25, (0.5, 0.62)
-BOX_MARGIN = 1.2  # side of the full form's crop over the longer side of the box
+BOX_MARGIN = 0.1  # of the full form's crop, on every side, in shares of the box's longer side
+MIDDLE_OFFSET = 0.5  # px: the middle of a box lies at size / 2 of the crop
 NEAR = 0.03  # of the crop's side, about a tenth of the eye distance: how near is near enough for the confidence
 
 
@@ -113,12 +116,9 @@ class Prediction(NamedTuple):
         return self.points[:, -1, -1]
 
 
-class Located(NamedTuple):
-    """`points` (..., 68, 2) in pixels, iBUG order, and `confidence` (..., 68): the probability that a point lies within
-    3 % of the crop's side, a tenth of the eye distance, of its true place."""
-
-    points: NDArray[np.float32]
-    confidence: NDArray[np.float32]
+def aligned_crop(size: int) -> CropSpec:
+    """The crops of the compact form, which it was trained on."""
+    return CropSpec.aligned(size, margin=BOX_MARGIN, zoom=ZOOM, centre=ZOOM_CENTRE, offset=MIDDLE_OFFSET)
 
 
 def mean_shape(config: FaceWarpConfig) -> Tensor:
@@ -127,7 +127,7 @@ def mean_shape(config: FaceWarpConfig) -> Tensor:
     if config.backbone == "depthwise":
         return (shape - torch.tensor(ZOOM_CENTRE)) * ZOOM + 0.5
     low, high = shape.amin(0), shape.amax(0)
-    return (shape - (low + high) / 2) / (BOX_MARGIN * (high - low).max()) + 0.5
+    return (shape - (low + high) / 2) / ((1 + 2 * BOX_MARGIN) * (high - low).max()) + 0.5
 
 
 class DepthwiseBackbone(nn.Module):
@@ -255,7 +255,7 @@ class FaceWarp(System):
     """The landmarker; see the module's text.
 
     forward: (N, 3, S, S) RGB in [−1, 1] to a `Prediction`. Crops are upright and square around the box for the
-    published form, and aligned by five points for the compact one; `crop_matrix` says exactly how.
+    published form, and aligned by five points for the compact one; `preprocess.crop` says exactly how.
     `mirror` averages the answers for a crop and its mirror image in `landmarks`: twice the time, a little more exact.
     """
 
@@ -284,8 +284,10 @@ class FaceWarp(System):
 
     @classmethod
     def preprocess_for(cls, config: FaceWarpConfig) -> Preprocess:
-        """Upright box crops, or crops aligned to FFHQ's template and zoomed in (see `crop_matrix`)."""
-        return Preprocess(size=config.size, template="ffhq" if config.backbone == "depthwise" else "")
+        """Box crops for the published form; for the compact one crops on FFHQ's template, zoomed in."""
+        if config.backbone == "depthwise":
+            return Preprocess(aligned_crop(config.size))
+        return Preprocess(CropSpec.boxed(config.size, margin=BOX_MARGIN, offset=MIDDLE_OFFSET))
 
     def forward(self, image: Tensor) -> Prediction:
         side = self.config.size
@@ -323,13 +325,13 @@ class FaceWarp(System):
         return differ.clamp_min(1e-4)
 
     @torch.inference_mode()
-    def landmarks(self, crops: NDArray[np.uint8]) -> Located:
-        """(N, S, S, 3) uint8 RGB crops, cut by `crop_matrix`, to landmarks in crop pixels."""
+    def landmarks(self, crops: NDArray[np.uint8]) -> Landmarks:
+        """(N, S, S, 3) uint8 RGB crops, cut by `preprocess.crop`, to landmarks in crop pixels."""
         found = [self._located(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)]
         if not found:
-            return Located(np.zeros((0, POINTS, 2), np.float32), np.zeros((0, POINTS), np.float32))
+            return Landmarks(np.zeros((0, POINTS, 2), np.float32), np.zeros((0, POINTS), np.float32))
         points, scale = (torch.cat(parts).cpu() for parts in zip(*found))
-        return Located(points.numpy(), confidence(scale).numpy())
+        return Landmarks(points.numpy(), confidence(scale).numpy())
 
     def _located(self, crops: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         """Points in pixels and their scales, of the crops and perhaps their mirror images together."""
@@ -371,19 +373,19 @@ class FaceWarp(System):
             self.__dict__["_deployed"] = cached  # not a submodule: neither saved nor trained
         return cached[1], dtype
 
-    def locate(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Located]:
+    def locate(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Landmarks]:
         """Landmarks of the faces of an (H, W, 3) uint8 RGB photo in photo pixels, in the order of the faces.
 
         Memory is bounded: so many crops are cut at a time as run together.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise UsageError(f"locate needs (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
-        located: list[Located] = []
+        located: list[Landmarks] = []
+        crop = self.preprocess.crop
         for group in batches(faces, BATCH):
-            matrices = [crop_matrix(face, self.preprocess) for face in group]
-            crops = np.stack([crop_by_matrix(image, m, self.config.size).image for m in matrices])
-            for matrix, points, sure in zip(matrices, *self.landmarks(crops)):
-                located.append(Located(transform_points(invert(matrix), points).astype(np.float32), sure))
+            crops = [crop.cut(image, face) for face in group]
+            for cut, points, sure in zip(crops, *self.landmarks(np.stack([cut.image for cut in crops]))):
+                located.append(Landmarks(transform_points(invert(cut.matrix), points).astype(np.float32), sure))
         return located
 
 
@@ -411,36 +413,6 @@ def mirrored(points: Tensor, side: int) -> Tensor:
     table = MIRROR_68 if points.shape[-2] == POINTS else MIRROR_98
     swapped = points[..., table, :]
     return torch.stack([side - 1 - swapped[..., 0], swapped[..., 1]], -1)
-
-
-def crop_matrix(face: Face, preprocess: Preprocess) -> NDArray[np.float64]:
-    """The (2, 3) photo→crop matrix of a face.
-
-    Without a template the crop is upright, square and 1.2 times the longer side of the box. With one, the five points
-    lie on the template and the crop is zoomed in by 1.25; where the points coincide it falls back to the box.
-    """
-    if not preprocess.template:
-        return box_matrix(face.box, preprocess.size)
-    try:
-        return aligned_matrix(face.points5, preprocess.size)
-    except ValueError:
-        return box_matrix(face.box, preprocess.size)
-
-
-def aligned_matrix(points5: NDArray[np.floating], size: int) -> NDArray[np.float64]:
-    """Photo→crop similarity of the compact form. Raises ValueError when the five points coincide."""
-    matrix = align_matrix(points5, size, "ffhq") * ZOOM
-    matrix[:, 2] += (0.5 - ZOOM * np.array(ZOOM_CENTRE)) * size
-    return matrix
-
-
-def box_matrix(box: NDArray[np.floating], size: int) -> NDArray[np.float64]:
-    """Photo→crop matrix of an upright square around (x0, y0, x1, y1), 1.2 times the longer side, 1 px at least."""
-    x0, y0, x1, y1 = np.asarray(box, np.float64)
-    side = max(BOX_MARGIN * max(x1 - x0, y1 - y0), 1.0)
-    scale = size / side
-    centre = np.array([x0 + x1, y0 + y1]) / 2
-    return np.column_stack([np.eye(2) * scale, size / 2 - scale * centre])
 
 
 # --- the conditional warper ----------------------------------------------------------------------------------------

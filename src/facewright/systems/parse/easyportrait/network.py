@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....errors import UsageError
+from ....geometry.crop import CropSpec
 from ....nn.attention import attend
 from ....nn.resnet import ResNet, resnet
 from ....tasks.card import Preprocess
@@ -269,7 +270,7 @@ class EasyPortrait(FaceParser):
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
         mean, std = _FIRST if config.classes == 9 else _SECOND
-        return Preprocess(size=config.size, template="", scale=1.0, mean=mean, std=std)
+        return Preprocess(CropSpec.whole(config.size), scale=1.0, mean=mean, std=std)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....errors import UsageError
+from ....geometry.crop import CropSpec
 from ....nn.resnet import Bottleneck, ResNet, resnet
 from ....nn.tanh_polar import cartesian_to_polar, polar_restore, polar_to_cartesian, polar_warp
 from ....tasks.card import Preprocess
@@ -259,7 +260,7 @@ class RTNet(System):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(size=config.size, template="", colour="BGR")
+        return Preprocess(CropSpec.whole(config.size), colour="BGR")
 
     @property
     def classes(self) -> tuple[str, ...]:

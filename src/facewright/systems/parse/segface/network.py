@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....errors import UsageError
+from ....geometry.crop import CropSpec
 from ....nn import swin
 from ....nn.attention import attend
 from ....nn.convnext import ChannelNorm, convnext
@@ -265,8 +266,8 @@ class SegFace(FaceParser):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        template = "" if config.warp else "ffhq"
-        return Preprocess(size=config.size, template=template, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        crop = CropSpec.whole(config.size) if config.warp else CropSpec.aligned(config.size)
+        return Preprocess(crop, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from ....errors import MissingDependencyError, UsageError, WeightsError
+from ....face import FaceQuality
+from ....geometry.crop import CropSpec
 from ....tasks.card import Preprocess
 from ...base import System
-from ..reasons import QUANTILES, FaceQuality, Factors, Geometry, explain, geometry, percentiles, reference_quantiles
+from ..reasons import QUANTILES, Factors, Geometry, explain, geometry, percentiles, reference_quantiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -189,7 +191,7 @@ class LandmarkForest(System):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(size=0, template="")
+        return Preprocess(CropSpec.whole())
 
     @property
     def features(self) -> int:

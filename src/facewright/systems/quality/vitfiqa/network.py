@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from ....errors import UsageError
-from ....geometry.align import crop_face
+from ....face import FaceQuality
+from ....geometry.crop import CropSpec
 from ....nn.face_vit import FaceViT
 from ....tasks.card import Preprocess
 from ...base import System
-from ..reasons import QUANTILES, FaceQuality, find_reasons, percentiles, reference_quantiles
+from ..reasons import QUANTILES, find_reasons, percentiles, reference_quantiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +111,7 @@ class ViTFIQA(System):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(size=config.size, template="arcface")
+        return Preprocess(CropSpec.aligned(config.size, "arcface"))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         tokens = self.encode(image)
@@ -156,8 +157,7 @@ class ViTFIQA(System):
 
         Raises UsageError when the weights were never calibrated.
         """
-        record = self.preprocess
-        crops = [crop_face(photo, face.points5, record.size, record.template) for face in faces]
+        crops = [self.preprocess.crop.cut(photo, face) for face in faces]
         if not crops:
             return []
         scores = self.score(np.stack([crop.image for crop in crops]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from ....geometry.crop import CropSpec
 from ....nn import evolve
 from ....nn.recognition import create_backbone
 from ....tasks.card import Preprocess
@@ -45,4 +46,4 @@ class AdaFace(Recogniser):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(size=112, template="arcface", colour="BGR")
+        return Preprocess(CropSpec.aligned(112, "arcface"), colour="BGR")

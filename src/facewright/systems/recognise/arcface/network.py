@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from ....geometry.crop import CropSpec
 from ....nn.iresnet import IRESNET_BLOCKS
 from ....nn.recognition import create_backbone
 from ....tasks.card import Preprocess
@@ -47,4 +48,4 @@ class ArcFace(Recogniser):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(size=112, template="arcface")
+        return Preprocess(CropSpec.aligned(112, "arcface"))

@@ -12,9 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from ....geometry.crop import CropSpec
 from ....nn.inception_resnet import InceptionResNetV1
 from ....tasks.card import Preprocess
-from ..recogniser import Recogniser
+from ..recogniser import BOX_MARGIN, Recogniser
 
 _PIXEL_MIDDLE = 127.5
 _PIXEL_SPREAD = 128.0
@@ -40,7 +41,7 @@ class FaceNet(Recogniser):
     `embed` does, and does not add the mirror image: `mirror = False` gives its numbers.
 
     The published networks saw upright boxes of MTCNN, stretched to a square. The crop here is the square around the box
-    with 15 % of its longer side added, levelled by the eyes (`recogniser.face_crop`), so a threshold has to be
+    with 15 % of its longer side added on every side, levelled by the eyes, so a threshold has to be
     calibrated with it.
     """
 
@@ -54,4 +55,5 @@ class FaceNet(Recogniser):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(size=160, template="", scale=1.0, mean=(_PIXEL_MIDDLE,) * 3, std=(_PIXEL_SPREAD,) * 3)
+        crop = CropSpec.boxed(160, margin=BOX_MARGIN, level_eyes=True)
+        return Preprocess(crop, scale=1.0, mean=(_PIXEL_MIDDLE,) * 3, std=(_PIXEL_SPREAD,) * 3)

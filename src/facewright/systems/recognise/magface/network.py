@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from ....geometry.crop import CropSpec
 from ....nn.iresnet import IRESNET_BLOCKS, IResNet
 from ....tasks.card import Preprocess
 from ..recogniser import Recogniser, check_backbone
@@ -49,4 +50,4 @@ class MagFace(Recogniser):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(size=112, template="arcface", colour="BGR", mean=(0.0,) * 3, std=(1.0,) * 3)
+        return Preprocess(CropSpec.aligned(112, "arcface"), colour="BGR", mean=(0.0,) * 3, std=(1.0,) * 3)

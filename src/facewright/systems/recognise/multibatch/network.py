@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....errors import UsageError
+from ....geometry.crop import CropSpec
 from ....tasks.card import Preprocess
 from ..recogniser import Recogniser
 
@@ -107,7 +108,7 @@ class Multibatch(Recogniser):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(size=config.size, template="arcface")
+        return Preprocess(CropSpec.aligned(config.size, "arcface"))
 
     @property
     def threshold(self) -> Tensor:

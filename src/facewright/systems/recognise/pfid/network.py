@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ....errors import UsageError, WeightsError
+from ....geometry.crop import CropSpec
 from ....nn.resnet import RESNETS, BasicBlock, DenseNet, ResNet, resnet, trunk_state
 from ....tasks.card import Preprocess
-from ..recogniser import Recogniser
+from ..recogniser import BOX_MARGIN, Recogniser
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +37,7 @@ class PFIDConfig:
 
     backbone: resnet18, resnet34, resnet50, densenet121, or `thin`, a ResNet of one block a stage, `width` channels wide
         at its start. individuals: how many the classifier tells apart; `names` gives theirs, in the order of the
-        classes. template: "" for crops cut from a box (`recogniser.box_crop`), `arcface` for people.
+        classes. template: "" for crops around a box, `arcface` for people.
     """
 
     backbone: str = "resnet18"
@@ -87,7 +88,11 @@ class PFID(Recogniser):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(size=config.size, template=config.template, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        if config.template:
+            crop = CropSpec.aligned(config.size, config.template)
+        else:
+            crop = CropSpec.boxed(config.size, margin=BOX_MARGIN, level_eyes=True)
+        return Preprocess(crop, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
     @property
     def dim(self) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from ....errors import UsageError
+from ....geometry.crop import CropSpec
 from ....nn.iresnet import IResNet
 from ....tasks.card import Preprocess
 from ..recogniser import Recogniser
@@ -63,7 +64,7 @@ class SFace(Recogniser):
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
         spread = 1 / config.multiplier
-        return Preprocess(size=112, template="arcface", scale=1.0, mean=(127.5,) * 3, std=(spread,) * 3)
+        return Preprocess(CropSpec.aligned(112, "arcface"), scale=1.0, mean=(127.5,) * 3, std=(spread,) * 3)
 
     def feature_maps(self, image: Tensor) -> list[Tensor]:
         """Feature maps of the compact form at 56, 28, 14 and 7 px, as a perceptual loss uses them."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ....errors import UsageError
 from ....nn.attention import TransformerLayer
 from ....nn.vq import ResBlock, VQAutoencoder, VQLayout
+from ...base import refuse_seed
 from ..restoreformer.network import CodebookRestorer
 
 if TYPE_CHECKING:
@@ -197,8 +198,14 @@ class CodeFormer(CodebookRestorer):
             for side in self.config.fuse_at
         }
 
-    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, adain: bool = True) -> NDArray[np.uint8]:
-        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape, one after the other."""
+    def restore(
+        self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: int | None = None, adain: bool = True
+    ) -> NDArray[np.uint8]:
+        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape, one after the other.
+
+        The network draws no noise: a seed is a UsageError.
+        """
+        refuse_seed(self.slug, seed)
         return self._restored(crops, fidelity=fidelity, adain=adain)
 
 

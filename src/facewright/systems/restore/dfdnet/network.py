@@ -12,7 +12,6 @@ Besides VGG-19, the features can come from the compact SFace, whose weights are 
 from __future__ import annotations
 
 import hashlib
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -23,12 +22,13 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ....errors import UsageError, WeightsError
+from ....geometry.crop import CropSpec
 from ....nn.inference import has_bf16
 from ....nn.iresnet import IResNet
 from ....nn.stylegan2 import leaky, upsample_bilinear
 from ....nn.vgg import VGG
 from ....tasks.card import Preprocess
-from ...base import System
+from ...base import System, refuse_seed
 from ...recognise.sface.network import SFaceConfig
 
 if TYPE_CHECKING:
@@ -333,7 +333,7 @@ class DFDNet(System):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(size=config.size, template="ffhq")
+        return Preprocess(CropSpec.aligned(config.size))
 
     @classmethod
     def from_pretrained(
@@ -430,25 +430,27 @@ class DFDNet(System):
     # Use on pictures
 
     def restore(
-        self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, landmarks: NDArray[np.floating] | None = None
+        self,
+        crops: NDArray[np.uint8],
+        *,
+        fidelity: float = 1.0,
+        seed: int | None = None,
+        landmarks: NDArray[np.floating] | None = None,
     ) -> NDArray[np.uint8]:
         """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape; one batch, so keep N moderate.
 
         `landmarks` (N, 68, 2) in crop pixels place the components; without them the template does. The network has no
-        control of fidelity: a value other than 1 is a UsageError.
+        control of fidelity and draws no noise: a value other than 1, or a seed, is a UsageError.
         """
         if fidelity != 1:
             raise UsageError("dfdnet has no control of fidelity; blend with the input instead (strength)")
+        refuse_seed(self.slug, seed)
         boxes = None if landmarks is None else component_boxes(landmarks, self.config.size)
         wanted = self.precision == "bf16" or (self.precision == "auto" and has_bf16(self.device))
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted):
             restored = self(self.normalise(crops), boxes)
             pixels = restored.float().add(1).mul(127.5).round().to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()  # type: ignore[no-any-return]
-
-    def noise_from(self, seed: int | None) -> AbstractContextManager[None]:
-        """Nothing: the network draws no noise, whatever the seed."""
-        return nullcontext()
 
     # Dictionaries
 

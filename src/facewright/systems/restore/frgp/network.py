@@ -12,7 +12,6 @@ match the parameter budget of GFPGAN, so that the two can be compared.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
@@ -21,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....errors import UsageError, WeightsError
+from ....face import DegradationEstimate
+from ....geometry.crop import CropSpec
 from ....nn.inference import has_bf16
 from ....nn.mmrb import MMRB, ConvLeaky, Paths, init_conv
 from ....nn.norm import pixel_norm
@@ -41,7 +42,7 @@ from ....tasks.card import Preprocess
 from ...base import System
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -128,22 +129,6 @@ class FRGPConfig:
     @property
     def working_size(self) -> int:
         return self.size // self.patch
-
-
-@dataclass(frozen=True, slots=True)
-class DegradationEstimate:
-    """How an input crop was damaged, as the network sees it.
-
-    blur_sigma: Gaussian blur in pixels of the crop. downscale: factor by which the face had been reduced, at least 1.
-    noise_sigma: in grey levels of 255. jpeg_quality: 0–100. psnr (dB), ssim: of the input against the undamaged face.
-    """
-
-    blur_sigma: float
-    downscale: float
-    noise_sigma: float
-    jpeg_quality: float
-    psnr: float
-    ssim: float
 
 
 # the network's six raw numbers are log1p(blur σ), log2(downscale), noise σ/25, (100 − quality)/50, PSNR/50, SSIM
@@ -328,8 +313,9 @@ class FRGP(System):
     forward: image (N, 3, S, S) RGB in [−1, 1], aligned by the `ffhq` template, to the restored image of the same
     shape, unclamped. `fidelity` in [0, 1], a number or one per image (N,), scales how strongly the picture's own
     features condition the generator: 1 as trained, 0 the prior's face of that latent alone (in residual form without
-    the input itself). With `return_aux` also a dict: `latent`, `features` (the decoder's, 8 … S), `conditions`,
-    `rgb_pyramid` (coarse to fine) and `degradation` (N, 6), the last two where configured.
+    the input itself). `noise` takes the place of the generator's (see `Generator.draw_noise`). With `return_aux`
+    also a dict: `latent`, `features` (the decoder's, 8 … S), `conditions`, `rgb_pyramid` (coarse to fine) and
+    `degradation` (N, 6), the last two where configured.
 
     `precision`: arithmetic of `restore` and its relatives; `auto` takes bfloat16 where the processor has it.
     """
@@ -398,17 +384,22 @@ class FRGP(System):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(size=config.size, template="ffhq")
+        return Preprocess(CropSpec.aligned(config.size))
 
     def forward(
-        self, image: Tensor, *, fidelity: float | Tensor = 1.0, return_aux: bool = False
+        self,
+        image: Tensor,
+        *,
+        fidelity: float | Tensor = 1.0,
+        noise: Sequence[Tensor] | None = None,
+        return_aux: bool = False,
     ) -> Tensor | tuple[Tensor, dict[str, Any]]:
         c = self.config
         taps, features, latent = self.encode(image)
         conditions = self._conditions(taps[-1], features)
         kept = _as_factor(fidelity, image)
         applied = conditions if kept is None else self._weaken(conditions, kept)
-        out = self._shuffle(self.generator(latent, applied))
+        out = self._shuffle(self.generator(latent, applied, noise))
         if c.residual:
             left = image if self.damping is None else image - self.damping(image, features[-1])
             out = out + (left if kept is None else kept * left)
@@ -459,17 +450,22 @@ class FRGP(System):
 
     # Use on pictures
 
-    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0) -> NDArray[np.uint8]:
-        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape; one batch, so keep N moderate."""
-        out, _ = self._run(crops, fidelity, return_aux=False)
+    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: int | None = None) -> NDArray[np.uint8]:
+        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape; one batch, so keep N moderate.
+
+        `seed` draws the generator's noise anew, one draw for all crops, so that none depends on its place in a batch;
+        None takes the noise as trained. Raises UsageError for a fidelity outside 0…1, and for a seed where features
+        are injected in place of the noise.
+        """
+        out, _ = self._run(crops, fidelity, seed, return_aux=False)
         return out
 
     def restore_with_estimate(
-        self, crops: NDArray[np.uint8], *, fidelity: float = 1.0
+        self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: int | None = None
     ) -> tuple[NDArray[np.uint8], list[DegradationEstimate]]:
         """Restored crops and the estimate of what was wrong with each input, from one forward pass."""
         self._require_quality_head()
-        out, aux = self._run(crops, fidelity, return_aux=True)
+        out, aux = self._run(crops, fidelity, seed, return_aux=True)
         return out, decode_estimate(aux["degradation"])
 
     def assess(self, crops: NDArray[np.uint8]) -> list[DegradationEstimate]:
@@ -486,12 +482,15 @@ class FRGP(System):
         return self.quality
 
     def _run(
-        self, crops: NDArray[np.uint8], fidelity: float, *, return_aux: bool
+        self, crops: NDArray[np.uint8], fidelity: float, seed: int | None, *, return_aux: bool
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         if not 0 <= fidelity <= 1:
             raise UsageError(f"fidelity {fidelity} is outside 0…1")
+        if seed is not None and self.config.injection.startswith("noise"):
+            raise UsageError(f"with injection {self.config.injection!r} no noise is drawn; leave out the seed")
+        noise = None if seed is None else self.generator.draw_noise(seed)
         with torch.inference_mode(), self._autocast():
-            result = self(self.normalise(crops), fidelity=fidelity, return_aux=return_aux)
+            result = self(self.normalise(crops), fidelity=fidelity, noise=noise, return_aux=return_aux)
             out, aux = result if return_aux else (result, {})
             pixels = out.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy(), aux
@@ -528,22 +527,6 @@ class FRGP(System):
     def update_mean_latent(self, samples: int = _MEAN_LATENT_SAMPLES) -> None:
         """Set the latent's origin to the mean of the mapping network, after its weights have changed."""
         self.mean_latent.copy_(self.generator.mean_latent(samples))
-
-    @contextmanager
-    def noise_from(self, seed: int | None) -> Iterator[None]:
-        """Draw the generator's noise from `seed` (None: as trained) inside the block; afterwards it is as before."""
-        buffers = list(self.generator.noises.buffers()) if seed is not None else []
-        trained = [buffer.clone() for buffer in buffers]
-        random = torch.Generator().manual_seed(seed or 0)
-        with torch.no_grad():
-            for buffer in buffers:
-                buffer.copy_(torch.randn(buffer.shape, generator=random))
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for buffer, before in zip(buffers, trained):
-                    buffer.copy_(before)
 
 
 def convert_prior(state: dict[str, Tensor]) -> dict[str, Tensor]:

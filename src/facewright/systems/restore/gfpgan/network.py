@@ -10,7 +10,6 @@ prior paints from the style codes alone.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....errors import UsageError
+from ....geometry.crop import CropSpec
 from ....nn.inference import has_bf16
 from ....nn.mmrb import MMRB
 from ....nn.stylegan2 import Generator, channel_widths, leaky, num_latents, resolutions
@@ -26,7 +26,7 @@ from ....tasks.card import Preprocess
 from ...base import System
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -96,7 +96,8 @@ class GFPGAN(System):
 
     forward: image (N, 3, S, S) RGB in [−1, 1], aligned by the `ffhq` template, to the restored image of the same
     shape, unclamped. `fidelity` in [0, 1]: 1 is the published network, 0 the prior's face of the style codes alone.
-    With `return_pyramid` also the images the decoder's features show at 8, 16, …, S px, for the pyramid loss
+    `noise` takes the place of the generator's (see `Generator.draw_noise`). With `return_pyramid`
+    also the images the decoder's features show at 8, 16, …, S px, for the pyramid loss
     (section 3.3). Raises UsageError for another shape.
 
     `precision`: arithmetic of `restore`; `auto` takes bfloat16 where the processor has it.
@@ -141,10 +142,15 @@ class GFPGAN(System):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(size=config.size, template="ffhq")
+        return Preprocess(CropSpec.aligned(config.size))
 
     def forward(
-        self, image: Tensor, *, fidelity: float = 1.0, return_pyramid: bool = False
+        self,
+        image: Tensor,
+        *,
+        fidelity: float = 1.0,
+        noise: Sequence[Tensor] | None = None,
+        return_pyramid: bool = False,
     ) -> Tensor | tuple[Tensor, list[Tensor]]:
         side = self.config.size
         if image.dim() != 4 or tuple(image.shape[1:]) != (3, side, side):
@@ -153,7 +159,7 @@ class GFPGAN(System):
         bottleneck = leaky(self.bottleneck(taps[-1]))
         latent = self.to_latent(bottleneck.flatten(1)).float().view(len(image), -1, self.config.style_dim)
         features = self._decode(bottleneck, taps)
-        restored: Tensor = self.generator(latent, self._conditions(features, fidelity))
+        restored: Tensor = self.generator(latent, self._conditions(features, fidelity), noise)
         if not return_pyramid:
             return restored
         return restored, [to_rgb(f) for to_rgb, f in zip(self.to_rgbs, features)]
@@ -187,35 +193,21 @@ class GFPGAN(System):
 
     # Use on pictures
 
-    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0) -> NDArray[np.uint8]:
+    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: int | None = None) -> NDArray[np.uint8]:
         """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape; one batch, so keep N moderate.
 
+        `seed` draws the generator's noise anew, one draw for all crops, so that none depends on its place in a batch;
+        None takes the noise as trained.
         Raises UsageError for a fidelity outside 0…1.
         """
         if not 0 <= fidelity <= 1:
             raise UsageError(f"fidelity {fidelity} is outside 0…1")
+        noise = None if seed is None else self.generator.draw_noise(seed)
         wanted = self.precision == "bf16" or (self.precision == "auto" and has_bf16(self.device))
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted):
-            restored = self(self.normalise(crops), fidelity=fidelity)
+            restored = self(self.normalise(crops), fidelity=fidelity, noise=noise)
             pixels = restored.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()  # type: ignore[no-any-return]
-
-    @contextmanager
-    def noise_from(self, seed: int | None) -> Iterator[None]:
-        """Draw the generator's noise from `seed` (None: as trained) inside the block; afterwards it is as before."""
-        if seed is None:
-            yield
-            return
-        buffers = dict(self.generator.noises.named_buffers())
-        random = torch.Generator().manual_seed(seed)
-        for name, trained in buffers.items():
-            drawn = torch.randn(trained.shape, generator=random).to(trained)
-            setattr(self.generator.noises, name, drawn)
-        try:
-            yield
-        finally:
-            for name, trained in buffers.items():
-                setattr(self.generator.noises, name, trained)
 
 
 # Published checkpoints

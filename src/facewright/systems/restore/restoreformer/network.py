@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from ....errors import UsageError, WeightsError
+from ....geometry.crop import CropSpec
 from ....nn.inference import has_bf16
 from ....nn.mmrb import MMRB
 from ....nn.vq import Encoder, Level, ResBlock, VQAutoencoder, VQLayout, inference_copy
 from ....tasks.card import Preprocess
-from ...base import System
+from ...base import System, refuse_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,10 +48,14 @@ class CodebookRestorer(System):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(size=config.size, template="ffhq")
+        return Preprocess(CropSpec.aligned(config.size))
 
-    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0) -> NDArray[np.uint8]:
-        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape, one after the other."""
+    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: int | None = None) -> NDArray[np.uint8]:
+        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape, one after the other.
+
+        The network draws no noise: a seed is a UsageError.
+        """
+        refuse_seed(self.slug, seed)
         return self._restored(crops, fidelity=fidelity)
 
     @torch.inference_mode()

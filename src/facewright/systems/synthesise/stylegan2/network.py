@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ....errors import UsageError
+from ....geometry.crop import CropSpec
 from ....io.provenance import LEAST_MARKED, embed_watermark
 from ....nn.inference import has_bf16
 from ....nn.stylegan2 import (
@@ -92,7 +93,7 @@ class StyleGAN2(System):
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
         """What the pictures are that come out."""
-        return Preprocess(size=config.size, template="ffhq")
+        return Preprocess(CropSpec.aligned(config.size))
 
     def train(self, mode: bool = True) -> Self:
         self.generator.noise = "random" if mode else "fixed"

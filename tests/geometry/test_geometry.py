@@ -9,22 +9,11 @@ import numpy as np
 import pytest
 
 from facewright.errors import UsageError
-from facewright.geometry.align import (
-    TEMPLATES,
-    align_matrix,
-    crop_by_matrix,
-    crop_face,
-    face_mask,
-    face_patch,
-    fit_similarity,
-    fit_similarity_robust,
-    invert,
-    paste_patch,
-    recut,
-    scale_source,
-    template_points,
-    transform_points,
-)
+from facewright.geometry.crop import align_matrix
+from facewright.geometry.paste import face_mask, face_patch, paste_patch
+from facewright.geometry.resample import crop_by_matrix, crop_face, recut
+from facewright.geometry.similarity import fit_similarity, fit_similarity_robust, invert, scale_source, transform_points
+from facewright.geometry.templates import TEMPLATES, template_points
 
 if TYPE_CHECKING:
     from types import SimpleNamespace

@@ -1,0 +1,178 @@
+"""The crop a network sees is said by its `CropSpec` alone: what each kind means, to the bit, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from facewright.errors import UsageError
+from facewright.face import Face
+from facewright.geometry.crop import CropSpec, align_matrix
+from facewright.geometry.resample import crop_by_matrix, crop_face
+from facewright.geometry.similarity import fit_similarity, transform_points
+from facewright.geometry.templates import template_points
+from facewright.systems.detect.mos.refiner import CROP as REFINED
+from facewright.systems.landmarks.facewarp.network import FaceWarp, FaceWarpConfig
+from facewright.systems.recognise.facenet.network import FaceNet, FaceNetConfig
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+
+@pytest.fixture
+def faces(fakes: SimpleNamespace) -> list[Face]:
+    """In the middle, turned, over the border, tiny."""
+    return [
+        fakes.face_at((150, 120), 40.0),
+        fakes.face_at((140.3, 118.8), 37.0, angle=-11.0),
+        fakes.face_at((20, 190), 55.0, angle=33.0),
+        fakes.face_at((77.7, 61.2), 4.0, angle=5.0),
+    ]
+
+
+@pytest.fixture
+def photo(fakes: SimpleNamespace) -> np.ndarray:
+    picture: np.ndarray = fakes.textured(200, 300)
+    return picture
+
+
+# --- what each network sees, as formulas of their own
+
+
+def of_recognisers(face: Face, size: int) -> np.ndarray:
+    """The square around the box with 15 % on every side, the eyes level about its middle."""
+    x0, y0, x1, y1 = (float(v) for v in face.box)
+    across = face.points5[1] - face.points5[0]
+    angle = np.radians(float(np.degrees(np.arctan2(across[1], across[0]))))
+    scale = size / (max(x1 - x0, y1 - y0) * 1.3)
+    linear = np.array([[scale * np.cos(angle), scale * np.sin(angle)], [-scale * np.sin(angle), scale * np.cos(angle)]])
+    middle = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
+    return np.column_stack([linear, np.full(2, (size - 1) / 2) - linear @ middle])
+
+
+def of_published_landmarks(face: Face, size: int) -> np.ndarray:
+    """The upright square 1.2 times as long as the box, whose middle lies at half the side."""
+    x0, y0, x1, y1 = (float(v) for v in face.box)
+    scale = size / (1.2 * max(x1 - x0, y1 - y0))
+    middle = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
+    return np.column_stack([np.eye(2) * scale, size / 2 - scale * middle])
+
+
+def of_compact_landmarks(face: Face, size: int) -> np.ndarray:
+    """FFHQ's crop enlarged by 1.25 around a point below its middle."""
+    matrix = align_matrix(face.points5, size) * 1.25
+    matrix[:, 2] += (0.5 - 1.25 * np.array([0.5, 0.62])) * size
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("spec", "matrix"),
+    [
+        (FaceNet.preprocess_for(FaceNetConfig()).crop, of_recognisers),
+        (FaceWarp.preprocess_for(FaceWarpConfig()).crop, of_published_landmarks),
+        (FaceWarp.preprocess_for(FaceWarpConfig.compact()).crop, of_compact_landmarks),
+        (CropSpec.aligned(96), lambda face, size: align_matrix(face.points5, size)),
+        (CropSpec.aligned(112, "arcface"), lambda face, size: align_matrix(face.points5, size, "arcface")),
+        (REFINED, lambda face, size: fit_similarity(face.points5, template_points("arcface", size))),
+    ],
+    ids=["recogniser", "facewarp", "facewarp-compact", "ffhq", "arcface", "refiner"],
+)
+def test_the_spec_gives_the_crop_the_network_was_trained_on(
+    spec: CropSpec, matrix: Any, faces: list[Face], photo: np.ndarray
+) -> None:
+    for face in faces:
+        expected = matrix(face, spec.size)
+        np.testing.assert_array_equal(spec.matrix(face), expected)
+        cut = spec.cut(photo, face)
+        np.testing.assert_array_equal(cut.image, crop_by_matrix(photo, expected, spec.size).image)
+        assert (cut.template, cut.image.shape) == (spec.template, (spec.size, spec.size, 3))
+
+
+def test_an_aligned_crop_is_what_crop_face_cuts(faces: list[Face], photo: np.ndarray) -> None:
+    for face in faces:
+        got, expected = CropSpec.aligned(64).cut(photo, face), crop_face(photo, face.points5, 64)
+        assert np.array_equal(got.image, expected.image)
+        assert np.array_equal(got.valid, expected.valid)
+
+
+def test_a_whole_photo_is_passed_on_as_it_is(faces: list[Face], photo: np.ndarray) -> None:
+    cut = CropSpec.whole(512).cut(photo, faces[0])
+    assert cut.image is photo
+    assert np.array_equal(cut.matrix, np.eye(2, 3))
+    assert cut.valid.all()
+    assert cut.valid.shape == (200, 300)
+
+
+# --- faces that are none
+
+
+@pytest.mark.parametrize("spec", [CropSpec.aligned(64), CropSpec.aligned(64, margin=0.1, offset=0.5)])
+def test_coinciding_points_fall_back_to_the_box(spec: CropSpec, photo: np.ndarray) -> None:
+    face = Face(np.array([20, 30, 60, 110], np.float32), 0.9, np.full((5, 2), 50, np.float32))
+    matrix = spec.matrix(face)
+    np.testing.assert_allclose(transform_points(matrix, np.array([40.0, 70.0])), np.full(2, 31.5 + spec.offset))
+    assert matrix[0, 0] == pytest.approx(64 / ((1 + 2 * spec.margin) * 80))
+    assert matrix[0, 1] == 0
+    with pytest.raises(ValueError, match="coincide"):
+        spec.align(face.points5)
+
+
+def test_a_box_without_an_area_gives_a_crop(photo: np.ndarray) -> None:
+    spec = CropSpec.boxed(32, margin=0.2, level_eyes=True)
+    face = Face(np.array([50, 60, 50, 60], np.float32), 0.9, np.full((5, 2), 50, np.float32))
+    assert spec.cut(photo, face).scale == 32
+    assert spec.cut(photo, face).image.shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("spec", [CropSpec.aligned(64), CropSpec.boxed(64, margin=0.1)])
+@pytest.mark.parametrize("what", ["box", "points5"])
+def test_numbers_that_are_none_are_refused(spec: CropSpec, what: str, fakes: SimpleNamespace) -> None:
+    face = fakes.face_at((50, 60), 20.0)
+    getattr(face, what)[0] = np.nan
+    with pytest.raises(UsageError, match="finite"):
+        spec.matrix(face)
+
+
+# --- the record
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": "oval", "size": 9}, "unknown kind of crop 'oval'"),
+        ({"kind": "template", "size": 9, "template": "mine"}, "unknown alignment template 'mine'"),
+        ({"kind": "box", "size": 0}, "side of 0 px"),
+        ({"kind": "template", "size": -1, "template": "ffhq"}, "side of -1 px"),
+        ({"kind": "template", "size": 9, "template": "ffhq", "zoom": 0.0}, "zoomed by 0"),
+        ({"kind": "box", "size": 9, "margin": -0.5}, "margin of -0.5"),
+        ({"kind": "whole", "margin": 0.1}, "margin says nothing of a whole crop"),
+        ({"kind": "whole", "template": "ffhq"}, "template says nothing"),
+        ({"kind": "box", "size": 9, "zoom": 2.0}, "zoom says nothing of a box crop"),
+        ({"kind": "template", "size": 9, "template": "ffhq", "level_eyes": True}, "level_eyes says nothing"),
+    ],
+)
+def test_what_means_nothing_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        CropSpec(**fields)
+
+
+def test_a_template_crop_of_any_size_is_a_record_and_cuts_nothing(fakes: SimpleNamespace) -> None:
+    with pytest.raises(UsageError, match="no side of its own"):
+        CropSpec.aligned(0).matrix(fakes.face_at((50, 60), 20.0))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        CropSpec.whole(),
+        CropSpec.whole(512),
+        CropSpec.boxed(112, margin=0.15, level_eyes=True, offset=0.5),
+        CropSpec.aligned(128, "arcface", margin=0.1, zoom=1.25, centre=(0.5, 0.62), robust=False),
+    ],
+)
+def test_a_spec_survives_json(spec: CropSpec) -> None:
+    assert CropSpec.from_dict(json.loads(json.dumps(asdict(spec)))) == spec
