@@ -172,13 +172,9 @@ class Analyser:
         assert self.parser is not None
         if not faces:
             return []
-        labels, found = self.parser.parse(image[None])[0], []
-        for face in faces:
-            x0, y0, x1, y1 = _surroundings(face, image.shape)
-            to_part = np.array([[1.0, 0.0, -x0], [0.0, 1.0, -y0]])
-            part = np.ascontiguousarray(labels[y0:y1, x0:x1])
-            found.append(FaceMask(*_mask_in_photo(part, to_part, image.shape[:2]), self.parser.classes))
-        return found
+        labels = self.parser.parse(image[None])[0]
+        boxes = [_surroundings(face, image.shape) for face in faces]
+        return [FaceMask(box, labels[box[1] : box[3], box[0] : box[2]].copy(), self.parser.classes) for box in boxes]
 
 
 def is_in_picture(face: Face, shape: tuple[int, ...]) -> bool:

@@ -463,12 +463,13 @@ class MOS(System):
         """A copy for inference with batch norms folded into their convolutions, made once per set of weights."""
         if self.training:
             return self
-        if not self._fast:
-            twin = copy.deepcopy(self)
-            fuse_norms(twin)
-            twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._fast.append(twin)
-        return self._fast[0]
+        for twin in self._fast:
+            return twin
+        twin = copy.deepcopy(self)
+        fuse_norms(twin)
+        twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._fast = [twin]
+        return twin
 
     def train(self, mode: bool = True) -> Self:
         self._fast.clear()

@@ -44,7 +44,7 @@ class CodebookRestorer(System):
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
-        self._fast: list[tuple[torch.dtype, nn.Module]] = []
+        self._fast: dict[torch.dtype, nn.Module] = {}
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
@@ -74,10 +74,11 @@ class CodebookRestorer(System):
         dtype = torch.bfloat16 if wanted else torch.float32
         if self.training:
             self._fast.clear()
-        if not self._fast or self._fast[0][0] != dtype:
-            self._fast.clear()
-            self._fast.append((dtype, inference_copy(self, dtype)))
-        return self._fast[0][1]
+        network = self._fast.get(dtype)
+        if network is None:
+            network = inference_copy(self, dtype)
+            self._fast = {dtype: network}  # replaced, not changed: other threads may be looking at the old one
+        return network
 
     def train(self, mode: bool = True) -> Self:
         self._fast.clear()

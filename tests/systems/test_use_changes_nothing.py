@@ -1,0 +1,169 @@
+"""Using a network never changes it: parameters and buffers have the same bits after every public call of every system.
+
+A new public method is called here, too, as soon as its required arguments have names of `ARGUMENTS`; one that is meant
+to change its network is named in `CHANGES_THE_NETWORK`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from facewright.errors import UsageError
+from facewright.face import FaceQuality
+from facewright.systems.base import System, system_class
+from facewright.tasks.card import cards
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import SimpleNamespace
+
+CHANGES_THE_NETWORK = {
+    *("adopt_prior", "calibrate", "fit", "load_dictionaries", "load_dictionary", "load_imagenet", "load_prior"),
+    *("set_threshold", "update_mean_latent"),
+}
+NO_NOISE = {"codeformer", "dfdnet", "restoreformer"}
+
+
+def build(slug: str) -> System:
+    """The shipped size with fresh weights, ready for use; with everything on that has a method of its own."""
+    torch.manual_seed(0)
+    cls = system_class(slug)
+    config = cls.preset("compact")
+    model: Any = cls(replace(config, wflw=True) if hasattr(config, "wflw") else config).eval()
+    if hasattr(model, "calibrate"):
+        model.calibrate(np.linspace(-3, 3, 500))
+    return model  # type: ignore[no-any-return]
+
+
+def digest(model: System) -> dict[str, str]:
+    """SHA-256 of every parameter and buffer, saved or not."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return {
+        name: hashlib.sha256(t.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+        for name, t in tensors
+    }
+
+
+def random_crops(model: System, count: int = 2) -> np.ndarray:
+    side = model.preprocess.size or 96
+    return np.random.default_rng(1).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+class Arguments:
+    """Arguments by the name of the parameter; `tensor` where it is annotated as one."""
+
+    def __init__(self, model: System, fakes: SimpleNamespace) -> None:
+        self.model = model
+        self.photo = fakes.textured(160, 200)
+        self.faces = [fakes.face_at((70, 80), 30.0), fakes.face_at((140, 90), 20.0, angle=20.0)]
+
+    def __call__(self, method: str, parameter: inspect.Parameter) -> Any:
+        model, name = self.model, parameter.name
+        features: dict[str, Callable[[], Any]] = {
+            "refine": lambda: torch.randn(1, model.config.dim, *[model.config.size // 4] * 2),
+            "angles_at": lambda: model.features(model.normalise(self.photo[None, :128, :192]))[0],  # type: ignore[operator]
+            "is_familiar": lambda: np.zeros((2, model.features)),
+            "score": lambda: np.zeros((2, model.features)),
+        }
+        known: dict[str, Callable[[], Any]] = {
+            "crops": lambda: random_crops(model),
+            "crop": lambda: random_crops(model)[0],
+            "photo": lambda: self.photo,
+            "faces": lambda: self.faces,
+            "boxes": lambda: np.stack([face.box for face in self.faces]),
+            "count": lambda: 2,
+            "latents": lambda: model.latents(2),  # type: ignore[operator]
+            "quality": lambda: FaceQuality(0.5, 50.0),
+            "a": lambda: model.embed(random_crops(model)),  # type: ignore[operator]
+            "b": lambda: model.embed(random_crops(model)[::-1]),  # type: ignore[operator]
+            "level": lambda: 0,
+            "cell": lambda: torch.zeros(1, dtype=torch.long),
+            "anchor": lambda: torch.zeros(1, dtype=torch.long),
+            "features": lambda: features[method](),
+            "images": lambda: self._pictures(parameter, [self.photo[:128, :192], self.photo[:128, :192]]),
+            "image": lambda: self._picture(method, parameter),
+        }
+        return known[name]()
+
+    def _pictures(self, parameter: inspect.Parameter, pictures: list[np.ndarray]) -> Any:
+        return self.model.normalise(np.stack(pictures)) if parameter.annotation == "Tensor" else pictures
+
+    def _picture(self, method: str, parameter: inspect.Parameter) -> Any:
+        if method == "angles_at":
+            return torch.zeros(1, dtype=torch.long)
+        return self.model.normalise(random_crops(self.model)) if parameter.annotation == "Tensor" else self.photo
+
+
+def public_methods(model: System) -> Iterator[str]:
+    for name in dir(type(model)):
+        method = inspect.getattr_static(type(model), name)
+        if not name.startswith("_") and not hasattr(System, name) and inspect.isfunction(method):
+            yield name
+
+
+@pytest.mark.parametrize("slug", list(cards()))
+def test_no_public_call_changes_a_bit(slug: str, fakes: SimpleNamespace) -> None:
+    model = build(slug)
+    arguments, before, called = Arguments(model, fakes), digest(model), []
+    for name in public_methods(model):
+        if name in CHANGES_THE_NETWORK:
+            continue
+        method = getattr(model, name)
+        parameters = inspect.signature(method).parameters
+        needed = [arguments(name, p) for p in parameters.values() if p.default is inspect.Parameter.empty]
+        with torch.no_grad():
+            method(*needed)
+            if "seed" in parameters:
+                call_with_seed(slug, method, needed)
+        assert digest(model) == before, name
+        called.append(name)
+    assert called
+    if cards()[slug].task == "restore":
+        assert "restore" in called
+
+
+def call_with_seed(slug: str, method: Callable[..., Any], needed: list[Any]) -> None:
+    if slug in NO_NOISE:
+        with pytest.raises(UsageError, match="draws no noise"):
+            method(*needed, seed=7)
+    else:
+        method(*needed, seed=7)
+
+
+SEEDED = [slug for slug, card in cards().items() if card.task == "restore" and slug not in NO_NOISE]
+
+
+@pytest.mark.parametrize("slug", SEEDED)
+def test_seeded_crops_do_not_depend_on_their_place_in_a_batch(slug: str) -> None:
+    model: Any = build(slug)
+    model.precision = "fp32"
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.fill_(0.5)
+            elif "to_rgbs" in name and name.endswith("conv.weight"):
+                parameter.mul_(1e3 if float(parameter.abs().max()) < 1e-2 else 1)  # residual heads start near nothing
+    crops = random_crops(model, 3)
+    together, trained = model.restore(crops, seed=11), model.restore(crops)
+    assert np.abs(together.astype(int) - trained).max() > 2
+    for i in range(3):
+        alone = model.restore(crops[i : i + 1], seed=11)[0].astype(int)
+        assert np.abs(alone - together[i]).max() <= 1
+        assert np.array_equal(alone, model.restore(crops[i : i + 1], seed=11)[0])
+    assert np.abs(together.astype(int) - model.restore(crops, seed=12)).max() > 2
+
+
+def test_the_digest_sees_a_change_of_one_buffer() -> None:
+    model = build("gfpgan")
+    before = digest(model)
+    noise: Tensor = model.get_buffer("generator.noises.noise0")
+    noise[0, 0, 0, 0] += 1e-3
+    assert {k for k, v in digest(model).items() if v != before[k]} == {"generator.noises.noise0"}
