@@ -23,6 +23,8 @@ from facewright.tasks.declare import Task, option_fields, tasks
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from facewright.geometry.crop import CropSpec
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 GENERATED = "<!-- Written by tools/make_docs.py; edit the card or the code instead. -->"
@@ -164,10 +166,22 @@ def weights_block(point: Checkpoint) -> str:
 
 def input_contract(point: Checkpoint) -> str:
     record = point.preprocess
-    size = f"{record.size} × {record.size} px" if record.size else "any size"
-    crop = f"crop on the `{record.crop.template}` template" if record.crop.template else "whole photo"
     mean, std = (", ".join(f"{v:g}" for v in values) for values in (record.mean, record.std))
-    return f"{crop}, {size}, {record.colour}, (p / {record.scale:g} − [{mean}]) / [{std}]"
+    return f"{crop_contract(record.crop)}, {record.colour}, (p / {record.scale:g} − [{mean}]) / [{std}]"
+
+
+def crop_contract(crop: CropSpec) -> str:
+    """Which part of a photo is fed, in words."""
+    if crop.kind == "whole":
+        return f"whole photo, {f'scaled to {crop.size} px' if crop.size else 'any size'}"
+    size = f"{crop.size} × {crop.size} px"
+    if crop.kind == "box":
+        level = ", eyes level" if crop.level_eyes else ""
+        return f"square around the box, {100 * crop.margin:g} % added on every side{level}, {size}"
+    zoom = ""
+    if crop.zoom != 1 or crop.centre != (0.5, 0.5):
+        zoom = f", enlarged {crop.zoom:g} times around ({crop.centre[0]:g}, {crop.centre[1]:g})"
+    return f"crop on the `{crop.template}` template{zoom}, {size}"
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from facewright.errors import LicenceError, OutputError, UnsafeWeightsError, UsageError, WeightsError
 from facewright.geometry.crop import CropSpec
 from facewright.systems import base
-from facewright.systems.base import System
-from facewright.tasks.card import Card, Checkpoint, Preprocess
+from facewright.systems.base import System, system_class
+from facewright.tasks.card import Card, Checkpoint, Preprocess, cards, upgraded_record
 from facewright.weights import store
 
 if TYPE_CHECKING:
@@ -165,6 +165,61 @@ def rewritten(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+def test_weights_carry_the_whole_crop(tmp_path: Path) -> None:
+    folder = trained().save_pretrained(tmp_path / "m")
+    _, meta = store.load_file(folder / "model.safetensors")
+    assert CropSpec.from_dict(meta["preprocess"]["crop"]) == CONTRACT.crop
+    assert meta == json.loads((folder / "config.json").read_text())
+
+
+def old_record(record: Preprocess) -> dict[str, Any]:
+    """The record as version 0.1.0 wrote it: of the crop only size and template."""
+    fields = asdict(record)
+    crop = fields.pop("crop")
+    return {"size": crop["size"], "template": crop["template"]} | fields
+
+
+def test_weights_of_the_first_version_are_read(tmp_path: Path) -> None:
+    model = trained()
+    folder = rewritten(model.save_pretrained(tmp_path / "m"), preprocess=old_record(model.preprocess))
+    loaded = Toy.from_pretrained(folder)
+    assert loaded.preprocess == model.preprocess
+    _, meta = store.load_file(loaded.save_pretrained(tmp_path / "again") / "model.safetensors")
+    assert "size" not in meta["preprocess"]
+    assert Preprocess.from_dict(meta["preprocess"]) == model.preprocess
+
+
+@pytest.mark.parametrize(
+    "crop",
+    [
+        CropSpec.whole(),
+        CropSpec.whole(1024),
+        CropSpec.boxed(112, margin=0.15, level_eyes=True),
+        CropSpec.aligned(128, margin=0.1, zoom=1.25, centre=(0.5, 0.62), offset=0.5),
+    ],
+)
+def test_an_old_record_means_the_crop_its_system_always_cut(crop: CropSpec) -> None:
+    record = Preprocess(crop, colour="BGR")
+    assert Preprocess.from_dict(upgraded_record(old_record(record), crop)) == record
+    new = json.loads(json.dumps(asdict(record)))
+    assert upgraded_record(new, CropSpec.whole(7)) == new
+    other = Preprocess.from_dict(upgraded_record(old_record(record), CropSpec.aligned(64, "arcface")))
+    assert (other.crop.size, other.crop.template) == (crop.size, crop.template)
+
+
+EMBEDDED = [(card.slug, point) for card in cards().values() for point in card.checkpoints if point.file]
+
+
+@pytest.mark.parametrize(("slug", "point"), EMBEDDED, ids=[slug for slug, _ in EMBEDDED])
+def test_embedded_weights_of_the_first_version_get_their_crop(slug: str, point: Checkpoint) -> None:
+    """Their files keep their hashes, and so the old record."""
+    _, meta = store.load_file(store.embedded_path(point))
+    crop = system_class(slug).preprocess_for(system_class(slug).config_from(meta["config"])).crop
+    assert Preprocess.from_dict(upgraded_record(meta["preprocess"], crop)) == point.preprocess
+    if "crop" not in meta["preprocess"]:
+        assert meta["preprocess"] == json.loads(json.dumps(old_record(point.preprocess)))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -173,7 +228,12 @@ def rewritten(folder: Path, **changes: Any) -> Path:
         ({"config": {"width": 6}}, "of another shape"),
         ({"config": {"width": "wide"}}, "incomplete or damaged"),
         ({"preprocess": {"size": 9, "template": "ffhq"}}, "trained for another input"),
+        ({"preprocess": {"size": 8, "template": "arcface"}}, "trained for another input"),
+        ({"preprocess": {"size": 8, "template": "mine"}}, "incomplete or damaged"),
         ({"preprocess": {"bogus": 9}}, "incomplete or damaged"),
+        ({"preprocess": {"crop": {"kind": "oval", "size": 8}}}, "incomplete or damaged"),
+        ({"preprocess": {"crop": {"kind": "box", "size": 8, "bogus": 1}}}, "incomplete or damaged"),
+        ({"preprocess": asdict(Preprocess(CropSpec.aligned(8, zoom=1.25)))}, "trained for another input"),
         ({"preprocess": None}, "incomplete or damaged"),
         ({"config": None}, "does not say its configuration"),
     ],

@@ -124,7 +124,7 @@ class System(nn.Module):
         try:
             model = cls.from_config(config["config"])
             stored = Preprocess.from_dict(upgraded_record(config["preprocess"], model.preprocess.crop))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
             raise WeightsError(f"{path}: its configuration is incomplete or damaged ({error!r})") from error
         if stored != model.preprocess:
             raise WeightsError(
