@@ -16,17 +16,12 @@ SNAPSHOT = Path(__file__).with_name("public_surface.json")
 
 SURFACE: dict[str, tuple[str, ...]] = {
     "facewright.errors": (),
-    "facewright.face": ("Face", "FaceCrop", "Pose"),
-    "facewright.geometry.align": (
-        "align_matrix",
-        "crop_by_matrix",
-        "crop_face",
-        "face_mask",
-        "face_patch",
-        "fit_similarity",
-        "paste_patch",
-        "template_points",
-    ),
+    "facewright.face": ("DegradationEstimate", "Face", "FaceCrop", "FaceQuality", "Landmarks", "Pose", "Reason"),
+    "facewright.geometry.crop": ("CropSpec", "align_matrix"),
+    "facewright.geometry.paste": ("face_mask", "face_patch", "paste_patch"),
+    "facewright.geometry.resample": ("crop_by_matrix", "crop_face"),
+    "facewright.geometry.similarity": ("fit_similarity",),
+    "facewright.geometry.templates": ("template_points",),
     "facewright.io.image": ("Photo", "read", "save_rgb"),
     "facewright.io.provenance": ("Provenance", "read_provenance", "detect_watermark", "detect_face_watermark"),
     "facewright.pipelines.restore": ("FaceResult", "RestorePipeline", "RestoreResult"),

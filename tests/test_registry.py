@@ -12,12 +12,13 @@ from torch import Tensor
 
 from facewright.systems.base import System, system_class
 from facewright.tasks.analyse import Landmarker, Parser
-from facewright.tasks.card import Card, cards
+from facewright.tasks.card import Card, Preprocess, cards, upgraded_record
 from facewright.tasks.detect import Detector
 from facewright.tasks.quality import QualityEstimator
 from facewright.tasks.recognise import Embedder
 from facewright.tasks.restore import Restorer
 from facewright.tasks.synthesise import Generator
+from facewright.weights.store import fetch, load_file
 
 ROOT = Path(__file__).parents[1]
 SLUGS = list(cards())
@@ -202,6 +203,18 @@ def test_embedded_weights_load(card: Card) -> None:
         assert sum(v.numel() for v in model.state_dict().values()) == checkpoint.parameters
         assert model.preprocess == checkpoint.preprocess
         assert all(torch.isfinite(v).all() for v in model.state_dict().values() if v.is_floating_point())
+
+
+def test_embedded_files_of_the_first_version_keep_their_record_and_get_the_crop(card: Card) -> None:
+    """Their hashes stay, and so what they say of the crop: size and template alone."""
+    cls = system_class(card.slug)
+    for checkpoint in card.checkpoints:
+        _, meta = load_file(fetch(checkpoint))
+        record = meta["preprocess"]
+        crop = cls.preprocess_for(cls.config_from(meta["config"])).crop
+        assert Preprocess.from_dict(upgraded_record(record, crop)) == checkpoint.preprocess
+        if "crop" not in record:
+            assert (record["size"], record["template"]) == (crop.size, crop.template)
 
 
 # --- proof

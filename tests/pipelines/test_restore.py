@@ -353,6 +353,18 @@ def noisy() -> Any:
     return model
 
 
+def test_a_restorer_that_cannot_judge_needs_an_assessor(fakes: SimpleNamespace) -> None:
+    class Blind:
+        preprocess = Preprocess(CropSpec.aligned(96))
+
+        def restore(self, crops: np.ndarray, *, fidelity: float = 1.0, seed: int | None = None) -> np.ndarray:
+            return crops
+
+    with pytest.raises(UsageError, match="Blind does not estimate damage"):
+        RestorePipeline(fakes.Detector(), Blind())
+    assert RestorePipeline(fakes.Detector(), Blind(), assessor=fakes.Restorer()).checkpoint is None
+
+
 def test_seed_redraws_the_generators_noise_and_leaves_no_trace(
     noisy: Any, photo: Photo, two: Any, fakes: SimpleNamespace
 ) -> None:

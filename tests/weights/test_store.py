@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from facewright.errors import LicenceError, OutputError, UnsafeWeightsError, UsageError, WeightsError
 from facewright.geometry.crop import CropSpec
 from facewright.systems import base
-from facewright.systems.base import System, system_class
-from facewright.tasks.card import Card, Checkpoint, Preprocess, cards, upgraded_record
+from facewright.systems.base import System
+from facewright.tasks.card import Card, Checkpoint, Preprocess, upgraded_record
 from facewright.weights import store
 
 if TYPE_CHECKING:
@@ -205,19 +205,6 @@ def test_an_old_record_means_the_crop_its_system_always_cut(crop: CropSpec) -> N
     assert upgraded_record(new, CropSpec.whole(7)) == new
     other = Preprocess.from_dict(upgraded_record(old_record(record), CropSpec.aligned(64, "arcface")))
     assert (other.crop.size, other.crop.template) == (crop.size, crop.template)
-
-
-EMBEDDED = [(card.slug, point) for card in cards().values() for point in card.checkpoints if point.file]
-
-
-@pytest.mark.parametrize(("slug", "point"), EMBEDDED, ids=[slug for slug, _ in EMBEDDED])
-def test_embedded_weights_of_the_first_version_get_their_crop(slug: str, point: Checkpoint) -> None:
-    """Their files keep their hashes, and so the old record."""
-    _, meta = store.load_file(store.embedded_path(point))
-    crop = system_class(slug).preprocess_for(system_class(slug).config_from(meta["config"])).crop
-    assert Preprocess.from_dict(upgraded_record(meta["preprocess"], crop)) == point.preprocess
-    if "crop" not in meta["preprocess"]:
-        assert meta["preprocess"] == json.loads(json.dumps(old_record(point.preprocess)))
 
 
 @pytest.mark.parametrize(

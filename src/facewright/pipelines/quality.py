@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
     from ..face import Face, FaceQuality
     from ..io.image import Photo
-    from ..systems.restore.frgp.network import FRGP
     from ..tasks.declare import NetworkChoice, Networks, Task
-    from ..tasks.quality import QualityEstimator, QualityOptions
+    from ..tasks.quality import DegradationEstimator, QualityEstimator, QualityOptions
 
 
 REASONS_CROP = CropSpec.aligned(112, "arcface")
@@ -73,12 +72,12 @@ def load_rater(session: Networks, task: Task, choice: NetworkChoice) -> QualityR
 
 
 class QualityRater:
-    """A quality estimator beside a restorer's estimator of damage; a `QualityEstimator` itself.
+    """A quality estimator beside an estimator of damage; a `QualityEstimator` itself.
 
     What ranks pictures for recognition hardly sees damage that a recogniser overlooks; the damage is measured apart.
     """
 
-    def __init__(self, estimator: QualityEstimator, assessor: FRGP) -> None:
+    def __init__(self, estimator: QualityEstimator, assessor: DegradationEstimator) -> None:
         self.estimator, self.assessor = estimator, assessor
 
     def rate(self, photo: NDArray[np.uint8], faces: Sequence[Face]) -> list[FaceQuality]:

@@ -26,7 +26,8 @@ from ..io.image import Photo, read
 from ..io.provenance import Provenance, embed_watermark, xmp_packet
 from ..systems.base import batches
 from ..systems.quality.kept import kept, kept_after
-from ..tasks.restore import RestoreOptions
+from ..tasks.quality import DegradationEstimator
+from ..tasks.restore import RestoreOptions, Restorer
 from .colour_match import restore_crops
 from .masking import restoring_masks
 from .order import reading_order
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from ..face import DegradationEstimate, Face, FaceCrop
     from ..metrics.calibration import ScoreCalibration
     from ..systems.recognise.recogniser import Recogniser
-    from ..systems.restore.frgp.network import FRGP
     from ..tasks.analyse import Parser
     from ..tasks.declare import NetworkChoice, Networks, Task
     from ..tasks.detect import Detector
@@ -245,20 +245,25 @@ def _apply(photo: Photo, base_rgb: NDArray[np.uint8], patch: FacePatch, strength
 class RestorePipeline:
     """Detector and restorer, loaded once and used on many photos; with a recogniser it reports identity, too.
 
-    `assessor` estimates the damage for restorers that cannot. `parser` tells face from what lies before it, on crops
-    like the restorer's; without one the oval of a face is restored with all that is in it.
+    `assessor` estimates the damage for restorers that cannot (UsageError where neither can). `parser` tells face from
+    what lies before it, on crops like the restorer's; without one the oval of a face is restored with all that is in
+    it.
     """
 
     def __init__(
         self,
         detector: Detector,
-        restorer: FRGP,
+        restorer: Restorer,
         recogniser: Recogniser | None = None,
         calibration: ScoreCalibration | None = None,
-        assessor: FRGP | None = None,
+        assessor: DegradationEstimator | None = None,
         parser: Parser | None = None,
     ) -> None:
-        self.detector, self.restorer, self.assessor = detector, restorer, assessor or restorer
+        if assessor is None:
+            if not isinstance(restorer, DegradationEstimator):
+                raise UsageError(f"{type(restorer).__name__} does not estimate damage; give the pipeline an assessor")
+            assessor = restorer
+        self.detector, self.restorer, self.assessor = detector, restorer, assessor
         self.recogniser, self.calibration, self.parser = recogniser, calibration, parser
 
     @property
@@ -269,7 +274,7 @@ class RestorePipeline:
     @property
     def checkpoint(self) -> str | None:
         """SHA-256 of the restorer's weights file; None for fresh weights."""
-        return self.restorer.weights_sha256
+        return getattr(self.restorer, "weights_sha256", None)
 
     def __call__(self, photo: Photo, options: RestoreOptions | None = None) -> RestoreResult:
         """Restore one photo."""

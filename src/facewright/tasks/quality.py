@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..face import Face, FaceQuality
+    from ..face import DegradationEstimate, Face, FaceQuality
+    from .card import Preprocess
 
 
 @runtime_checkable
@@ -23,6 +24,18 @@ class QualityEstimator(Protocol):
 
     def rate(self, photo: NDArray[np.uint8], faces: Sequence[Face]) -> list[FaceQuality]:
         """Quality of the faces found in an (H, W, 3) uint8 RGB photo."""
+        ...
+
+
+@runtime_checkable
+class DegradationEstimator(Protocol):
+    """Says how a face crop was damaged; restorers can be such estimators, too."""
+
+    @property
+    def preprocess(self) -> Preprocess: ...
+
+    def assess(self, crops: NDArray[np.uint8]) -> list[DegradationEstimate]:
+        """(N, S, S, 3) uint8 RGB crops to what was done to each."""
         ...
 
 
