@@ -107,7 +107,7 @@ def test_generating_is_idempotent_and_removes_what_no_card_asks_for(make_docs, t
 
 
 def test_a_model_page_says_what_a_user_must_know(make_docs):
-    preprocess = {"size": 256, "template": "ffhq"}
+    preprocess = {"crop": {"kind": "template", "size": 256, "template": "ffhq"}}
     point = {
         "name": "small",
         "licence": "research use only",

@@ -147,7 +147,7 @@ def test_declarations_need_no_heavy_module() -> None:
         "import sys, facewright.tasks.declare as d; d.tasks(); print([m for m in ('torch', 'cv2') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    assert done.stdout.strip() == "[]"
 
 
 def run_with_plugin(folder: Path, code: str) -> str:

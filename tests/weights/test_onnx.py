@@ -50,7 +50,7 @@ def test_restorer_takes_any_batch_and_agrees(frgp: FRGP, tmp_path: Path) -> None
     session = onnxruntime.InferenceSession(str(tmp_path / "frgp.onnx"), providers=["CPUExecutionProvider"])
     notes = json.loads(session.get_modelmeta().custom_metadata_map["facewright"])
     assert notes["slug"] == "frgp"
-    assert notes["preprocess"]["template"] == "ffhq"
+    assert notes["preprocess"]["crop"]["template"] == "ffhq"
     image = torch.rand(5, 3, 64, 64) * 2 - 1
     with torch.inference_mode():
         expected = frgp(image)
