@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from facewright.errors import UsageError
-from facewright.geometry.align import crop_face, template_points
+from facewright.geometry.resample import crop_face
+from facewright.geometry.templates import template_points
 from facewright.losses.face import FaceLoss, template_grid
 from facewright.systems.recognise.arcface.network import ArcFace, ArcFaceConfig
 from facewright.systems.recognise.sface.network import SFace, SFaceConfig

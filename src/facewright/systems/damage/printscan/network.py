@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....errors import UsageError
+from ....geometry.crop import CropSpec
 from ....nn.mmrb import init_conv
 from ....tasks.card import Preprocess
 from ...base import System
@@ -89,7 +90,7 @@ class PrintScan(System):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(size=0, template="")
+        return Preprocess(CropSpec.whole())
 
     def forward(self, image: Tensor) -> Tensor:
         stride = self.config.stride
