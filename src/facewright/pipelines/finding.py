@@ -1,0 +1,121 @@
+"""Finding the faces of a picture that may lie on its side or upside down, each with a second opinion.
+
+A detector knows upright faces. Shown a sideways scan it misses them, takes something else for a face, or lays the
+points of an upright face on an inverted one; a second opinion is then unsure of what it found. Only in such a case are
+the other three quarter turns tried, too, so ordinary photos cost one look.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from ..geometry.turns import TURNS, turned_face, upright
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ..face import Face
+    from ..systems.base import Detector
+
+    Image = NDArray[np.uint8]
+
+SURE = 0.9
+"""Certainty from which a face says that it was looked at the right way up."""
+MOST_LEAN = 60.0  # degrees of roll; faces found leaning further say that the picture should be turned
+_SAME = 0.3  # overlap (IoU) of two finds of one face
+
+
+class Opinion(Protocol):
+    """Says how likely each find is to be a face."""
+
+    def certainties(self, image: Image, faces: Sequence[Face]) -> list[float]:
+        """(H, W, 3) uint8 RGB and faces found in it to the probability, 0 to 1, that each is one, in their order."""
+        ...
+
+
+class FaceFinder:
+    """A `Detector` that tries the four turns when it has to, and asks a second opinion of every find."""
+
+    def __init__(self, detector: Detector, opinion: Opinion) -> None:
+        self.detector, self.opinion = detector, opinion
+
+    @property
+    def slug(self) -> str:
+        """That of the detector."""
+        return str(getattr(self.detector, "slug", type(self.detector).__name__))
+
+    def detect(self, image: Image) -> list[Face]:
+        """(H, W, 3) uint8 RGB to faces in its coordinates at any turn, best score first.
+
+        The turn with the most evidence gives all its finds; other turns only faces that are beyond doubt and that it
+        did not see, as on an album page with prints lying both ways.
+        """
+        found = self.look(image, 0)
+        return found if _settled(found) else _combined([found, *(self.look(image, turn) for turn in TURNS[1:])])
+
+    def turn_of(self, image: Image) -> int | None:
+        """How far the content of a picture is turned: 0, 90, 180 or 270; None where no face says so beyond doubt."""
+        found = self.look(image, 0)
+        if _settled(found):
+            return 0
+        views = [found, *(self.look(image, turn) for turn in TURNS[1:])]
+        best = int(np.argmax([_evidence(view) for view in views]))
+        return TURNS[best] if _evidence(views[best]) else None
+
+    def look(self, image: Image, turn: int) -> list[Face]:
+        """The faces of a picture turned by `turn`, in its own coordinates, with a second opinion on each."""
+        view = upright(image, turn)
+        faces = self.detector.detect(view)
+        certainties = self.opinion.certainties(view, faces)
+        return [turned_face(replace(f, certainty=c), turn, view.shape[:2]) for f, c in zip(faces, certainties)]
+
+
+def detect_turned(detector: Detector, image: Image, turn: int) -> list[Face]:
+    """The faces a detector finds in a picture turned by `turn`, in the picture's own coordinates."""
+    view = upright(image, turn)
+    return [turned_face(face, turn, view.shape[:2]) for face in detector.detect(view)]
+
+
+def _is_sure(face: Face) -> bool:
+    lean = 0.0 if face.pose is None else abs((face.pose.roll - face.turn + 180) % 360 - 180)
+    return face.certainty is not None and face.certainty >= SURE and lean <= MOST_LEAN
+
+
+def _settled(faces: Sequence[Face]) -> bool:
+    """Whether a look at a picture leaves no doubt that this is its right way up: at least half of its finds are sure."""
+    sure = sum(_is_sure(face) for face in faces)
+    return sure > 0 and 2 * sure >= len(faces)
+
+
+def _evidence(faces: Sequence[Face]) -> float:
+    """How much the finds speak for their turn."""
+    return sum(face.score for face in faces if _is_sure(face))
+
+
+def _combined(views: Sequence[list[Face]]) -> list[Face]:
+    main = int(np.argmax([_evidence(view) for view in views]))  # the first, unturned one where nothing is sure
+    finds = list(views[main])
+    rivals = [face for number, view in enumerate(views) if number != main for face in view if _is_sure(face)]
+    for rival in sorted(rivals, key=lambda face: -face.score):
+        met = [face for face in finds if _overlap(face, rival) > _SAME]
+        if all(_worth(face) < _worth(rival) for face in met):
+            finds = [face for face in finds if not any(face is other for other in met)] + [rival]
+    return sorted(finds, key=lambda face: -face.score)
+
+
+def _worth(face: Face) -> float:
+    return face.score * (face.certainty or 0.0)
+
+
+def _overlap(a: Face, b: Face) -> float:
+    """Intersection over union of two boxes."""
+    sides = np.minimum(a.box[2:], b.box[2:]) - np.maximum(a.box[:2], b.box[:2])
+    if sides.min() <= 0:
+        return 0.0
+    common = float(sides.prod())
+    return common / (a.width * a.height + b.width * b.height - common)
