@@ -6,7 +6,7 @@ A `turn` is how far the content of a picture is turned from upright, clockwise a
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,11 +20,31 @@ if TYPE_CHECKING:
 TURNS = (0, 90, 180, 270)
 
 
-def upright(image: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
-    """An (H, W, C) picture whose content is turned by `turn`, turned back; the same array for 0."""
+def upright(image: NDArray[Any], turn: int) -> NDArray[Any]:
+    """An (H, W, ...) picture whose content is turned by `turn`, turned back; the same array for 0."""
     if turn not in TURNS:
         raise UsageError(f"a picture can be turned by 0, 90, 180 or 270 degrees, not by {turn}")
     return image if turn == 0 else np.ascontiguousarray(np.rot90(image, turn // 90))
+
+
+def turned_by(image: NDArray[Any], turn: int) -> NDArray[Any]:
+    """The reverse of `upright`: an upright (H, W, ...) picture or mask, turned clockwise by `turn`."""
+    return upright(image, (360 - turn) % 360)
+
+
+def upright_face(face: Face, shape: tuple[int, ...]) -> Face:
+    """A face of a picture of `shape` (height, width, ...) as it lies in `upright(picture, face.turn)`."""
+    return turned_face(face, (360 - face.turn) % 360, (shape[0], shape[1]))
+
+
+def upright_crop(matrix: NDArray[np.floating], turn: int, size: int) -> NDArray[np.float64]:
+    """The (2, 3) photo→crop matrix whose crop of `size` shows upright what `matrix` shows turned by `turn`."""
+    sine, cosine = {0: (0, 1), 90: (1, 0), 180: (0, -1), 270: (-1, 0)}[turn]
+    back = np.array([[cosine, sine], [-sine, cosine]], np.float64)
+    middle = np.full(2, (size - 1) / 2)
+    moved = back @ np.asarray(matrix, np.float64)
+    moved[:, 2] += middle - back @ middle
+    return moved
 
 
 def turned_points(points: NDArray[np.floating], turn: int, shape: tuple[int, int]) -> NDArray[np.float32]:

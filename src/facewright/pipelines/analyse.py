@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import UsageError
 from ..face import Pose
 from ..geometry.align import align_matrix, crop_by_matrix, invert, transform_points
+from ..geometry.turns import upright_crop
 from ..systems.base import batches
 from .order import reading_order
 
@@ -233,9 +234,10 @@ def _parser_matrix(face: Face, record: Preprocess) -> Floats:
 
 
 def _box_matrix(face: Face, size: int) -> Floats:
-    """An upright square crop twice as long as the longer side of the box, for hair and neck."""
+    """A square crop twice as long as the longer side of the box, for hair and neck, by quarters as the face stands."""
     scale = size / (2 * max(face.width, face.height))
-    return np.array([[scale, 0, size / 2 - scale * face.centre[0]], [0, scale, size / 2 - scale * face.centre[1]]])
+    box = np.array([[scale, 0, size / 2 - scale * face.centre[0]], [0, scale, size / 2 - scale * face.centre[1]]])
+    return upright_crop(box, face.turn, size)
 
 
 def _mask_in_photo(labels: NDArray[np.uint8], matrix: Floats, shape: tuple[int, ...]) -> tuple[Box, NDArray[np.uint8]]:

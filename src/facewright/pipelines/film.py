@@ -78,7 +78,7 @@ def restore_video(
         raise UsageError("faces of a film cannot be chosen by number, box or point; use --max-faces")
     stage = VideoRestorer(
         pipeline.restorer,
-        pipeline.detector if options.force else _Confident(pipeline.detector, options.min_score),
+        _scene_detector(pipeline.detector, 0.0 if options.force else options.min_score),
         VideoOptions(
             upscale=options.upscale,
             strength=options.strength,
@@ -91,6 +91,7 @@ def restore_video(
             relight=options.relight,
         ),
         judge=None if options.force else _judge(pipeline),
+        opinion=None if options.force else _opinion(pipeline.detector),
     )
     with pipeline.noise_from(options.seed):
         report = process_video(
@@ -122,16 +123,6 @@ def _provenance(pipeline: RestorePipeline, options: RestoreOptions) -> str:
             k: getattr(options, k) for k in ("upscale", "fidelity", "strength", "seed", "watermark", "relight")
         },
     ).to_json()
-
-
-class _Confident:
-    """A detector without its doubtful finds."""
-
-    def __init__(self, detector: Detector, min_score: float) -> None:
-        self.detector, self.min_score = detector, min_score
-
-    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
-        return [face for face in self.detector.detect(image) if face.score >= self.min_score]
 
 
 def _judge(pipeline: RestorePipeline) -> Callable[[NDArray[np.uint8], Face], str | None]:

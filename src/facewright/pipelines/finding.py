@@ -75,10 +75,34 @@ class FaceFinder:
         return [turned_face(replace(f, certainty=c), turn, view.shape[:2]) for f, c in zip(faces, certainties)]
 
 
-def detect_turned(detector: Detector, image: Image, turn: int) -> list[Face]:
-    """The faces a detector finds in a picture turned by `turn`, in the picture's own coordinates."""
-    view = upright(image, turn)
-    return [turned_face(face, turn, view.shape[:2]) for face in detector.detect(view)]
+class SceneFinder:
+    """A `Detector` for the frames of a film, which looks for the turn once in a scene and then keeps to it.
+
+    Until a face beyond doubt was seen the turn is looked for again, once in `AGAIN` looks; frames are then taken for
+    upright. No second opinion is asked of single frames: a film has many looks at a face. Finds below `min_score` are
+    left out.
+    """
+
+    AGAIN = 12
+
+    def __init__(self, finder: FaceFinder, min_score: float) -> None:
+        self.finder, self.min_score = finder, min_score
+        self.begin_scene()
+
+    def begin_scene(self) -> None:
+        """Forget the turn of the scene before."""
+        self._turn: int | None = None
+        self._looks = 0
+
+    def detect(self, image: Image) -> list[Face]:
+        """(H, W, 3) uint8 RGB to faces in its coordinates, best score first."""
+        if self._turn is None and self._looks % self.AGAIN == 0:
+            self._turn = self.finder.turn_of(image)
+        self._looks += 1
+        turn = self._turn or 0
+        view = upright(image, turn)
+        found = [face for face in self.finder.detector.detect(view) if face.score >= self.min_score]
+        return [turned_face(face, turn, view.shape[:2]) for face in found]
 
 
 def _is_sure(face: Face) -> bool:

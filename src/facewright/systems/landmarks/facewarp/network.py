@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ....errors import UsageError
 from ....geometry.align import align_matrix, crop_by_matrix, invert, transform_points
+from ....geometry.turns import upright_crop
 from ....nn.batching import padded
 from ....nn.inference import deployed, has_bf16
 from ....tasks.card import Preprocess
@@ -416,15 +417,16 @@ def mirrored(points: Tensor, side: int) -> Tensor:
 def crop_matrix(face: Face, preprocess: Preprocess) -> NDArray[np.float64]:
     """The (2, 3) photo→crop matrix of a face.
 
-    Without a template the crop is upright, square and 1.2 times the longer side of the box. With one, the five points
+    Without a template the crop is square, turned by quarters as the face is, and 1.2 times the longer side of the box. With one, the five points
     lie on the template and the crop is zoomed in by 1.25; where the points coincide it falls back to the box.
     """
+    upright = upright_crop(box_matrix(face.box, preprocess.size), face.turn, preprocess.size)
     if not preprocess.template:
-        return box_matrix(face.box, preprocess.size)
+        return upright
     try:
         return aligned_matrix(face.points5, preprocess.size)
     except ValueError:
-        return box_matrix(face.box, preprocess.size)
+        return upright
 
 
 def aligned_matrix(points5: NDArray[np.floating], size: int) -> NDArray[np.float64]:
