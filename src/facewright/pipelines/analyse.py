@@ -21,6 +21,7 @@ from ..geometry.align import align_matrix, crop_by_matrix, invert, transform_poi
 from ..geometry.turns import upright_crop
 from ..systems.base import batches
 from .order import reading_order
+from .second_opinion import believable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -137,7 +138,7 @@ class Analyser:
         if not 0 <= min_score <= 1:
             raise UsageError(f"min_score {min_score} is outside 0…1")
         rgb = photo.rgb()
-        found = [face for face in self.detector.detect(rgb) if face.score >= min_score]
+        found = [face for face in self.detector.detect(rgb) if face.score >= min_score and believable(face)]
         return self.of_faces(rgb, reading_order([face for face in found if is_in_picture(face, rgb.shape[:2])]))
 
     def of_faces(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[FaceAnalysis]:

@@ -10,6 +10,7 @@ from ..errors import UsageError
 from ..io.provenance import Provenance
 from ..io.video import VideoReport, process_video
 from ..tasks.restore import RestoreOptions
+from .finding import SceneFinder
 from .restore import GOOD_SSIM, MAX_YAW, MIN_EYE_DISTANCE, quality
 from .video import PersonReport, VideoOptions, VideoRestorer
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from ..face import Face
     from ..io.video import Deinterlace
-    from ..tasks.detect import Detector
     from .restore import RestorePipeline
 
 FRAMES_PER_CALL = 4
@@ -76,9 +76,10 @@ def restore_video(
     options = options or RestoreOptions()
     if options.faces is not None or options.skip or options.boxes or options.points:
         raise UsageError("faces of a film cannot be chosen by number, box or point; use --max-faces")
+    detector = SceneFinder(pipeline.detector, 0.0 if options.force else options.min_score)
     stage = VideoRestorer(
         pipeline.restorer,
-        _scene_detector(pipeline.detector, 0.0 if options.force else options.min_score),
+        detector,
         VideoOptions(
             upscale=options.upscale,
             strength=options.strength,
@@ -91,7 +92,7 @@ def restore_video(
             relight=options.relight,
         ),
         judge=None if options.force else _judge(pipeline),
-        opinion=None if options.force else _opinion(pipeline.detector),
+        opinion=None if options.force else detector.opinion,
     )
     with pipeline.noise_from(options.seed):
         report = process_video(

@@ -8,19 +8,22 @@ the other three quarter turns tried, too, so ordinary photos cost one look.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ..geometry.turns import TURNS, turned_face, upright
+from .second_opinion import SecondOpinion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from ..face import Face
-    from ..systems.base import Detector
+    from ..face import Face, FaceCrop
+    from ..tasks.declare import Networks
+    from ..tasks.detect import Detector
 
     Image = NDArray[np.uint8]
 
@@ -36,6 +39,19 @@ class Opinion(Protocol):
     def certainties(self, image: Image, faces: Sequence[Face]) -> list[float]:
         """(H, W, 3) uint8 RGB and faces found in it to the probability, 0 to 1, that each is one, in their order."""
         ...
+
+    def of_crop(self, crop: FaceCrop, face: Face) -> float:
+        """The same for one face by what is in its crop."""
+        ...
+
+
+def finder_of(session: Networks, detector: Detector, device: str) -> FaceFinder:
+    """A detector with the networks of the second opinion."""
+    from ..systems.detect.mos.refiner import look_at
+
+    landmarker, refiner = session.network("facewarp", None, device), session.network("mos", None, device).refiner
+    opinion = SecondOpinion(partial(landmarker.locate, mirror=False), partial(look_at, refiner))
+    return FaceFinder(detector, opinion)
 
 
 class FaceFinder:
@@ -85,9 +101,15 @@ class SceneFinder:
 
     AGAIN = 12
 
-    def __init__(self, finder: FaceFinder, min_score: float) -> None:
-        self.finder, self.min_score = finder, min_score
+    def __init__(self, detector: Detector, min_score: float) -> None:
+        self.finder = detector if isinstance(detector, FaceFinder) else None
+        self.detector, self.min_score = self.finder.detector if self.finder else detector, min_score
         self.begin_scene()
+
+    @property
+    def opinion(self) -> Opinion | None:
+        """What is asked about single faces; None where the detector is no `FaceFinder`."""
+        return self.finder.opinion if self.finder else None
 
     def begin_scene(self) -> None:
         """Forget the turn of the scene before."""
@@ -96,12 +118,12 @@ class SceneFinder:
 
     def detect(self, image: Image) -> list[Face]:
         """(H, W, 3) uint8 RGB to faces in its coordinates, best score first."""
-        if self._turn is None and self._looks % self.AGAIN == 0:
+        if self.finder and self._turn is None and self._looks % self.AGAIN == 0:
             self._turn = self.finder.turn_of(image)
         self._looks += 1
         turn = self._turn or 0
         view = upright(image, turn)
-        found = [face for face in self.finder.detector.detect(view) if face.score >= self.min_score]
+        found = [face for face in self.detector.detect(view) if face.score >= self.min_score]
         return [turned_face(face, turn, view.shape[:2]) for face in found]
 
 
@@ -111,7 +133,7 @@ def _is_sure(face: Face) -> bool:
 
 
 def _settled(faces: Sequence[Face]) -> bool:
-    """Whether a look at a picture leaves no doubt that this is its right way up: at least half of its finds are sure."""
+    """Whether a look leaves no doubt that the picture is the right way up: at least half of its finds are sure."""
     sure = sum(_is_sure(face) for face in faces)
     return sure > 0 and 2 * sure >= len(faces)
 

@@ -21,6 +21,7 @@ from ..geometry.turns import turned_by, upright, upright_face
 from ..io.encode import format_of
 from ..io.image import read
 from ..io.provenance import Provenance, xmp_packet
+from .second_opinion import believable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -100,7 +101,7 @@ def load(session: Networks, task: Task, choice: NetworkChoice) -> Callable[[Phot
             raise UsageError(f"background {options.background!r} is neither keep, blur, remove nor a picture")
         return retouch(
             photo,
-            [face for face in detector.detect(photo.rgb()) if face.score >= MIN_SCORE],
+            [face for face in detector.detect(photo.rgb()) if face.score >= MIN_SCORE and believable(face)],
             parser,
             background=options.background if kept else "replace",  # type: ignore[arg-type]
             backdrop=None if kept else read(options.background).rgb(),

@@ -29,6 +29,7 @@ from ..tasks.restore import RestoreOptions
 from .colour_match import restore_crops
 from .masking import restoring_masks
 from .order import reading_order
+from .second_opinion import NO_FACE, believable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,7 +49,6 @@ MAX_YAW = 75.0
 GOOD_SSIM = 0.89  # restoring adds nothing to speak of from here on, see reproductions/quality
 INVENTED_BELOW = 0.6  # of the face left: a restorer has to fill in the rest
 DOUBTFUL = 0.5
-NO_FACE = "probably not a face"
 LISTED = 6  # entries of a list in the summary; the report has all
 BATCH = 8
 
@@ -258,9 +258,7 @@ def turns_in_words(faces: Sequence[Face]) -> str:
     """How the faces of a photo are turned, as "3 faces upside down"; empty where all are upright."""
     names = {90: "turned 90 degrees clockwise", 180: "upside down", 270: "turned 90 degrees counter-clockwise"}
     counts = {turn: sum(face.turn == turn for face in faces) for turn in names}
-    return ", ".join(
-        f"{count} face{'s' * (count != 1)} {names[turn]}" for turn, count in counts.items() if count
-    )
+    return ", ".join(f"{count} face{'s' * (count != 1)} {names[turn]}" for turn, count in counts.items() if count)
 
 
 def _apply(photo: Photo, base_rgb: NDArray[np.uint8], patch: FacePatch, strength: float) -> Photo:

@@ -27,6 +27,7 @@ from ..geometry.align import (
 )
 from ..io.provenance import embed_watermark, watermark_strength
 from .colour_match import restore_crops
+from .second_opinion import LEAST_CERTAINTY, NO_FACE, log_odds
 from .tracking import FaceTracker, TrackedFace, TrackerOptions, face_motion
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ..io.video import Frame
     from ..tasks.detect import Detector
     from ..tasks.restore import Restorer
+    from .finding import Opinion
 
 _LOOK = 4  # how many times smaller than the crop the picture is in which change of the input is looked for
 _FIRST_LOOKS, _LOOK_AGAIN = 3, 12  # frames in which a second opinion is asked of a tracked face
@@ -184,7 +186,7 @@ class _Person:
 
     def hear(self, certainty: float) -> None:
         """Take in one look's probability of being a face."""
-        self.looks, self.odds = self.looks + 1, self.odds + log_odds(certainty)
+        self.looks, self.odds = self.looks + 1, self.odds + float(log_odds(np.clip(certainty, 1e-6, 1 - 1e-6)))
 
     @property
     def believed(self) -> bool:
@@ -250,7 +252,7 @@ class VideoRestorer:
         detector: Detector,
         options: VideoOptions | None = None,
         judge: Callable[[NDArray[np.uint8], Face], str | None] | None = None,
-        opinion: CropOpinion | None = None,
+        opinion: Opinion | None = None,
     ) -> None:
         self.restorer, self.detector, self.opinion = restorer, detector, opinion
         self.options = options or VideoOptions()
@@ -326,7 +328,7 @@ class VideoRestorer:
         if self.opinion is None:
             return None
         if person.is_due():
-            person.hear(self.opinion.of_crops(crop.image[None], [face])[0])
+            person.hear(self.opinion.of_crop(crop, face))
         return None if person.believed else NO_FACE
 
     def _largest(self, tracked: list[TrackedFace]) -> set[int]:

@@ -324,19 +324,21 @@ class FaceWarp(System):
         return differ.clamp_min(1e-4)
 
     @torch.inference_mode()
-    def landmarks(self, crops: NDArray[np.uint8]) -> Located:
-        """(N, S, S, 3) uint8 RGB crops, cut by `crop_matrix`, to landmarks in crop pixels."""
-        found = [self._located(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)]
+    def landmarks(self, crops: NDArray[np.uint8], *, mirror: bool | None = None) -> Located:
+        """(N, S, S, 3) uint8 RGB crops, cut by `crop_matrix`, to landmarks in crop pixels; `mirror` overrules the
+        network's own."""
+        both = self.mirror if mirror is None else mirror
+        found = [self._located(crops[i : i + BATCH], both) for i in range(0, len(crops), BATCH)]
         if not found:
             return Located(np.zeros((0, POINTS, 2), np.float32), np.zeros((0, POINTS), np.float32))
         points, scale = (torch.cat(parts).cpu() for parts in zip(*found))
         return Located(points.numpy(), confidence(scale).numpy())
 
-    def _located(self, crops: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    def _located(self, crops: NDArray[np.uint8], mirror: bool) -> tuple[Tensor, Tensor]:
         """Points in pixels and their scales, of the crops and perhaps their mirror images together."""
         found = self._predict(crops)
         points, scale = found.last * self.config.size, found.scale
-        if self.mirror:
+        if mirror:
             other = self._predict(np.ascontiguousarray(crops[:, :, ::-1]))
             points = (points + mirrored(other.last * self.config.size, self.config.size)) / 2
             scale = (scale + other.scale[:, MIRROR_68]) / 2
@@ -372,10 +374,10 @@ class FaceWarp(System):
             self.__dict__["_deployed"] = cached  # not a submodule: neither saved nor trained
         return cached[1], dtype
 
-    def locate(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Located]:
+    def locate(self, image: NDArray[np.uint8], faces: Sequence[Face], *, mirror: bool | None = None) -> list[Located]:
         """Landmarks of the faces of an (H, W, 3) uint8 RGB photo in photo pixels, in the order of the faces.
 
-        Memory is bounded: so many crops are cut at a time as run together.
+        Memory is bounded: so many crops are cut at a time as run together. `mirror` overrules the network's own.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise UsageError(f"locate needs (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
@@ -383,7 +385,7 @@ class FaceWarp(System):
         for group in batches(faces, BATCH):
             matrices = [crop_matrix(face, self.preprocess) for face in group]
             crops = np.stack([crop_by_matrix(image, m, self.config.size).image for m in matrices])
-            for matrix, points, sure in zip(matrices, *self.landmarks(crops)):
+            for matrix, points, sure in zip(matrices, *self.landmarks(crops, mirror=mirror)):
                 located.append(Located(transform_points(invert(matrix), points).astype(np.float32), sure))
         return located
 
@@ -417,8 +419,9 @@ def mirrored(points: Tensor, side: int) -> Tensor:
 def crop_matrix(face: Face, preprocess: Preprocess) -> NDArray[np.float64]:
     """The (2, 3) photo→crop matrix of a face.
 
-    Without a template the crop is square, turned by quarters as the face is, and 1.2 times the longer side of the box. With one, the five points
-    lie on the template and the crop is zoomed in by 1.25; where the points coincide it falls back to the box.
+    Without a template the crop is square, turned by quarters as the face is, and 1.2 times the longer side of the box.
+    With one, the five points lie on the template and the crop is zoomed in by 1.25; where the points coincide it falls
+    back to the box.
     """
     upright = upright_crop(box_matrix(face.box, preprocess.size), face.turn, preprocess.size)
     if not preprocess.template:
