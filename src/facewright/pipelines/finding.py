@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ..geometry.turns import TURNS, turned_face, upright
-from .second_opinion import SecondOpinion
+from .second_opinion import SecondOpinion, log_odds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     Image = NDArray[np.uint8]
 
-SURE = 0.9
+SURE = 0.993
 """Certainty from which a face says that it was looked at the right way up."""
+LIKELY, CLEARLY = 0.9, 2.0  # certainty of a face that may turn a picture by itself, and its lead in log odds
 MOST_LEAN = 60.0  # degrees of roll; faces found leaning further say that the picture should be turned
 _SAME = 0.3  # overlap (IoU) of two finds of one face
 
@@ -144,7 +145,7 @@ def _evidence(faces: Sequence[Face]) -> float:
 
 
 def _combined(views: Sequence[list[Face]]) -> list[Face]:
-    main = int(np.argmax([_evidence(view) for view in views]))  # the first, unturned one where nothing is sure
+    main = _main(views)
     finds = list(views[main])
     rivals = [face for number, view in enumerate(views) if number != main for face in view if _is_sure(face)]
     for rival in sorted(rivals, key=lambda face: -face.score):
@@ -152,6 +153,21 @@ def _combined(views: Sequence[list[Face]]) -> list[Face]:
         if all(_worth(face) < _worth(rival) for face in met):
             finds = [face for face in finds if not any(face is other for other in met)] + [rival]
     return sorted(finds, key=lambda face: -face.score)
+
+
+def _main(views: Sequence[Sequence[Face]]) -> int:
+    """The view to go by: the one with the most sure faces; without any, another than the unturned one only where it has
+    a likely face and that one nothing nearly as likely."""
+    evidence = [_evidence(view) for view in views]
+    if max(evidence) > 0:
+        return int(np.argmax(evidence))
+    odds = [max((float(log_odds(_certainty(face))) for face in view), default=-np.inf) for view in views]
+    best = int(np.argmax(odds))
+    return best if odds[best] >= log_odds(LIKELY) and odds[best] - odds[0] >= CLEARLY else 0
+
+
+def _certainty(face: Face) -> float:
+    return float(np.clip(face.certainty or 0.0, 1e-6, 1 - 1e-6))
 
 
 def _worth(face: Face) -> float:
