@@ -82,10 +82,15 @@ def test_an_upright_photo_costs_one_look(fakes: SimpleNamespace) -> None:
 
 
 def test_prints_lying_both_ways_are_all_found(fakes: SimpleNamespace) -> None:
-    """Two faces upright would settle it; one upright, two upside down do not."""
+    """Seen the wrong way round the other prints' faces are likely enough to be asked about again."""
+
+    class Lenient(ByScore):
+        def certainties(self, image: np.ndarray, faces: Sequence[Face]) -> list[float]:
+            return [0.999 if face.score > 0.9 else 0.7 for face in faces]
+
     page = marked((30, 30), (100, 30), turn=180)
     page = marked((40, 30), canvas=page)
-    found = FaceFinder(MarkedFaces(fakes), ByScore()).detect(page)
+    found = FaceFinder(MarkedFaces(fakes), Lenient()).detect(page)
     assert sorted(face.turn for face in found) == [0, 180, 180]
 
 

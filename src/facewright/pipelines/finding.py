@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ..geometry.turns import TURNS, turned_face, upright
-from .second_opinion import SecondOpinion, log_odds
+from .second_opinion import SecondOpinion, believable, log_odds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     Image = NDArray[np.uint8]
 
-SURE = 0.993
-"""Certainty from which a face says that it was looked at the right way up."""
+SURE = 0.995
+"""Certainty from which a face says that it was looked at the right way up; see docs/results/false-faces.md."""
 LIKELY, CLEARLY = 0.9, 2.0  # certainty of a face that may turn a picture by itself, and its lead in log odds
 MOST_LEAN = 60.0  # degrees of roll; faces found leaning further say that the picture should be turned
 _SAME = 0.3  # overlap (IoU) of two finds of one face
@@ -134,9 +134,9 @@ def _is_sure(face: Face) -> bool:
 
 
 def _settled(faces: Sequence[Face]) -> bool:
-    """Whether a look leaves no doubt that the picture is the right way up: at least half of its finds are sure."""
+    """Whether a look leaves no doubt that the picture is the right way up: at least half of the faces are sure."""
     sure = sum(_is_sure(face) for face in faces)
-    return sure > 0 and 2 * sure >= len(faces)
+    return sure > 0 and 2 * sure >= sum(believable(face) for face in faces)
 
 
 def _evidence(faces: Sequence[Face]) -> float:
