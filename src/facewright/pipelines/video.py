@@ -191,7 +191,7 @@ class _Person:
     @property
     def believed(self) -> bool:
         """Whether the looks so far, their mean log odds, speak for a face."""
-        return self.odds / max(1, self.looks) >= log_odds(LEAST_CERTAINTY)
+        return bool(self.odds / max(1, self.looks) >= log_odds(LEAST_CERTAINTY))
 
     def decide(self, reason: str | None, fade: int) -> float:
         """Move the gain towards "restore" or, for a reason, "leave alone"; the first decision counts in full."""
