@@ -1,7 +1,7 @@
 """The records every stage reads and extends: a face in a photo, the crop a network sees of it, and what it says.
 
 All coordinates are pixels of the photo, x to the right and y down, with pixel *centres* at integer positions
-(OpenCV's convention). "Left" and "right" mean the picture's left and right.
+(OpenCV's convention). "Left" and "right" mean the picture's left and right, seen with the face upright.
 """
 
 from __future__ import annotations
@@ -34,13 +34,17 @@ class Face:
     """One face found in a photo.
 
     `box` is (x0, y0, x1, y1); `points5` is (5, 2): eye on the picture's left, eye on its right, nose tip,
-    mouth corner left, mouth corner right; `score` in [0, 1].
+    mouth corner left, mouth corner right; `score` in [0, 1]. `turn` is how far the face is turned clockwise in the
+    photo, to the nearest quarter: 0, 90, 180 or 270 degrees (`pose.roll` says it exactly). `certainty` in [0, 1] is the
+    probability of a second opinion that this is a face (`pipelines.second_opinion`); None where none was asked.
     """
 
     box: NDArray[np.float32]
     score: float
     points5: NDArray[np.float32]
     pose: Pose | None = None
+    turn: int = 0
+    certainty: float | None = None
 
     @property
     def width(self) -> float:
@@ -89,6 +93,8 @@ class Face:
             "score": round(float(self.score), 4),
             "points5": [[round(float(x), 2), round(float(y), 2)] for x, y in self.points5],
             "eye_distance": round(self.eye_distance, 2),
+            "turn": self.turn,
+            "certainty": None if self.certainty is None else round(self.certainty, 4),
             "pose": None
             if self.pose is None
             else {"yaw": round(self.pose.yaw, 1), "pitch": round(self.pose.pitch, 1), "roll": round(self.pose.roll, 1)},

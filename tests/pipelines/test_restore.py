@@ -595,3 +595,45 @@ def test_a_photo_without_faces_is_copied_byte_by_byte(tmp_path: Path, fakes: Sim
     assert np.array_equal(read(result.save(tmp_path / "out.png")).pixels, read(source).pixels)
     smaller = fakes.pipeline()(read(source), RestoreOptions(upscale=2)).save(tmp_path / "large.jpg")
     assert read(smaller).width == 2 * SIZE[1]
+
+
+# --- things that are not faces, and faces that are turned
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_turned_face_is_restored_as_the_upright_one_is(turn: int, fakes: SimpleNamespace) -> None:
+    from facewright.geometry.turns import turned_by, turned_face
+
+    picture = fakes.textured(*SIZE)
+    face = fakes.face_at((150, 100), 30, angle=6)
+    options = RestoreOptions(watermark=False)
+    upright = fakes.pipeline(face)(read(picture), options)
+    turned = fakes.pipeline(turned_face(face, turn, SIZE))(
+        read(np.ascontiguousarray(turned_by(picture, turn))), options
+    )
+    wanted = turned_by(upright.image.pixels, turn).astype(int)
+    assert np.abs(turned.image.pixels - wanted).max() <= 3
+    assert np.abs(turned_by(picture, turn).astype(int) - wanted).max() > 30
+    words = {90: "turned 90 degrees clockwise", 180: "upside down", 270: "turned 90 degrees counter-clockwise"}
+    assert turned.summary == f"1 of 1 face restored; 1 face {words[turn]}"
+    assert turned.report()["faces"][0]["turn"] == turn
+
+
+def test_what_a_second_opinion_doubts_keeps_its_pixels(photo: Photo, fakes: SimpleNamespace) -> None:
+    doubted, believed = fakes.face_at((80, 90), 30, certainty=0.2), fakes.face_at((220, 100), 30, certainty=0.9)
+    result = fakes.pipeline(doubted, believed)(photo)
+    assert [face.restored for face in result.faces] == [False, True]
+    assert result.faces[0].reason == "probably not a face, certainty 0.20"
+    assert result.summary == "1 of 1 face restored; probably no face: 0 (certainty 0.20)"
+    assert not patches(result)[60:120, 50:110].any()
+    forced = fakes.pipeline(doubted)(photo, RestoreOptions(force=True))
+    assert forced.faces[0].restored
+
+
+def test_long_lists_of_the_summary_say_how_many_more(fakes: SimpleNamespace) -> None:
+    small = [fakes.face_at((20 + 25 * n, 40), 4) for n in range(9)]
+    doubtful = [fakes.face_at((20 + 25 * n, 140), 8, certainty=0.1) for n in range(7)]
+    summary = fakes.pipeline(*small, *doubtful)(read(fakes.textured(*SIZE))).summary
+    assert "5 (too small, 4.0 px between the eyes) and 3 more; probably no face: 9 (certainty" in summary
+    assert summary.endswith("14 (certainty 0.10) and 1 more")
+    assert summary.startswith("0 of 9 faces restored")

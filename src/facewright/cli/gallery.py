@@ -21,6 +21,7 @@ from ..gallery.store import Gallery, is_address
 from ..io.decode import read_file
 from ..io.image import read
 from ..io.kinds import survey
+from ..pipelines.second_opinion import believable
 from ..progress import bar
 
 if TYPE_CHECKING:
@@ -264,7 +265,8 @@ def describe_photo(
     UsageError when there is no face, or, unless `largest`, another one of half its size or more.
     """
     pixels = read(photo).rgb()
-    faces = sorted(networks.detector.detect(pixels), key=lambda face: face.eye_distance, reverse=True)
+    found = filter(believable, networks.detector.detect(pixels))
+    faces = sorted(found, key=lambda face: face.eye_distance, reverse=True)
     if not faces:
         raise UsageError(f"{photo}: no face found")
     if not largest and len(faces) > 1 and faces[1].eye_distance > CROWDED * faces[0].eye_distance:
@@ -284,7 +286,7 @@ def describe_photo(
 def _search_photo(gallery: Gallery, photo: Path, networks: Networks, top: int, min_score: float) -> dict[str, Any]:
     try:
         pixels = read(photo).rgb()
-        faces = networks.detector.detect(pixels)
+        faces = [face for face in networks.detector.detect(pixels) if believable(face)]
         crops = [networks.crop(pixels, face).image for face in faces]
         ranked = gallery.search(networks.recogniser.embed(np.stack(crops)), top) if crops else []
     except (ImageReadError, UsageError) as error:

@@ -45,7 +45,8 @@ class CropSpec:
     margin: of box crops, the share of the box's longer side that is added on every side. Also of template crops: they
         fall back to such a box where the five points coincide, and so say nothing of size and turn.
     zoom, centre: of template crops, enlargement around a point, in shares of the crop, which becomes the middle.
-    level_eyes: box crops are turned about their middle until the line through the eyes is level.
+    level_eyes: box crops are turned about their middle until the line through the eyes is level; without, by quarters
+        as the face is turned in the photo.
     robust: whether one landmark that disagrees with the other four is left out of the fit.
     offset: pixels of the crop by which a box's middle lies to the right of and below the crop's. Where pixel centres
         are whole numbers the crop's middle is (size − 1) / 2; networks whose training put it at size / 2 have 0.5.
@@ -125,9 +126,10 @@ class CropSpec:
             try:
                 return self.align(face.points5)
             except ValueError:
-                return self.around(face.box)
+                return self.around(face.box, face.turn)
         across = face.points5[1] - face.points5[0]
-        return self.around(face.box, float(np.degrees(np.arctan2(across[1], across[0]))) if self.level_eyes else 0.0)
+        roll = float(np.degrees(np.arctan2(across[1], across[0]))) if self.level_eyes else float(face.turn)
+        return self.around(face.box, roll)
 
     def align(self, points5: NDArray[np.floating]) -> NDArray[np.float64]:
         """The matrix of five landmarks (5, 2) by the template alone; ValueError where they coincide."""

@@ -18,8 +18,10 @@ import numpy as np
 from ..errors import UsageError
 from ..face import Pose
 from ..geometry.similarity import invert, transform_points
+from ..geometry.turns import turned_by, upright
 from ..systems.base import batches
 from .order import reading_order
+from .second_opinion import believable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -135,7 +137,7 @@ class Analyser:
         if not 0 <= min_score <= 1:
             raise UsageError(f"min_score {min_score} is outside 0…1")
         rgb = photo.rgb()
-        found = [face for face in self.detector.detect(rgb) if face.score >= min_score]
+        found = [face for face in self.detector.detect(rgb) if face.score >= min_score and believable(face)]
         return self.of_faces(rgb, reading_order([face for face in found if is_in_picture(face, rgb.shape[:2])]))
 
     def of_faces(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[FaceAnalysis]:
@@ -172,7 +174,8 @@ class Analyser:
         assert self.parser is not None
         if not faces:
             return []
-        labels = self.parser.parse(image[None])[0]
+        turn = max(faces, key=lambda face: face.eye_distance).turn
+        labels = turned_by(self.parser.parse(upright(image, turn)[None])[0], turn)
         boxes = [_surroundings(face, image.shape) for face in faces]
         return [FaceMask(box, labels[box[1] : box[3], box[0] : box[2]].copy(), self.parser.classes) for box in boxes]
 

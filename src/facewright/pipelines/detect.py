@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .finding import finder_of
 from .order import reading_order
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def load(session: Networks, task: Task, choice: NetworkChoice) -> Callable[[Photo, DetectOptions], list[Face]]:
     """The detector as a callable of photos."""
-    detector = session.chosen(task, choice)
+    detector = finder_of(session, session.chosen(task, choice), choice.device)
 
     def detect(photo: Photo, options: DetectOptions) -> list[Face]:
         return reading_order(detector.detect(photo.rgb()))

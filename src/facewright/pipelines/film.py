@@ -10,6 +10,7 @@ from ..errors import UsageError
 from ..io.provenance import Provenance
 from ..io.video import VideoReport, process_video
 from ..tasks.restore import RestoreOptions
+from .finding import SceneFinder
 from .restore import GOOD_SSIM, MAX_YAW, MIN_EYE_DISTANCE, quality
 from .video import PersonReport, VideoOptions, VideoRestorer
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from ..face import Face
     from ..io.video import Deinterlace
-    from ..tasks.detect import Detector
     from .restore import RestorePipeline
 
 FRAMES_PER_CALL = 4
@@ -76,9 +76,10 @@ def restore_video(
     options = options or RestoreOptions()
     if options.faces is not None or options.skip or options.boxes or options.points:
         raise UsageError("faces of a film cannot be chosen by number, box or point; use --max-faces")
+    detector = SceneFinder(pipeline.detector, 0.0 if options.force else options.min_score)
     stage = VideoRestorer(
         pipeline.restorer,
-        pipeline.detector if options.force else _Confident(pipeline.detector, options.min_score),
+        detector,
         VideoOptions(
             upscale=options.upscale,
             strength=options.strength,
@@ -92,6 +93,7 @@ def restore_video(
             seed=options.seed,
         ),
         judge=None if options.force else _judge(pipeline),
+        opinion=None if options.force else detector.opinion,
     )
     report = process_video(
         source,
@@ -122,16 +124,6 @@ def _provenance(pipeline: RestorePipeline, options: RestoreOptions) -> str:
             k: getattr(options, k) for k in ("upscale", "fidelity", "strength", "seed", "watermark", "relight")
         },
     ).to_json()
-
-
-class _Confident:
-    """A detector without its doubtful finds."""
-
-    def __init__(self, detector: Detector, min_score: float) -> None:
-        self.detector, self.min_score = detector, min_score
-
-    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
-        return [face for face in self.detector.detect(image) if face.score >= self.min_score]
 
 
 def _judge(pipeline: RestorePipeline) -> Callable[[NDArray[np.uint8], Face], str | None]:

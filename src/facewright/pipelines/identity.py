@@ -17,6 +17,7 @@ from ..tasks.card import cards
 from ..tasks.declare import NetworkChoice, Networks, tasks
 from .order import reading_order
 from .quality import face_line, load_rater, quality_dict
+from .second_opinion import believable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,7 +158,7 @@ class IdentityPipeline:
         return self._embed_faces(rgb, [only_face(self._faces(rgb), photo.source, largest=largest)])[0]
 
     def _faces(self, rgb: NDArray[np.uint8]) -> list[Face]:
-        return [face for face in self.detector.detect(rgb) if face.score >= MIN_SCORE]
+        return [face for face in self.detector.detect(rgb) if face.score >= MIN_SCORE and believable(face)]
 
     def _embed_faces(self, rgb: NDArray[np.uint8], faces: list[Face]) -> list[FaceEmbedding]:
         if not faces:

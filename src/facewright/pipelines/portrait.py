@@ -17,9 +17,11 @@ import numpy as np
 
 from ..errors import UsageError
 from ..geometry.similarity import invert
+from ..geometry.turns import turned_by, upright, upright_face
 from ..io.encode import format_of
 from ..io.image import read
 from ..io.provenance import Provenance, xmp_packet
+from .second_opinion import believable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -71,7 +73,10 @@ def photo_masks(image: NDArray[np.uint8], faces: Sequence[Face], parser: Parser)
         raise UsageError("no face was found, so there is no portrait to work on")
     crop = parser.preprocess.crop
     if crop.kind == "whole":
-        return PortraitMasks.of(parser.probabilities(image[None])[0], parser.classes)
+        turn = max(faces, key=lambda face: face.eye_distance).turn
+        found = parser.probabilities(upright(image, turn)[None])[0]
+        masks = PortraitMasks.of(found, parser.classes)
+        return PortraitMasks(*(turned_by(mask, turn) for mask in (masks.person, masks.skin, masks.teeth)))
     shape = image.shape[:2]
     skin, mouth, person = (np.zeros(shape, np.float32) for _ in range(3))
     seen = np.zeros(shape, bool)
@@ -97,7 +102,7 @@ def load(session: Networks, task: Task, choice: NetworkChoice) -> Callable[[Phot
             raise UsageError(f"background {options.background!r} is neither keep, blur, remove nor a picture")
         return retouch(
             photo,
-            [face for face in detector.detect(photo.rgb()) if face.score >= MIN_SCORE],
+            [face for face in detector.detect(photo.rgb()) if face.score >= MIN_SCORE and believable(face)],
             parser,
             background=options.background if kept else "replace",  # type: ignore[arg-type]
             backdrop=None if kept else read(options.background).rgb(),
@@ -250,14 +255,23 @@ def _reach(faces: Sequence[Face], scale: float, shape: tuple[int, int]) -> tuple
     """Where hair is likely to be, around each face, and shoulders and chest: below it, three faces wide."""
     head, body = np.zeros(shape, bool), np.zeros(shape, bool)
     for face in faces:
-        x0, y0, x1, y1 = (float(v) * scale for v in face.box)
-        width, height = x1 - x0, y1 - y0
-        ys, xs = np.mgrid[: shape[0], : shape[1]]
-        middle, half = ((x0 + x1) / 2, (y0 + y1) / 2 - 0.2 * height), (0.85 * width, 0.95 * height)
-        head |= ((xs - middle[0]) / half[0]) ** 2 + ((ys - middle[1]) / half[1]) ** 2 < 1
-        left, right = max(0, round(x0 - width)), max(0, round(x1 + width))
-        body[max(0, round(y1 + 0.15 * height)) :, left:right] = True
+        in_view = upright(head, face.turn).shape  # above and below are the face's own
+        found = _reach_upright(upright_face(face.scaled(scale), shape), in_view)
+        head |= turned_by(found[0], face.turn)
+        body |= turned_by(found[1], face.turn)
     return head, body
+
+
+def _reach_upright(face: Face, shape: tuple[int, ...]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    x0, y0, x1, y1 = (float(v) for v in face.box)
+    width, height = x1 - x0, y1 - y0
+    ys, xs = np.mgrid[: shape[0], : shape[1]]
+    middle, half = ((x0 + x1) / 2, (y0 + y1) / 2 - 0.2 * height), (0.85 * width, 0.95 * height)
+    head = ((xs - middle[0]) / half[0]) ** 2 + ((ys - middle[1]) / half[1]) ** 2 < 1
+    left, right = max(0, round(x0 - width)), max(0, round(x1 + width))
+    body = np.zeros(shape, bool)
+    body[max(0, round(y1 + 0.15 * height)) :, left:right] = True
+    return np.asarray(head, bool), body
 
 
 def _like_teeth(image: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -31,6 +31,7 @@ from ..tasks.restore import RestoreOptions, Restorer
 from .colour_match import restore_crops
 from .masking import restoring_masks
 from .order import reading_order
+from .second_opinion import NO_FACE, believable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,6 +50,7 @@ MAX_YAW = 75.0
 GOOD_SSIM = 0.89  # restoring adds nothing to speak of from here on, see reproductions/quality
 INVENTED_BELOW = 0.6  # of the face left: a restorer has to fill in the rest
 DOUBTFUL = 0.5
+LISTED = 6  # entries of a list in the summary; the report has all
 BATCH = 8
 
 
@@ -138,18 +140,22 @@ class RestoreResult:
 
     @property
     def summary(self) -> str:
-        """One line for people; what the detector doubts is not counted as a face."""
-        doubtful = [f for f in self.faces if not f.restored and f.face.score < self.options.min_score]
-        count = len(self.faces) - len(doubtful)
-        line = f"{self.restored_count} of {count} face{'s' * (count != 1)} restored"
-        if count == 0:
+        """One line for people; what the detector or the second opinion doubts is not counted as a face."""
+        doubtful = [f for f in self.faces if not f.restored and self._is_doubtful(f.face)]
+        faces = [f for f in self.faces if f not in doubtful]
+        line = f"{self.restored_count} of {len(faces)} face{'s' * (len(faces) != 1)} restored"
+        if not faces:
             line = f"no face found; the picture is {'unchanged' if self.options.upscale == 1 else 'only enlarged'}"
-        skipped = [f for f in self.faces if not f.restored and f not in doubtful]
-        if skipped:
-            line += "; left alone: " + ", ".join(f"{f.index} ({f.reason})" for f in skipped[:6])
+        if turned := turns_in_words([f.face for f in faces]):
+            line += f"; {turned}"
+        if skipped := [f"{f.index} ({f.reason})" for f in faces if not f.restored]:
+            line += f"; left alone: {_listed(skipped)}"
         if doubtful:
-            line += "; probably no face: " + ", ".join(f"{f.index} (score {f.face.score:.2f})" for f in doubtful[:6])
+            line += f"; probably no face: {_listed([f'{f.index} ({_doubt(f.face, self.options)})' for f in doubtful])}"
         return line
+
+    def _is_doubtful(self, face: Face) -> bool:
+        return face.score < self.options.min_score or not believable(face)
 
     def change_map(self) -> NDArray[np.float32]:
         """(H, W) mean absolute change per pixel in grey levels of 255."""
@@ -234,6 +240,26 @@ class RestoreResult:
         from .sheets import compare_sheet
 
         return read(compare_sheet(self))
+
+
+def _doubt(face: Face, options: RestoreOptions) -> str:
+    """What speaks against a face, in numbers."""
+    if face.score < options.min_score or face.certainty is None:
+        return f"score {face.score:.2f}"
+    return f"certainty {face.certainty:.2f}"
+
+
+def _listed(items: Sequence[str]) -> str:
+    """The first entries of a list, and how many more there are."""
+    shown = ", ".join(items[:LISTED])
+    return shown if len(items) <= LISTED else f"{shown} and {len(items) - LISTED} more"
+
+
+def turns_in_words(faces: Sequence[Face]) -> str:
+    """How the faces of a photo are turned, as "3 faces upside down"; empty where all are upright."""
+    names = {90: "turned 90 degrees clockwise", 180: "upside down", 270: "turned 90 degrees counter-clockwise"}
+    counts = {turn: sum(face.turn == turn for face in faces) for turn in names}
+    return ", ".join(f"{count} face{'s' * (count != 1)} {names[turn]}" for turn, count in counts.items() if count)
 
 
 def _apply(photo: Photo, base_rgb: NDArray[np.uint8], patch: FacePatch, strength: float) -> Photo:
@@ -406,6 +432,8 @@ def verdict(face: Face, estimate: DegradationEstimate, chosen: str, options: Res
         return True, "forced"
     if face.score < options.min_score:
         return False, f"low confidence, score {face.score:.2f}"
+    if not believable(face):
+        return False, f"{NO_FACE}, certainty {face.certainty:.2f}"
     if face.eye_distance < MIN_EYE_DISTANCE:
         return False, f"too small, {face.eye_distance:.1f} px between the eyes"
     if face.pose is not None and abs(face.pose.yaw) > MAX_YAW:

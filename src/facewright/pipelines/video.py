@@ -21,6 +21,7 @@ from ..geometry.similarity import transform_points
 from ..geometry.templates import template_points
 from ..io.provenance import embed_watermark, watermark_strength
 from .colour_match import restore_crops
+from .second_opinion import LEAST_CERTAINTY, NO_FACE, log_odds
 from .tracking import FaceTracker, TrackedFace, TrackerOptions, face_motion
 
 if TYPE_CHECKING:
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
     from ..io.video import Frame
     from ..tasks.detect import Detector
     from ..tasks.restore import Restorer
+    from .finding import Opinion
 
 _LOOK = 4  # how many times smaller than the crop the picture is in which change of the input is looked for
+_FIRST_LOOKS, _LOOK_AGAIN = 3, 12  # frames in which a second opinion is asked of a tracked face
 _MEMORY_FRAMES = 8  # memory is returned once in so many frames; more often costs speed, less often lets it pile up
 
 
@@ -163,6 +166,7 @@ class _Person:
         self.gain: float | None = None
         self.psnr: float | None = None
         self.frames, self.restored = 0, 0
+        self.looks, self.odds = 0, 0.0
         self.skipped: Counter[str] = Counter()
 
     def marked(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -171,6 +175,19 @@ class _Person:
         if self.psnr is None:
             self.psnr = watermark_strength(values)
         return np.rint(embed_watermark(values, psnr=self.psnr)).clip(0, 255).astype(np.uint8)
+
+    def is_due(self) -> bool:
+        """Whether a second opinion is to be asked: at first on every frame, then now and then."""
+        return self.looks < _FIRST_LOOKS or self.frames % _LOOK_AGAIN == 0
+
+    def hear(self, certainty: float) -> None:
+        """Take in one look's probability of being a face."""
+        self.looks, self.odds = self.looks + 1, self.odds + float(log_odds(np.clip(certainty, 1e-6, 1 - 1e-6)))
+
+    @property
+    def believed(self) -> bool:
+        """Whether the looks so far, their mean log odds, speak for a face."""
+        return bool(self.odds / max(1, self.looks) >= log_odds(LEAST_CERTAINTY))
 
     def decide(self, reason: str | None, fade: int) -> float:
         """Move the gain towards "restore" or, for a reason, "leave alone"; the first decision counts in full."""
@@ -221,6 +238,8 @@ class VideoRestorer:
     """A `FrameStage` that restores faces.
 
     `judge`, when given, looks at a (S, S, 3) uint8 crop and its face and returns why it should be left alone, or None.
+    `opinion`, when given, is asked a few times whether a tracked face is one; what it doubts is left alone. A detector
+    with a `begin_scene` is told where a scene begins.
     """
 
     def __init__(
@@ -229,8 +248,9 @@ class VideoRestorer:
         detector: Detector,
         options: VideoOptions | None = None,
         judge: Callable[[NDArray[np.uint8], Face], str | None] | None = None,
+        opinion: Opinion | None = None,
     ) -> None:
-        self.restorer, self.detector = restorer, detector
+        self.restorer, self.detector, self.opinion = restorer, detector, opinion
         self.options = options or VideoOptions()
         self.judge = judge or (lambda crop, face: None)
         self._tracker = FaceTracker(self.options.tracker)
@@ -243,6 +263,7 @@ class VideoRestorer:
     def reset(self, index: int) -> None:
         """Forget the faces in the picture; what was counted stays in `report`."""
         self._tracker.reset()
+        self._begin_scene()
         self._detected = None
         self._dismiss(set())
 
@@ -274,7 +295,7 @@ class VideoRestorer:
             crop = None
             if reason is None:
                 crop = self._crop(frame.pixels, t.face)
-                reason = self.judge(crop.image, t.face)
+                reason = self._doubt(person, crop, t.face) or self.judge(crop.image, t.face)
             strength = self.options.strength * t.alpha * person.decide(reason, self.options.tracker.fade)
             if strength > 0:
                 plan.append(_Work(person, t.face, crop or self._crop(frame.pixels, t.face), strength))
@@ -286,10 +307,25 @@ class VideoRestorer:
         starts_scene = self._tracker.starts_scene(frame.pixels)
         due = self._detected is None or frame.index - self._detected >= self.options.detect_every
         detections = None
+        if starts_scene:
+            self._begin_scene()
         if starts_scene or due:
             detections = self.detector.detect(frame.pixels)
             self._detected = frame.index
         return self._tracker.update(frame.pixels, detections, frame.time)
+
+    def _begin_scene(self) -> None:
+        begin: Callable[[], None] | None = getattr(self.detector, "begin_scene", None)
+        if begin is not None:
+            begin()
+
+    def _doubt(self, person: _Person, crop: FaceCrop, face: Face) -> str | None:
+        """Why a tracked face is taken for something else; None where it is believed."""
+        if self.opinion is None:
+            return None
+        if person.is_due():
+            person.hear(self.opinion.of_crop(crop, face))
+        return None if person.believed else NO_FACE
 
     def _largest(self, tracked: list[TrackedFace]) -> set[int]:
         by_size = sorted(tracked, key=lambda t: t.face.eye_distance, reverse=True)

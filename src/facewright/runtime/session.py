@@ -76,7 +76,10 @@ class Session:
         return self.network(task.card(name).slug, None, device)
 
     def detector(self, choice: NetworkChoice) -> Any:
-        return self.component("detect", choice.detector, choice.device)
+        """A detector that tries all quarter turns when it has to, with a second opinion on what it finds."""
+        from ..pipelines.finding import finder_of
+
+        return finder_of(self, self.component("detect", choice.detector, choice.device), choice.device)
 
     def parser(self, choice: NetworkChoice) -> Any:
         return self.component("analyse", choice.parser, choice.device)

@@ -16,12 +16,14 @@ class PoseRecord(TypedDict):
 
 
 class FaceRecord(TypedDict):
-    """One face, in photo pixels: `box` is x0, y0, x1, y1."""
+    """One face, in photo pixels: `box` is x0, y0, x1, y1; `turn` and `certainty` as in `facewright.face.Face`."""
 
     box: list[float]
     score: float
     points5: list[list[float]]
     eye_distance: float
+    turn: Literal[0, 90, 180, 270]
+    certainty: float | None
     pose: PoseRecord | None
 
 

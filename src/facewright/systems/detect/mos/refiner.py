@@ -77,6 +77,16 @@ def cut(image: NDArray[np.uint8], matrix: NDArray[np.float64]) -> NDArray[np.uin
     return crop_by_matrix(image, matrix, SIZE, CROP.template).image
 
 
+@torch.inference_mode()
+def look_at(network: PointRefiner, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(K, 64, 64, 3) uint8 RGB crops, K at least 1, to points (K, 5, 2) in them and logits (K,) of being a face."""
+    parameter = next(network.parameters())
+    images = padded(torch.from_numpy(crops).permute(0, 3, 1, 2)).to(parameter.device)
+    found = network(crop_input(images).to(parameter.dtype))
+    shifts = found.points[: len(crops)].cpu().double().numpy()
+    return TEMPLATE + shifts * EYE_DISTANCE, found.logits[: len(crops)].cpu().double().numpy()
+
+
 def refine_points(
     network: PointRefiner, image: NDArray[np.uint8], coarse: list[NDArray[np.float32]]
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float64], float]]:

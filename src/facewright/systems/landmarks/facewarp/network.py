@@ -325,19 +325,21 @@ class FaceWarp(System):
         return differ.clamp_min(1e-4)
 
     @torch.inference_mode()
-    def landmarks(self, crops: NDArray[np.uint8]) -> Landmarks:
-        """(N, S, S, 3) uint8 RGB crops, cut by `preprocess.crop`, to landmarks in crop pixels."""
-        found = [self._located(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)]
+    def landmarks(self, crops: NDArray[np.uint8], *, mirror: bool | None = None) -> Landmarks:
+        """(N, S, S, 3) uint8 RGB crops, cut by `preprocess.crop`, to landmarks in crop pixels; `mirror` overrules the
+        network's own."""
+        both = self.mirror if mirror is None else mirror
+        found = [self._located(crops[i : i + BATCH], both) for i in range(0, len(crops), BATCH)]
         if not found:
             return Landmarks(np.zeros((0, POINTS, 2), np.float32), np.zeros((0, POINTS), np.float32))
         points, scale = (torch.cat(parts).cpu() for parts in zip(*found))
         return Landmarks(points.numpy(), confidence(scale).numpy())
 
-    def _located(self, crops: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    def _located(self, crops: NDArray[np.uint8], mirror: bool) -> tuple[Tensor, Tensor]:
         """Points in pixels and their scales, of the crops and perhaps their mirror images together."""
         found = self._predict(crops)
         points, scale = found.last * self.config.size, found.scale
-        if self.mirror:
+        if mirror:
             other = self._predict(np.ascontiguousarray(crops[:, :, ::-1]))
             points = (points + mirrored(other.last * self.config.size, self.config.size)) / 2
             scale = (scale + other.scale[:, MIRROR_68]) / 2
@@ -373,10 +375,10 @@ class FaceWarp(System):
             self.__dict__["_deployed"] = cached  # not a submodule: neither saved nor trained
         return cached[1], dtype
 
-    def locate(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Landmarks]:
+    def locate(self, image: NDArray[np.uint8], faces: Sequence[Face], *, mirror: bool | None = None) -> list[Landmarks]:
         """Landmarks of the faces of an (H, W, 3) uint8 RGB photo in photo pixels, in the order of the faces.
 
-        Memory is bounded: so many crops are cut at a time as run together.
+        Memory is bounded: so many crops are cut at a time as run together. `mirror` overrules the network's own.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise UsageError(f"locate needs (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
@@ -384,7 +386,8 @@ class FaceWarp(System):
         crop = self.preprocess.crop
         for group in batches(faces, BATCH):
             crops = [crop.cut(image, face) for face in group]
-            for cut, points, sure in zip(crops, *self.landmarks(np.stack([cut.image for cut in crops]))):
+            found = self.landmarks(np.stack([cut.image for cut in crops]), mirror=mirror)
+            for cut, points, sure in zip(crops, *found):
                 located.append(Landmarks(transform_points(invert(cut.matrix), points).astype(np.float32), sure))
         return located
 
