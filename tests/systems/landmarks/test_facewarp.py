@@ -376,12 +376,30 @@ def test_98_points_begin_as_mixtures_of_the_68() -> None:
     assert model.landmarks98(crops).shape == (1, 98, 2)
 
 
+def test_mirroring_can_be_overruled_for_one_call(compact: FaceWarp, fakes: SimpleNamespace) -> None:
+    picture, faces = fakes.textured(90, 90), [fakes.face_at((45, 45), 18.0)]
+    both, one = (compact.locate(picture, faces, mirror=mirror)[0].points for mirror in (True, False))
+    assert compact.mirror
+    assert np.array_equal(both, compact.locate(picture, faces)[0].points)
+    assert np.abs(both - one).max() > 0
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_turned_face_has_the_points_of_the_upright_one(turn: int, compact: FaceWarp, fakes: SimpleNamespace) -> None:
+    from facewright.geometry.turns import turned_by, turned_face, turned_points
+
+    picture, face = fakes.textured(90, 120), fakes.face_at((60, 45), 18.0)
+    upright = compact.locate(picture, [face])[0].points
+    turned = compact.locate(turned_by(picture, turn), [turned_face(face, turn, (90, 120))])[0].points
+    assert np.abs(turned - turned_points(upright, turn, (90, 120))).max() < 0.3
+
+
 def test_batches_of_faces_are_bounded(
     compact: FaceWarp, fakes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
 
-    def fake(crops: np.ndarray) -> facewarp.Landmarks:
+    def fake(crops: np.ndarray, *, mirror: bool | None) -> facewarp.Landmarks:
         seen.append(len(crops))
         return facewarp.Landmarks(np.zeros((len(crops), 68, 2), np.float32), np.ones((len(crops), 68), np.float32))
 
