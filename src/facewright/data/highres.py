@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..align import crop_face
 from ..degrade import Degradation, apply, sample, target
 from ..errors import FacewrightError, UsageError
+from ..geometry.align import crop_face
 from ..io.atomic import atomic_output
 from .people import SETS, FoundFaces, pictures_of, read_rgb
 

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from ..align import align_matrix, crop_by_matrix, crop_face
 from ..errors import FacewrightError
+from ..geometry.align import align_matrix, crop_by_matrix, crop_face
 from ..io.atomic import atomic_output
 from .detection import five_points
 from .faces import VALIDATION_SHARE, is_validation, open_faces

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....align import template_points
+from ....geometry.align import template_points
 from ....losses.adversarial import hinge_discriminator
 from ....losses.face import FaceLoss
 from ....losses.reconstruction import charbonnier, edge_loss, feature_matching, masked_mean, whole_cells
