@@ -21,9 +21,11 @@ from ....nn.inference import has_bf16
 from ....nn.mmrb import init_conv
 from ....tasks.card import Preprocess
 from ...base import System
-from ..frgp.network import Damping
+from ..frgp.network import dct_matrix
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -115,6 +117,18 @@ class _Block(nn.Module):
         return x + (change if gain is None else change * gain)
 
 
+class _Blocks(nn.ModuleList):
+    """Blocks in a row, each with its own channel gains (N, C, 1, 1) or without."""
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__(_Block(width) for _ in range(count))
+
+    def forward(self, x: Tensor, gains: Sequence[Tensor | None] = ()) -> Tensor:
+        for block, gain in zip(self, gains or [None] * len(self)):
+            x = block(x, gain)
+        return x
+
+
 class FaceDetail(System):
     """Detail of aligned faces at 512 px, by this project's own design.
 
@@ -129,6 +143,7 @@ class FaceDetail(System):
     slug: ClassVar[str] = "facedetail"
     Config: ClassVar[type[FaceDetailConfig]] = FaceDetailConfig
     config: FaceDetailConfig
+    basis: Tensor
 
     def __init__(self, config: FaceDetailConfig | None = None) -> None:
         super().__init__(config)
@@ -136,15 +151,17 @@ class FaceDetail(System):
         self.precision: Precision = "auto"
         w, pixels = c.widths, 3 * c.patch**2
         self.stem = nn.Conv2d(pixels + _PLANES, w[0], 3, padding=1)
-        self.encoder = nn.ModuleList(nn.ModuleList(_Block(width) for _ in range(n)) for width, n in zip(w, c.encoder))
+        self.encoder = nn.ModuleList(_Blocks(width, n) for width, n in zip(w, c.encoder))
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(w, w[1:]))
         self.ups = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in zip(w, w[1:]))
-        self.decoder = nn.ModuleList(nn.ModuleList(_Block(width) for _ in range(n)) for width, n in zip(w, c.decoder))
+        self.decoder = nn.ModuleList(_Blocks(width, n) for width, n in zip(w, c.decoder))
         self.look = nn.Linear(sum(w), c.hidden)
         self.estimate = nn.Linear(c.hidden, _ESTIMATES)
         self.steer = nn.Linear(c.hidden, sum(a * n for a, n in zip(w, c.decoder))) if c.steered else None
-        self.damping = Damping(w[0], c.patch)
-        self.out = nn.Conv2d(w[0], pixels, 3, padding=1)
+        self.out = nn.Conv2d(w[0], 2 * pixels, 3, padding=1)
+        rows = dct_matrix(c.patch)
+        basis = torch.kron(torch.eye(3), torch.kron(rows, rows))
+        self.register_buffer("basis", basis.view(pixels, pixels, 1, 1), persistent=False)
         for conv in (self.stem, *self.downs, *self.ups, self.look):
             init_conv(conv)  # type: ignore[arg-type]
         init_conv(self.out, _OUTPUT_INIT)
@@ -164,25 +181,34 @@ class FaceDetail(System):
         place: Tensor | None = None,
         return_aux: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        taps = self._encode(image, fidelity, place)
+        patches = self._patches(image)
+        taps = self._encode(patches, self._planes(image, fidelity, place))
         seen = self._seen(taps)
-        x = self._decode(taps, seen)
-        restored = image - self.damping(image, x) + F.pixel_shuffle(self.out(x), self.config.patch)
+        restored = image + self._change(patches, self._decode(taps, seen))
         return (restored, self.estimate(seen)) if return_aux else restored
 
-    def _encode(self, image: Tensor, fidelity: float | Tensor, place: Tensor | None) -> list[Tensor]:
-        """The encoder's features, from size/patch down."""
+    def _patches(self, image: Tensor) -> Tensor:
+        """(N, 3·patch², H/patch, W/patch), channels last."""
         c = self.config
         if image.dim() != 4 or image.shape[1] != 3 or image.shape[2] % c.stride or image.shape[3] % c.stride:
             raise UsageError(f"FaceDetail takes images (N, 3, H, W) with sides divisible by {c.stride}")
-        x = torch.cat([F.pixel_unshuffle(image, c.patch), self._planes(image, fidelity, place)], 1)
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        return F.pixel_unshuffle(image, c.patch).contiguous(memory_format=torch.channels_last)
+
+    def _change(self, patches: Tensor, features: Tensor) -> Tensor:
+        """What is added to the image: of every frequency of its patches a share is taken out and something put in."""
+        added, shares = self.out(features).chunk(2, 1)
+        frequencies = F.conv2d(patches, self.basis)
+        change = F.conv2d(added - torch.tanh(shares) * frequencies, self.basis.transpose(0, 1))
+        return F.pixel_shuffle(change, self.config.patch)
+
+    def _encode(self, patches: Tensor, planes: Tensor) -> list[Tensor]:
+        """The encoder's features, from size/patch down."""
+        x = self.stem(torch.cat([patches, planes.to(patches.dtype)], 1))
         taps = []
         for level, blocks in enumerate(self.encoder):
             if level:
                 x = self.downs[level - 1](x)
-            for block in blocks:  # type: ignore[attr-defined]
-                x = block(x)
+            x = blocks(x)
             taps.append(x)
         return taps
 
@@ -211,8 +237,7 @@ class FaceDetail(System):
         x = taps[-1]
         for level in range(len(self.decoder) - 1, -1, -1):
             x = taps[level] + F.pixel_shuffle(self.ups[level](x), 2)
-            for block, gain in zip(self.decoder[level], gains[level]):  # type: ignore[arg-type]
-                x = block(x, gain)
+            x = self.decoder[level](x, gains[level])
         return x
 
     def _gains(self, seen: Tensor) -> list[list[Tensor | None]]:
@@ -220,11 +245,8 @@ class FaceDetail(System):
         c = self.config
         if self.steer is None:
             return [[None] * n for n in c.decoder]
-        parts = iter(
-            (1 + self.steer(seen))[:, :, None, None].split(
-                [w for w, n in zip(c.widths, c.decoder) for _ in range(n)], 1
-            )
-        )
+        widths = [width for width, n in zip(c.widths, c.decoder) for _ in range(n)]
+        parts = iter((1 + self.steer(seen))[:, :, None, None].split(widths, 1))
         return [[next(parts) for _ in range(n)] for n in c.decoder]
 
     # Use on pictures
@@ -249,7 +271,9 @@ class FaceDetail(System):
     def assess(self, crops: NDArray[np.uint8]) -> list[DetailEstimate]:
         """Estimate the damage of (N, S, S, 3) uint8 RGB crops; runs the encoder only."""
         with self._autocast():
-            return decode_estimate(self.estimate(self._seen(self._encode(self.normalise(crops), 1.0, None))))
+            image = self.normalise(crops)
+            taps = self._encode(self._patches(image), self._planes(image, 1.0, None))
+            return decode_estimate(self.estimate(self._seen(taps)))
 
     def _autocast(self) -> torch.autocast:
         wanted = self.precision == "bf16" or (self.precision == "auto" and has_bf16(self.device))
