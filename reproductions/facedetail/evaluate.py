@@ -49,11 +49,14 @@ class Row:
     def line(self, name: str, given: Row) -> str:
         """A row of the table, beside the input's."""
         slipped = float(np.mean(self.identity < given.identity - SLIPPED))
-        return (
-            f"| {name} | {self.detail.mean():.2f} | {self.gmsd.mean():.3f} ({self.gmsd.mean() / given.gmsd.mean() - 1:+.0%})"
-            f" | {self.psnr.mean():.2f} ({self.psnr.mean() - given.psnr.mean():+.2f}) | {self.identity.mean():.3f} "
-            f"({self.identity.mean() - given.identity.mean():+.3f}) | {slipped:.0%} |"
-        )
+        cells = [
+            f"{self.detail.mean():.2f}",
+            f"{self.gmsd.mean():.3f} ({self.gmsd.mean() / given.gmsd.mean() - 1:+.0%})",
+            f"{self.psnr.mean():.2f} ({self.psnr.mean() - given.psnr.mean():+.2f})",
+            f"{self.identity.mean():.3f} ({self.identity.mean() - given.identity.mean():+.3f})",
+            f"{slipped:.0%}",
+        ]
+        return f"| {name} | {' | '.join(cells)} |"
 
 
 def inside_of(small: Callable[[Image], Image]) -> Callable[[Image], Image]:

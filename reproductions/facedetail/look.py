@@ -41,9 +41,9 @@ def main() -> None:
             lines.append(np.hstack([crop, small(crop[None])[0], outputs[0]]))
             seen = estimates[0]
             print(
-                f"{len(lines) - 1}: {file.name} face {number}, eyes {face.eye_distance:.0f} px, detail {seen.detail:.3f}, "
-                f"structure {seen.structure:.2f}, PSNR {seen.psnr:.1f}, noise {seen.noise_sigma:.1f}, "
-                f"reduced {seen.downscale:.1f}"
+                f"{len(lines) - 1}: {file.name} face {number}, eyes {face.eye_distance:.0f} px, "
+                f"detail {seen.detail:.3f}, structure {seen.structure:.2f}, PSNR {seen.psnr:.1f}, "
+                f"noise {seen.noise_sigma:.1f}, reduced {seen.downscale:.1f}"
             )
     for start in range(0, len(lines), ROWS):
         sheet = np.vstack(lines[start : start + ROWS])

@@ -14,6 +14,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -76,7 +77,7 @@ def open_packed(path: str | Path, split: Split) -> PackedFaces:
             return PackedFaces(
                 *(file[f"{split}_{key}"] for key in ("data", "offsets", "names", "bits")),
             )
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
         raise FacewrightError(f"{path} is no packed set of faces ({error}); make it with data.highres") from error
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -101,7 +102,7 @@ class FoundFaces:
                 embeddings = file["embeddings"].astype(np.float32)
                 embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
                 return cls(file["names"], file["points5"], embeddings, file["side"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
             raise FacewrightError(f"{path} holds no found faces ({error}); make it again with `embed`") from error
 
 
