@@ -163,7 +163,7 @@ class FaceDetail(System):
         basis = torch.kron(torch.eye(3), torch.kron(rows, rows))
         self.register_buffer("basis", basis.view(pixels, pixels, 1, 1), persistent=False)
         for conv in (self.stem, *self.downs, *self.ups, self.look):
-            init_conv(conv)  # type: ignore[arg-type]
+            init_conv(conv)
         init_conv(self.out, _OUTPUT_INIT)
         if self.steer is not None:
             init_conv(self.steer, _BLOCK_INIT)

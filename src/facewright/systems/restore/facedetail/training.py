@@ -1,8 +1,8 @@
 """How FaceDetail is trained: mostly regression, with as much of an adversary as its detail needs.
 
 Pixel, gradient and texture-energy losses against the truth (eyes, brows and mouth count more), the estimate of the
-damage, and a patch discriminator whose weight grows as the wanted fidelity falls. On whole faces also identity and
-features of the embedded recogniser.
+damage, and a patch discriminator whose weight grows as the wanted fidelity falls. On whole faces also the features of
+the embedded parser.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ....geometry.align import template_points
 from ....losses.adversarial import hinge_discriminator
-from ....losses.face import FaceLoss
+from ....losses.face import ParserLoss
 from ....losses.reconstruction import charbonnier, edge_loss, feature_matching, masked_mean, whole_cells
 from ....nn.discriminator import PatchDiscriminator
 from ....training.trainer import Batch, Training, Update, signed
@@ -39,8 +39,8 @@ class FaceDetailTraining(Training):
     """Charbonnier, gradients and texture energy; from `gan_from` on hinge loss and feature matching.
 
     `region_weight` is what eyes, brows and mouth count more than the rest. `free_fidelity` is the share of samples with
-    a random fidelity; at fidelity f the adversarial terms weigh 1 + `freedom` · (1 − f) as much. `identity_weight` and
-    `features_weight` are for whole faces; without them the recogniser is not loaded.
+    a random fidelity; at fidelity f the adversarial terms weigh 1 + `freedom` · (1 − f) as much. `features_weight` is
+    for whole faces; without it the parser is not loaded.
     """
 
     def __init__(
@@ -53,7 +53,6 @@ class FaceDetailTraining(Training):
         energy_weight: float = 0.1,
         estimate_weight: float = 0.1,
         region_weight: float = 2.0,
-        identity_weight: float = 0.0,
         features_weight: float = 0.0,
         free_fidelity: float = 0.25,
         freedom: float = 3.0,
@@ -66,10 +65,10 @@ class FaceDetailTraining(Training):
         self.discriminator = PatchDiscriminator(discriminator_width)
         self.lr, self.discriminator_lr = lr, discriminator_lr
         self.edge_weight, self.energy_weight, self.estimate_weight = edge_weight, energy_weight, estimate_weight
-        self.identity_weight, self.features_weight = identity_weight, features_weight
+        self.features_weight = features_weight
         self.free_fidelity, self.freedom = free_fidelity, freedom
         self.gan_from, self.gan_weight, self.matching_weight = gan_from, gan_weight, matching_weight
-        self.face = _face_loss(model.config.size) if identity_weight or features_weight else None
+        self.features = _parser_loss() if features_weight else None
         self.regions = 1 + region_weight * torch.from_numpy(important_regions(model.config.size))
 
     def modules(self) -> dict[str, nn.Module]:
@@ -95,10 +94,8 @@ class FaceDetailTraining(Training):
             "energy": self.energy_weight * texture_energy_loss(restored, high, mask),
             "estimate": self.estimate_weight * F.l1_loss(raw.float(), batch["damage"]),
         }
-        if self.face is not None:
-            distance = self.face(restored, high)
-            losses["identity"] = self.identity_weight * distance.identity
-            losses["features"] = self.features_weight * distance.features
+        if self.features is not None:
+            losses["features"] = self.features_weight * self.features.to(low.device)(restored, high)
         adversarial = self.gan_weight > 0 and progress >= self.gan_from
         if adversarial:
             losses |= self._adversarial(restored, high, mask, 1 + self.freedom * (1 - fidelity))
@@ -188,16 +185,16 @@ def _cells(mask: Tensor) -> tuple[int, int]:
     return mask.shape[-2] // _CELL, mask.shape[-1] // _CELL
 
 
-def _face_loss(size: int) -> FaceLoss:
-    from ...recognise.sface.network import SFace
+def _parser_loss() -> ParserLoss:
+    from ...parse.segface.network import SegFace
 
-    return FaceLoss(SFace.from_pretrained(), size)
+    return ParserLoss(SegFace.from_pretrained())
 
 
 def _psnr(a: Tensor, b: Tensor, mask: Tensor) -> float:
     error = ((a.clamp(-1, 1) - b) * 127.5) ** 2 * mask
     mse = error.sum((1, 2, 3)) / (3 * mask.sum((1, 2, 3))).clamp(min=1)
-    return float((10 * torch.log10(255**2 / mse.clamp(min=1e-3))).mean())
+    return float((10 * torch.log10(255**2 / mse.detach().clamp(min=1e-3))).mean())
 
 
 def _energy_share(image: Tensor, truth: Tensor, mask: Tensor) -> float:
