@@ -60,7 +60,7 @@ def test_soft_and_small_pictures_are_left_out_and_the_rest_returns(packed: Path)
 
 
 def test_pairs_are_a_function_of_seed_and_index(packed: Path) -> None:
-    first, second = (HighresPairs(packed, "train", 3, part=128) for _ in range(2))
+    first, second = (HighresPairs(packed, "train", 3, side=128) for _ in range(2))
     a, b, other = first[5], second[5], first[6]
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert not torch.equal(a["lq"], other["lq"])
@@ -71,7 +71,7 @@ def test_pairs_are_a_function_of_seed_and_index(packed: Path) -> None:
 
 
 def test_place_says_where_the_part_is(packed: Path) -> None:
-    pairs = HighresPairs(packed, "val", 0, part=64, vary=False, presets={"clean": 1.0})
+    pairs = HighresPairs(packed, "val", 0, side=64, vary=False, presets={"clean": 1.0})
     whole, _ = open_packed(packed, "val").face(0)
     for index in range(3):
         item = pairs[index]
@@ -83,7 +83,7 @@ def test_place_says_where_the_part_is(packed: Path) -> None:
 
 def test_bad_options_are_refused(packed: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="multiple of 32"):
-        HighresPairs(packed, part=100)
+        HighresPairs(packed, side=100)
     with pytest.raises(UsageError, match="no face of the sets scut"):
         HighresPairs(packed, shares={"scut": 1.0})
     (tmp_path / "x.npz").write_bytes(b"")

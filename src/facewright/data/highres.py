@@ -153,7 +153,7 @@ class HighresPairs(Dataset[dict[str, Tensor]]):
 
     An item has `lq` and `hq` (P, P, 3) uint8 RGB, `mask` (1, P, P) bool, `place` (2,): row and column of the part's
     corner in its crop, in pixels, and `damage` (5,): the shares of the detail's amplitude kept, in the picture and in
-    one of half its size, PSNR / 50, log1p of noise and grain / 3, and log2 of the reduction / 4. `part` is P, at most
+    one of half its size, PSNR / 50, log1p of noise and grain / 3, and log2 of the reduction / 4. `side` is P, at most
     512; parts lie at multiples of 32 px.
     `presets` maps a degradation preset to its share, `shares` a set to how often it is drawn per face.
     """
@@ -165,13 +165,13 @@ class HighresPairs(Dataset[dict[str, Tensor]]):
         seed: int = 0,
         *,
         length: int = 1 << 40,
-        part: int = SIDE,
+        side: int = SIDE,
         presets: Mapping[str, float] | None = None,
         shares: Mapping[str, float] | None = None,
         vary: bool = True,
     ) -> None:
-        if part % 32 or not 32 <= part <= SIDE:
-            raise UsageError(f"a part of {part} px is not possible; choose a multiple of 32 up to {SIDE}")
+        if side % 32 or not 32 <= side <= SIDE:
+            raise UsageError(f"a part of {side} px is not possible; choose a multiple of 32 up to {SIDE}")
         self.faces = open_packed(packed, split)
         chances = np.array([_share(str(name), shares) for name in self.faces.names], np.float64)
         if not chances.sum():
@@ -180,7 +180,7 @@ class HighresPairs(Dataset[dict[str, Tensor]]):
         self.presets = list(presets or {"soft": 1.0})
         weights = np.array(list((presets or {"soft": 1.0}).values()), float)
         self.weights = weights / weights.sum()
-        self.seed, self.length, self.part, self.vary = seed, length, part, vary
+        self.seed, self.length, self.side, self.vary = seed, length, side, vary
 
     def __len__(self) -> int:
         return self.length
@@ -189,12 +189,12 @@ class HighresPairs(Dataset[dict[str, Tensor]]):
         rng = np.random.default_rng((self.seed, index))
         which = int(np.searchsorted(self.ends, rng.random())) if self.vary else index % len(self.faces)
         truth, mask = self.faces.face(min(which, len(self.faces) - 1))
-        top, left = (32 * int(rng.integers(0, (SIDE - self.part) // 32, endpoint=True)) for _ in range(2))
+        top, left = (32 * int(rng.integers(0, (SIDE - self.side) // 32, endpoint=True)) for _ in range(2))
         if self.vary:
             truth, mask = _varied(truth, mask, rng)
-        inside = np.s_[top : top + self.part, left : left + self.part]
+        inside = np.s_[top : top + self.side, left : left + self.side]
         truth, mask = np.ascontiguousarray(truth[inside]), np.ascontiguousarray(mask[inside])
-        record = sample(self.presets[int(rng.choice(len(self.presets), p=self.weights))], rng, self.part)
+        record = sample(self.presets[int(rng.choice(len(self.presets), p=self.weights))], rng, self.side)
         damaged, hq = apply(truth, record), target(truth, record)
         return {
             "lq": torch.from_numpy(damaged),
