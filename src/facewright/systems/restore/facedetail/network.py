@@ -264,7 +264,7 @@ class FaceDetail(System):
             raise UsageError(f"fidelity {fidelity} is outside 0…1")
         with self._autocast():
             out, raw = self(self.normalise(crops), fidelity=fidelity, return_aux=True)
-        pixels = out.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+        pixels = out.float().add_(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy(), decode_estimate(raw)
 
     @torch.inference_mode()
