@@ -81,7 +81,7 @@ def test_soft_preset_draws_every_damage_and_portraits_their_size() -> None:
     shares = {key: sum(bool(getattr(c, key)) for c in drawn) / 200 for key in ("grain", "halftone", "sharpening")}
     for key, wanted in {"grain": 0.25, "halftone": 0.08, "sharpening": 0.25}.items():
         assert abs(shares[key] - wanted) < 0.1, key
-    assert max(c.factor for c in drawn) > 8
+    assert 12 < max(c.factor for c in drawn) <= 16
     assert {c.enlarging for c in drawn} >= {"linear", "cubic", "lanczos"}
     for name, factor in (("half", 2), ("quarter", 4), ("eighth", 8)):
         assert {sample(name, seed, 512).chain.factor for seed in range(5)} == {factor}

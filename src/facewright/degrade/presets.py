@@ -219,7 +219,7 @@ PRESETS: dict[str, Preset] = {
         Preset(
             "soft",
             sigma=(0.4, 4.5),
-            down=(1, 10),
+            down=(1, 16),
             noise=(0, 14),
             jpeg=(35, 98),
             down_log=True,
