@@ -29,7 +29,7 @@ from facewright.metrics import detail_ratio, gmsd, psnr
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from facewright.systems.base import Embedder
+    from facewright.tasks.recognise import Embedder
 
 Image = NDArray[np.uint8]
 PRESETS = ("half", "quarter", "eighth", "soft", "clean")

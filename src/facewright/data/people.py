@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..face import Face
-    from ..systems.base import Detector, Embedder
+    from ..tasks.detect import Detector
+    from ..tasks.recognise import Embedder
     from .faces import Split
 
 SAME = 0.6
