@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from facewright.errors import UsageError
 from facewright.geometry.align import template_points
-from facewright.systems.restore.facedetail.network import FaceDetail, FaceDetailConfig, decode_estimate
+from facewright.systems.restore.facedetail.network import FaceDetail, FaceDetailConfig, band_filters, decode_estimate
 from facewright.systems.restore.facedetail.training import (
     FaceDetailTraining,
     important_regions,
@@ -132,15 +133,27 @@ def test_assessing_is_what_restoring_says() -> None:
         assert a.detail == pytest.approx(b.detail, abs=1e-4)
 
 
-def test_frequencies_can_be_taken_out_exactly() -> None:
-    """All shares 1 and nothing added leaves nothing of the picture."""
+def test_bands_are_differences_of_gaussians() -> None:
+    """All gains −1 and nothing added leaves the picture smoothed by the widest Gaussian, cut at 4 to 7 pixels."""
     network = model()
     image = network.normalise(pictures())
-    features = torch.zeros(2, 8, 16, 16)
     with torch.no_grad():
-        network.out.bias[:48], network.out.bias[48:] = 0, 20
+        network.out.weight.zero_()
+        network.out.bias[:48], network.out.bias[48:] = 0, -1
     with torch.inference_mode():
-        assert (image + network._change(network._patches(image), features)).abs().max() < 1e-5
+        smooth = image + network._change(network._patches(image), torch.zeros(2, 8, 16, 16))
+    wanted = np.stack([cv2.GaussianBlur(p, (0, 0), 3.2) for p in image.permute(0, 2, 3, 1).numpy()])
+    apart = smooth.permute(0, 2, 3, 1).numpy()[:, 12:-12, 12:-12] - wanted[:, 12:-12, 12:-12]
+    assert np.abs(apart).mean() < 0.1 * image.std()
+    filters = band_filters(4)
+    assert filters.shape == (48, 16, 3, 3)
+    assert filters.sum((1, 2, 3)).abs().max() < 1e-6
+    impulse = torch.zeros(1, 16, 3, 3)
+    impulse[0, 5, 1, 1] = 1  # pixel (1, 1) of the middle patch
+    near = torch.nn.functional.conv2d(impulse, filters).view(3, 16)[0]
+    weights = np.exp(-0.5 * (np.arange(-4, 8) - 1) ** 2 / 0.8**2)
+    assert float(near[5]) == pytest.approx(1 - (1 / weights.sum()) ** 2, abs=1e-4)
+    assert int(near.argmax()) == 5
 
 
 def test_training_lowers_the_losses() -> None:

@@ -3,8 +3,9 @@
 This project's own design; there is no paper. A U-Net on 4×4 patches of pixels (pixel-unshuffle), so that everything
 happens at 128 px and below, with plain residual blocks of 3×3 convolutions, which a processor with bfloat16 runs at
 nearly its peak. Three things are added: planes that tell every position where in the aligned face it lies, a small head
-that estimates the damage from the encoder's features and steers the decoder by channel gains, and the damping of
-single frequencies of the input (as in the compact FRGP), so that noise need not be repainted to be removed.
+that estimates the damage from the encoder's features and steers the decoder by channel gains, and at the output an
+equaliser: every pixel has a gain for each of three fixed bands of the input, so that the network need not repaint what
+is there to sharpen it or to take its noise away. What the bands do not hold is added.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from ....nn.inference import has_bf16
 from ....nn.mmrb import init_conv
 from ....tasks.card import Preprocess
 from ...base import System
-from ..frgp.network import dct_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +36,7 @@ _BLOCK_INIT = 0.1
 _OUTPUT_INIT = 1e-3
 _PLANES = 3
 _ESTIMATES = 5
+_SIGMAS = (0.8, 1.6, 3.2)  # pixels; the bands are what each Gaussian takes from the one before
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,28 @@ def decode_estimate(raw: Tensor) -> list[DetailEstimate]:
     ]
 
 
+def band_filters(patch: int) -> Tensor:
+    """(bands·patch², patch², 3, 3): the bands of one colour as a convolution of patches with their neighbours.
+
+    Row b·patch² + p gives band b at pixel p of a patch. Gaussians are cut at the ring of neighbouring patches, so that
+    each band has a sum of zero.
+    """
+    places = torch.arange(-patch, 2 * patch, dtype=torch.float64)
+    inner = torch.arange(patch, dtype=torch.float64)
+
+    def smoothing(sigma: float) -> Tensor:
+        """(pixels of the patch, 3·patch columns) weights of one direction."""
+        weights = torch.exp(-0.5 * ((places[None] - inner[:, None]) / sigma) ** 2)
+        return weights / weights.sum(1, keepdim=True)
+
+    kernels = [(places[None] == inner[:, None]).double(), *(smoothing(sigma) for sigma in _SIGMAS)]
+    smooth = torch.stack([torch.einsum("iy,jx->ijyx", k, k) for k in kernels])
+    bands = smooth[:-1] - smooth[1:]
+    # (band, i, j, row of patches · y, column of patches · x) to (band·pixel, pixel of the neighbour, rows, columns)
+    split = bands.unflatten(4, (3, patch)).unflatten(3, (3, patch)).permute(0, 1, 2, 4, 6, 3, 5)
+    return split.reshape(len(_SIGMAS) * patch**2, patch**2, 3, 3).float()
+
+
 class _Block(nn.Module):
     """x + gain · conv(leaky(conv(x)))."""
 
@@ -143,7 +166,7 @@ class FaceDetail(System):
     slug: ClassVar[str] = "facedetail"
     Config: ClassVar[type[FaceDetailConfig]] = FaceDetailConfig
     config: FaceDetailConfig
-    basis: Tensor
+    bands: Tensor
 
     def __init__(self, config: FaceDetailConfig | None = None) -> None:
         super().__init__(config)
@@ -158,10 +181,8 @@ class FaceDetail(System):
         self.look = nn.Linear(sum(w), c.hidden)
         self.estimate = nn.Linear(c.hidden, _ESTIMATES)
         self.steer = nn.Linear(c.hidden, sum(a * n for a, n in zip(w, c.decoder))) if c.steered else None
-        self.out = nn.Conv2d(w[0], 2 * pixels, 3, padding=1)
-        rows = dct_matrix(c.patch)
-        basis = torch.kron(torch.eye(3), torch.kron(rows, rows))
-        self.register_buffer("basis", basis.view(pixels, pixels, 1, 1), persistent=False)
+        self.out = nn.Conv2d(w[0], pixels + len(_SIGMAS) * c.patch**2, 3, padding=1)
+        self.register_buffer("bands", band_filters(c.patch).repeat(3, 1, 1, 1), persistent=False)
         for conv in (self.stem, *self.downs, *self.ups, self.look):
             init_conv(conv)
         init_conv(self.out, _OUTPUT_INIT)
@@ -195,11 +216,12 @@ class FaceDetail(System):
         return F.pixel_unshuffle(image, c.patch).contiguous(memory_format=torch.channels_last)
 
     def _change(self, patches: Tensor, features: Tensor) -> Tensor:
-        """What is added to the image: of every frequency of its patches a share is taken out and something put in."""
-        added, shares = self.out(features).chunk(2, 1)
-        frequencies = F.conv2d(patches, self.basis)
-        change = F.conv2d(added - torch.tanh(shares) * frequencies, self.basis.transpose(0, 1))
-        return F.pixel_shuffle(change, self.config.patch)
+        """What is added to the image: its bands, each pixel's by its gains, and what the network paints."""
+        cell = self.config.patch**2
+        added, gains = self.out(features).split([3 * cell, len(_SIGMAS) * cell], 1)
+        bands = F.conv2d(patches, self.bands, padding=1, groups=3).unflatten(1, (3, len(_SIGMAS), cell))
+        equalised = (bands * gains.unflatten(1, (1, len(_SIGMAS), cell))).sum(2).flatten(1, 2)
+        return F.pixel_shuffle(added + equalised, self.config.patch)
 
     def _encode(self, patches: Tensor, planes: Tensor) -> list[Tensor]:
         """The encoder's features, from size/patch down."""
