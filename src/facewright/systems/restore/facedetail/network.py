@@ -219,9 +219,11 @@ class FaceDetail(System):
         """What is added to the image: its bands, each pixel's by its gains, and what the network paints."""
         cell = self.config.patch**2
         added, gains = self.out(features).split([3 * cell, len(_SIGMAS) * cell], 1)
-        bands = F.conv2d(patches, self.bands, padding=1, groups=3).unflatten(1, (3, len(_SIGMAS), cell))
-        equalised = (bands * gains.unflatten(1, (1, len(_SIGMAS), cell))).sum(2).flatten(1, 2)
-        return F.pixel_shuffle(added + equalised, self.config.patch)
+        bands = F.conv2d(patches, self.bands, padding=1, groups=3).unflatten(1, (3, len(_SIGMAS), cell)).unbind(2)
+        change = added.unflatten(1, (3, cell))
+        for band, gain in zip(bands, gains.unflatten(1, (1, len(_SIGMAS), cell)).unbind(2)):
+            change = torch.addcmul(change, band, gain)
+        return F.pixel_shuffle(change.flatten(1, 2), self.config.patch)
 
     def _encode(self, patches: Tensor, planes: Tensor) -> list[Tensor]:
         """The encoder's features, from size/patch down."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ....geometry.align import template_points
 from ....losses.adversarial import hinge_discriminator
 from ....losses.face import ParserLoss
-from ....losses.reconstruction import charbonnier, edge_loss, feature_matching, masked_mean, whole_cells
+from ....losses.reconstruction import charbonnier, edge_loss, feature_matching, log_mse, masked_mean, whole_cells
 from ....nn.discriminator import PatchDiscriminator
 from ....training.trainer import Batch, Training, Update, signed
 
@@ -36,7 +36,7 @@ _LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
 
 
 class FaceDetailTraining(Training):
-    """Charbonnier, gradients and texture energy; from `gan_from` on hinge loss and feature matching.
+    """Charbonnier, the logarithm of the squared error, gradients and texture energy; from `gan_from` on hinge loss and feature matching.
 
     `region_weight` is what eyes, brows and mouth count more than the rest. `free_fidelity` is the share of samples with
     a random fidelity; at fidelity f the adversarial terms weigh 1 + `freedom` · (1 − f) as much. `features_weight` is
@@ -49,6 +49,7 @@ class FaceDetailTraining(Training):
         *,
         lr: float = 5e-4,
         discriminator_lr: float = 4e-4,
+        log_weight: float = 0.03,
         edge_weight: float = 1.0,
         energy_weight: float = 0.1,
         estimate_weight: float = 0.1,
@@ -64,7 +65,8 @@ class FaceDetailTraining(Training):
         self.model: FaceDetail = model
         self.discriminator = PatchDiscriminator(discriminator_width)
         self.lr, self.discriminator_lr = lr, discriminator_lr
-        self.edge_weight, self.energy_weight, self.estimate_weight = edge_weight, energy_weight, estimate_weight
+        self.log_weight, self.edge_weight = log_weight, edge_weight
+        self.energy_weight, self.estimate_weight = energy_weight, estimate_weight
         self.features_weight = features_weight
         self.free_fidelity, self.freedom = free_fidelity, freedom
         self.gan_from, self.gan_weight, self.matching_weight = gan_from, gan_weight, matching_weight
@@ -90,6 +92,7 @@ class FaceDetailTraining(Training):
         restored = restored.float()
         losses = {
             "pixel": charbonnier(restored, high, mask * self._weights(batch["place"], mask)),
+            "log": self.log_weight * log_mse(restored, high, mask),
             "edge": self.edge_weight * edge_loss(restored, high, mask),
             "energy": self.energy_weight * texture_energy_loss(restored, high, mask),
             "estimate": self.estimate_weight * F.l1_loss(raw.float(), batch["damage"]),
