@@ -36,7 +36,7 @@ _LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
 
 
 class FaceDetailTraining(Training):
-    """Charbonnier, the logarithm of the squared error, gradients and texture energy; from `gan_from` on hinge loss and feature matching.
+    """Charbonnier, logarithmic, gradient and texture losses; from `gan_from` on hinge loss and feature matching.
 
     `region_weight` is what eyes, brows and mouth count more than the rest. `free_fidelity` is the share of samples with
     a random fidelity; at fidelity f the adversarial terms weigh 1 + `freedom` · (1 − f) as much. `features_weight` is
