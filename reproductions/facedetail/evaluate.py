@@ -121,9 +121,9 @@ def main() -> None:
     model = create("facedetail", pretrained=options.weights or True)
     restorers: dict[str, Callable[[Image], Image]] = {}
     if not options.only:
-        restorers["256 px (FRGP)"] = inside_of(create("frgp").restore)
+        restorers["256 px (FRGP)"] = inside_of(create("frgp", pretrained=True).restore)
     restorers["FaceDetail"] = lambda crops: model.restore(crops, fidelity=options.fidelity)
-    embedder = create("sface")
+    embedder = create("sface", pretrained=True)
     lines, numbers = [], {}
     for preset in options.presets:
         truths = pairs(faces, preset, min(options.count, len(faces)))

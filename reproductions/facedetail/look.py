@@ -30,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     files = [f for p in options.photos for f in (sorted(p.rglob("*")) if p.is_dir() else [p])]
     model = create("facedetail", pretrained=options.weights or True)
-    small = inside_of(create("frgp").restore)
+    small = inside_of(create("frgp", pretrained=True).restore)
     options.output.mkdir(parents=True, exist_ok=True)
     lines = []
     for file in (f for f in files if f.suffix.lower() in SUFFIXES):
