@@ -33,6 +33,7 @@ TASKS = {
 }
 
 EXTRA_OUTPUTS: dict[str, dict[str, Any]] = {
+    "facedetail": {"return_aux": True},
     "frgp": {"return_aux": True},
     "codeformer": {"return_aux": True, "adain": False},  # AdaIN on flipping codes of fresh weights is chaotic
     "gfpgan": {"return_pyramid": True},

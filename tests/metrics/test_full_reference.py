@@ -8,7 +8,7 @@ from skimage import color, data
 from skimage import metrics as reference
 
 from facewright.errors import UsageError
-from facewright.metrics import psnr, psnr_y, ssim
+from facewright.metrics import detail_ratio, gmsd, psnr, psnr_y, ssim
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +95,38 @@ def test_impossible_comparisons_are_refused(pair: tuple[np.ndarray, np.ndarray])
         psnr(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4), data_range=1)
     with pytest.raises(UsageError, match="three channels"):
         psnr_y(a[..., 0], b[..., 0], data_range=255)
+
+
+def test_gmsd_of_known_gradients() -> None:
+    """A ramp of slope 4 against a flat half: after halving the step is 8, Prewitt/3 makes 16 of it."""
+    ramp = np.tile(4.0 * np.arange(64), (64, 1))
+    flat = ramp.copy()
+    flat[32:] = flat[32:, :1]
+    assert gmsd(ramp, ramp, data_range=255) == 0
+    inner = np.zeros((64, 64), bool)
+    inner[4:60, 4:60] = True
+    inner[28:36] = False  # the seam between the halves has gradients of its own
+    similar = 170 / (16**2 + 170)
+    wanted = np.std([1.0] * 24 + [similar] * 24)
+    assert gmsd(ramp, flat, data_range=255, mask=inner) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_gmsd_does_not_depend_on_the_range_and_grows_with_blur(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    truth, damaged = pair
+    assert gmsd(damaged / 255, truth / 255, data_range=1) == pytest.approx(gmsd(damaged, truth, data_range=255))
+    soft, softer = (cv2.GaussianBlur(truth, (0, 0), s) for s in (1, 3))
+    assert gmsd(soft, truth, data_range=255) < gmsd(softer, truth, data_range=255)
+    with pytest.raises(UsageError, match="2×2"):
+        gmsd(truth[:1], truth[:1], data_range=255)
+
+
+def test_detail_ratio_is_an_energy(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    truth = pair[0].astype(float)
+    assert detail_ratio(truth, truth) == pytest.approx(1)
+    assert detail_ratio(0.5 * truth + 40, truth) == pytest.approx(0.25)
+    left = np.zeros(truth.shape[:2], bool)
+    left[:, :90] = True
+    mixed = np.where(left[..., None], truth, truth.mean())
+    assert detail_ratio(mixed, truth, mask=left & np.roll(left, -1, 1)) == pytest.approx(1, abs=0.02)
+    with pytest.raises(UsageError, match="no detail"):
+        detail_ratio(truth, np.full_like(truth, 7))

@@ -5,7 +5,7 @@ from .colour import ColourChange, change_colour
 from .engine import apply, degrade, degrade_batch, degrade_photo, eased, sample, target
 from .kernels import Blur, blur_image, gaussian_kernel, kernel, motion_kernel
 from .presets import PRESETS, JitterRange, MotionRange, Preset, get_preset
-from .record import Chain, Degradation, Noise, Patch
+from .record import Chain, Degradation, Grain, Halftone, Noise, Patch, Sharpening
 
 __all__ = [
     "PRESETS",
@@ -15,11 +15,14 @@ __all__ = [
     "Chain",
     "ColourChange",
     "Degradation",
+    "Grain",
+    "Halftone",
     "JitterRange",
     "MotionRange",
     "Noise",
     "Patch",
     "Preset",
+    "Sharpening",
     "age",
     "apply",
     "blur_image",

@@ -17,7 +17,8 @@ from .ageing import age, sample_ageing
 from .colour import JITTER_STEPS, ColourChange, change_colour
 from .kernels import Blur, blur_image
 from .presets import Preset, Range, get_preset
-from .record import STEPS, Chain, Degradation, Noise, Patch, check_order
+from .printing import add_grain, screen, sharpen
+from .record import STEPS, Chain, Degradation, Grain, Halftone, Noise, Patch, Sharpening, check_order
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -186,7 +187,25 @@ def _sample_chain(rules: Preset, rng: np.random.Generator, scale: float, order: 
         enlarging=_one_of(rules.enlarge_by, rng),
         noise=noise,
         jpeg=round(rng.uniform(*rules.jpeg)) if _chance(rules.p_jpeg, rng) else None,
+        grain=_sample_grain(rules, rng, scale) if _chance(rules.p_grain, rng) else None,
+        halftone=_sample_halftone(rules, rng, scale) if _chance(rules.p_halftone, rng) else None,
+        sharpening=_sample_sharpening(rules, rng) if _chance(rules.p_sharpen, rng) else None,
     )
+
+
+def _sample_grain(rules: Preset, rng: np.random.Generator, scale: float) -> Grain:
+    sigma, size = float(rng.uniform(*rules.grain)), float(rng.uniform(*rules.grain_size)) * scale
+    return Grain(sigma, size, int(rng.integers(2**31)))
+
+
+def _sample_halftone(rules: Preset, rng: np.random.Generator, scale: float) -> Halftone:
+    pitch = max(2.0, float(rng.uniform(*rules.screen_pitch)) * scale)  # no finer screen can be drawn
+    angle, ink = float(rng.uniform(0, np.pi / 2)), float(rng.uniform(*rules.screen_ink))
+    return Halftone(pitch, angle, ink, _chance(0.5, rng))
+
+
+def _sample_sharpening(rules: Preset, rng: np.random.Generator) -> Sharpening:
+    return Sharpening(float(rng.uniform(*rules.sharpen)), float(rng.uniform(*rules.sharpen_sigma)))
 
 
 def _one_of(names: tuple[str, ...], rng: np.random.Generator) -> str:
@@ -274,14 +293,17 @@ def _run(image: NDArray[np.float32], chain: Chain, *, keep_small: bool) -> NDArr
         if step == "blur":
             out = blur_image(out, chain.blur) if chain.blur is not None else out
             out = out * np.float32(chain.haze) + np.float32(1 - chain.haze) if chain.haze < 1 else out
+            out = add_grain(out, chain.grain) if chain.grain is not None else out
+            out = screen(out, chain.halftone) if chain.halftone is not None else out
         elif step == "down":
             out = _resized(out, low, chain.interpolation)
         elif step == "up" and not keep_small:
             # Shrinking by area has no counterpart for enlarging: the plain bilinear one.
             same = "linear" if chain.interpolation == "area" else chain.interpolation
             out = _resized(out, (width, height), chain.enlarging or same)
-        elif step == "noise" and chain.noise is not None:
-            out = _noisy(out, chain.noise)
+        elif step == "noise":
+            out = _noisy(out, chain.noise) if chain.noise is not None else out
+            out = sharpen(out, chain.sharpening) if chain.sharpening is not None else out
         elif step == "jpeg" and chain.jpeg is not None:
             out = _through_jpeg(out, chain.jpeg)
     return out

@@ -18,6 +18,8 @@ crops of another size.
 | small | a face far from the camera: area-averaged to a tenth at most, with a little noise and JPEG |
 | far | a small face as phones and the web have it: shrunk and enlarged by any usual filter, JPEG at its own size |
 | mixed | any of blur (also of motion), shrinking, noise and JPEG, alone or together, as in pictures people have |
+| soft | a 512 px face as albums have it: out of focus, shrunk and enlarged, grain, print screen, sharpening, JPEG |
+| half, quarter, eighth | a soft portrait shrunk to that share and back by any filter, with light noise and JPEG |
 | compressed, shaken | one damage alone: JPEG of any quality; blur by a moving hand, with a little noise and JPEG |
 | mild, clean | our easy setting; no degradation at all |
 | old-photo | our ageing model of prints and film (`facewright.degrade.ageing`) before a mild degradation |
@@ -62,7 +64,9 @@ class Preset:
     likely instead of all factors; `shrink_by` and `enlarge_by` the filters drawn from, where empty `interpolation`;
     `noise` the standard deviation in grey levels of 255; `jpeg` the quality; `p_*` the probability of each step.
     `shift_px` moves the picture (and the target) by up to that many pixels, `haze_alpha` blends it with white,
-    `patch_side` is the side of a square that gets a degradation of its own. `colour_on_target` says that greying and
+    `patch_side` is the side of a square that gets a degradation of its own. `grain` is film grain in grey levels and
+    `grain_size` that of its clumps; `screen_pitch` and `screen_ink` the dots of a print; `sharpen` and `sharpen_sigma`
+    amount and radius of an unsharp mask. `colour_on_target` says that greying and
     jitter hit the target as well.
     """
 
@@ -98,10 +102,35 @@ class Preset:
     p_patch: float = 0.0
     patch_side: Range = (128.0, 256.0)
     ageing: AgeingRange | None = None
+    p_grain: float = 0.0
+    grain: Range = (3, 16)
+    grain_size: Range = (0.3, 1.4)
+    p_halftone: float = 0.0
+    screen_pitch: Range = (2.5, 7.0)
+    screen_ink: Range = (0.15, 0.6)
+    p_sharpen: float = 0.0
+    sharpen: Range = (0.3, 1.5)
+    sharpen_sigma: Range = (0.6, 1.6)
 
 
 _ANY_SHRINKING = ("area", "area", "linear", "cubic", "lanczos")  # averaging is the most usual
 _ANY_ENLARGING = ("linear", "cubic", "lanczos")
+
+
+def _portrait(name: str, factor: float) -> Preset:
+    """A soft portrait that was kept small: blurred as shrinking wants it, with light noise and JPEG at its own size."""
+    return Preset(
+        name,
+        sigma=(0.3 * factor, 0.5 * factor),
+        down=(factor, factor),
+        noise=(1, 4),
+        jpeg=(75, 95),
+        p_iso=1.0,
+        shrink_by=_ANY_SHRINKING,
+        enlarge_by=_ANY_ENLARGING,
+    )
+
+
 _VQFR = Preset("vqfr", sigma=(0.1, 10), down=(0.8, 8), noise=(0, 20), jpeg=(60, 100))
 _EDM = replace(
     _VQFR,
@@ -187,6 +216,29 @@ PRESETS: dict[str, Preset] = {
             p_jpeg=0.6,
             p_grey_noise=0.3,
         ),
+        Preset(
+            "soft",
+            sigma=(0.4, 4.5),
+            down=(1, 16),
+            noise=(0, 14),
+            jpeg=(35, 98),
+            down_log=True,
+            shrink_by=_ANY_SHRINKING,
+            enlarge_by=_ANY_ENLARGING,
+            motion=MotionRange(share=0.06, length=(3, 12)),
+            p_iso=0.75,
+            p_blur=0.65,
+            p_down=0.85,
+            p_noise=0.6,
+            p_jpeg=0.7,
+            p_grey_noise=0.4,
+            p_grey=0.15,
+            colour_on_target=True,
+            p_grain=0.25,
+            p_halftone=0.08,
+            p_sharpen=0.25,
+        ),
+        *(_portrait(name, factor) for name, factor in (("half", 2.0), ("quarter", 4.0), ("eighth", 8.0))),
         Preset("compressed", sigma=(0, 0), down=(1, 1), noise=(0, 0), jpeg=(5, 80), p_blur=0, p_down=0, p_noise=0),
         Preset(
             "shaken",

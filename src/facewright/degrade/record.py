@@ -27,8 +27,43 @@ class Noise:
 
 
 @dataclass(frozen=True, slots=True)
+class Grain:
+    """Film grain, grey: `sigma` (grey levels of 255) in the mid-tones, half of it in black and white; clumps of `size`,
+    the standard deviation of a Gaussian in pixels."""
+
+    sigma: float
+    size: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Halftone:
+    """A printing screen: dots `pitch` pixels apart in rows turned by `angle` (radians), each colour by 30° more.
+
+    `ink` in [0, 1] is the share of the screened picture in a blend with the plain one; `grey`: one screen for all
+    colours, as a black-and-white print has.
+    """
+
+    pitch: float
+    angle: float
+    ink: float
+    grey: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sharpening:
+    """An unsharp mask as scanners and cameras apply it: `amount` times what a Gaussian of `sigma` pixels takes away."""
+
+    amount: float
+    sigma: float
+
+
+@dataclass(frozen=True, slots=True)
 class Chain:
     """One pass of blur, shrinking, noise and JPEG, in `order`; a step that is None is left out.
+
+    `grain` and `halftone` follow the blur (the camera's lens comes before film and print), `sharpening` the noise (the
+    scanner's or camera's own, before it compresses).
 
     `factor` is how many times smaller the picture becomes before `up` brings it back (below 1: larger), by the filter
     `interpolation` and back by `enlarging` ("": the same one, or the bilinear one after "area"). `haze` is the share of
@@ -43,6 +78,9 @@ class Chain:
     enlarging: str = ""
     noise: Noise | None = None
     jpeg: int | None = None
+    grain: Grain | None = None
+    halftone: Halftone | None = None
+    sharpening: Sharpening | None = None
 
     def __post_init__(self) -> None:
         check_order(self.order)
@@ -52,7 +90,9 @@ class Chain:
         values = dict(data)
         values["order"] = tuple(values["order"])
         values["blur"] = values["blur"] and Blur(**values["blur"])
-        values["noise"] = values["noise"] and Noise(**values["noise"])
+        for key, kind in (("noise", Noise), ("grain", Grain), ("halftone", Halftone), ("sharpening", Sharpening)):
+            if values.get(key):
+                values[key] = kind(**values[key])
         return cls(**values)
 
 

@@ -20,6 +20,7 @@ from ..nn.iresnet import IResNet
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ..systems.parse.segface.network import SegFace
     from ..systems.recognise.recogniser import Recogniser
 
 COMPARED_MAPS = 3
@@ -68,6 +69,38 @@ class FaceLoss(nn.Module):
         crop = F.grid_sample(image.float(), grid, align_corners=False, padding_mode="border")
         maps = self.network.feature_maps(crop.contiguous(memory_format=torch.channels_last))
         return self.network.embed_map(maps[-1]), maps[:COMPARED_MAPS]
+
+
+class ParserLoss(nn.Module):
+    """Perceptual distance between faces on the `ffhq` template in the maps of a frozen face parser's backbone.
+
+    forward: `prediction` and `target` (N, 3, S, S) RGB in [−1, 1], S a multiple of the parser's side, to a scalar. The
+    first three maps (1/4, 1/8, 1/16 of the parser's picture) are compared as in `FaceLoss`. A parser knows eyes, lips
+    and hair, but not who a person is, so that a recogniser can still judge what was trained with it. Gradients reach
+    `prediction` only. The backbone is copied.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, parser: SegFace) -> None:
+        super().__init__()
+        self.backbone = copy.deepcopy(parser.net.backbone).eval().requires_grad_(False)
+        self.side = parser.preprocess.size
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(parser.preprocess, name)).view(1, 3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = self._look(target)
+        return torch.stack([map_distance(a, b).mean() for a, b in zip(self._look(prediction), wanted)]).mean()
+
+    def _look(self, image: Tensor) -> list[Tensor]:
+        small = F.avg_pool2d(image, image.shape[-1] // self.side)
+        ready = ((small + 1) / 2 - self.mean) / self.std
+        maps: list[Tensor] = self.backbone(ready.contiguous(memory_format=torch.channels_last))
+        return maps[:COMPARED_MAPS]
 
 
 def template_grid(size: int, side: int, template: str = "arcface") -> NDArray[np.float32]:
