@@ -1,0 +1,83 @@
+"""Restoring in two stages: what a face of 256 px can show, then the detail of 512.
+
+The first network knows heavy damage: noise, compression, a few pixels between the eyes. The second draws the fine detail
+that soft and small faces lack. A face without damage that shows at 256 px goes straight to the second.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from ..geometry.resample import resampled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..face import DegradationEstimate
+    from ..tasks.card import Preprocess
+DAMAGED_BELOW = 0.89
+"""Estimated SSIM from which the first stage adds nothing; see reproductions/quality."""
+
+
+class TwoStageRestorer:
+    """A `Restorer` of 512 px crops and a `DegradationEstimator`, from one network for structure and one for detail."""
+
+    def __init__(self, structure: Any, detail: Any) -> None:
+        self.structure, self.detail = structure, detail
+
+    @property
+    def slug(self) -> str:
+        """Slugs of both networks."""
+        return f"{self.structure.slug}+{self.detail.slug}"
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """That of the second network's weights."""
+        found: str | None = self.detail.weights_sha256
+        return found
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What the second network wants: crops of 512 px."""
+        record: Preprocess = self.detail.preprocess
+        return record
+
+    def assess(self, crops: NDArray[np.uint8]) -> list[DegradationEstimate]:
+        """The damage of (N, S, S, 3) uint8 RGB crops that shows at 256 px."""
+        found: list[DegradationEstimate] = self.structure.assess(self._small(crops))
+        return found
+
+    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: int | None = None) -> NDArray[np.uint8]:
+        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape; `seed` is for the first stage's noise."""
+        small = self._small(crops)
+        estimates = self.structure.assess(small)
+        chosen = [number for number, found in enumerate(estimates) if found.ssim < DAMAGED_BELOW]
+        prepared = crops
+        if chosen:
+            restored = self.structure.restore(small[chosen], fidelity=fidelity, seed=seed)
+            prepared = crops.copy()
+            for number, after in zip(chosen, restored):
+                prepared[number] = _with_change(crops[number], small[number], after)
+        out: NDArray[np.uint8] = self.detail.restore(prepared, fidelity=fidelity)
+        return out
+
+    def _small(self, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.stack([resampled(crop, self.structure.preprocess.size) for crop in crops])
+
+
+def _with_change(crop: NDArray[np.uint8], small: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A crop with what the first stage changed at its smaller size; damage finer than that is smoothed away."""
+    side = len(crop)
+    rough = cv2.resize(after, (side, side), interpolation=cv2.INTER_CUBIC)
+    before = cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    finer = crop.astype(np.float32) - before
+    # what was noise to the first stage is noise at the finer scale, too
+    changed = np.abs(after.astype(np.float32) - small).mean()
+    keep = float(np.clip(1 - changed / _LARGE_CHANGE, 0, 1))
+    return np.asarray(np.rint(rough + keep * finer).clip(0, 255), np.uint8)
+
+
+_LARGE_CHANGE = 4.0  # grey levels changed on average, from which nothing finer is kept
