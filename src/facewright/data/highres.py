@@ -190,10 +190,12 @@ class HighresPairs(Dataset[dict[str, Tensor]]):
         which = int(np.searchsorted(self.ends, rng.random())) if self.vary else index % len(self.faces)
         truth, mask = self.faces.face(min(which, len(self.faces) - 1))
         top, left = (32 * int(rng.integers(0, (SIDE - self.side) // 32, endpoint=True)) for _ in range(2))
-        if self.vary:
-            truth, mask = _varied(truth, mask, rng)
+        if self.vary and rng.random() < 0.5:
+            truth, mask = truth[:, ::-1], mask[:, ::-1]
         inside = np.s_[top : top + self.side, left : left + self.side]
         truth, mask = np.ascontiguousarray(truth[inside]), np.ascontiguousarray(mask[inside])
+        if self.vary and rng.random() < 0.5:
+            truth = _relit(truth, rng)
         record = sample(self.presets[int(rng.choice(len(self.presets), p=self.weights))], rng, self.side)
         damaged, hq = apply(truth, record), target(truth, record)
         return {
@@ -228,17 +230,12 @@ def _halved(image: Picture) -> Picture:
     return np.asarray(cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _varied(image: Picture, mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Picture, NDArray[np.bool_]]:
-    """Mirrored or not, and often in another light: the detail stays that of the photo."""
-    if rng.random() < 0.5:
-        image, mask = image[:, ::-1], mask[:, ::-1]
-    if rng.random() < 0.5:
-        gamma, gain = np.exp(rng.normal(0, 0.18)), np.exp(rng.normal(0, 0.06, 3)) * rng.uniform(0.8, 1.05)
-        levels = np.linspace(0, 1, 256)[:, None] ** gamma * gain * 255
-        image = np.take_along_axis(np.clip(levels, 0, 255).round().astype(np.uint8), image.reshape(-1, 3), 0).reshape(
-            image.shape
-        )
-    return image, mask
+def _relit(image: Picture, rng: np.random.Generator) -> Picture:
+    """The picture in another light: the detail stays that of the photo."""
+    gamma, gain = np.exp(rng.normal(0, 0.18)), np.exp(rng.normal(0, 0.06, 3)) * rng.uniform(0.8, 1.05)
+    levels = np.linspace(0, 1, 256)[:, None] ** gamma * gain * 255
+    table = np.clip(levels, 0, 255).round().astype(np.uint8)[None]
+    return np.asarray(cv2.LUT(image, table), np.uint8)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
