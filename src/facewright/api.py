@@ -178,6 +178,7 @@ def restore(
     detector: str = "",
     parser: str = "",
     recogniser: str = "",
+    background: str = "",
     device: str = "auto",
     dtype: str = "auto",
     overwrite: bool = False,
@@ -207,6 +208,7 @@ def restore(
         detector: Slug of another detector.
         parser: Slug of another parser.
         recogniser: Slug of another recogniser.
+        background: Slug of an enlarger that draws what is not a face, such as realesrgan.
         device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
         dtype: "auto", "fp32" or "bf16".
         overwrite: Replace outputs that exist.
@@ -234,6 +236,7 @@ def restore(
         detector=detector,
         parser=parser,
         recogniser=recogniser,
+        background=background,
         device=device,
         dtype=dtype,
     )

@@ -76,6 +76,8 @@ def restore_video(
     options = options or RestoreOptions()
     if options.faces is not None or options.skip or options.boxes or options.points:
         raise UsageError("faces of a film cannot be chosen by number, box or point; use --max-faces")
+    if pipeline.enlarger is not None:
+        raise UsageError("the background of a film cannot be drawn; leave --background out")
     stage = VideoRestorer(
         pipeline.restorer,
         pipeline.detector if options.force else _Confident(pipeline.detector, options.min_score),

@@ -28,6 +28,7 @@ from ..systems.base import batches
 from ..systems.quality.kept import kept, kept_after
 from ..tasks.quality import DegradationEstimator
 from ..tasks.restore import RestoreOptions, Restorer
+from .background import redrawn
 from .colour_match import restore_crops
 from .masking import restoring_masks
 from .order import reading_order
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ..tasks.analyse import Parser
     from ..tasks.declare import NetworkChoice, Networks, Task
     from ..tasks.detect import Detector
+    from ..tasks.enlarge import Enlarger
 
 MIN_EYE_DISTANCE = 5.0
 MAX_YAW = 75.0
@@ -106,7 +108,10 @@ def quality_after(before: DegradationEstimate, after: DegradationEstimate) -> fl
 
 @dataclass(frozen=True, eq=False)
 class RestoreResult:
-    """A restored photo. `image` is made from `base` (the original, enlarged) and the faces' patches at `strength`."""
+    """A restored photo. `image` is made from `base` (the original, enlarged) and the faces' patches at `strength`.
+
+    `background` is the slug of the network that drew `base` outside the faces, "" where none did.
+    """
 
     original: Photo
     base: Photo
@@ -115,6 +120,7 @@ class RestoreResult:
     seconds: Mapping[str, float]
     models: tuple[str, ...]
     checkpoint: str | None = None
+    background: str = ""
 
     @cached_property
     def image(self) -> Photo:
@@ -143,7 +149,9 @@ class RestoreResult:
         count = len(self.faces) - len(doubtful)
         line = f"{self.restored_count} of {count} face{'s' * (count != 1)} restored"
         if count == 0:
-            line = f"no face found; the picture is {'unchanged' if self.options.upscale == 1 else 'only enlarged'}"
+            line = f"no face found; the picture is {'unchanged' if self.base is self.original else 'only enlarged'}"
+        if self.background:
+            line += f"; the rest drawn by {self.background}"
         skipped = [f for f in self.faces if not f.restored and f not in doubtful]
         if skipped:
             line += "; left alone: " + ", ".join(f"{f.index} ({f.reason})" for f in skipped[:6])
@@ -159,7 +167,7 @@ class RestoreResult:
     @property
     def changed(self) -> bool:
         """Whether any pixel differs from the (enlarged) original."""
-        return self.restored_count > 0 and self.options.strength > 0
+        return bool(self.background) or (self.restored_count > 0 and self.options.strength > 0)
 
     def notes(self, target: str | Path | None = None, *, keep_gps: bool = True) -> tuple[str, ...]:
         """What reading had to change, and what a file at `target` cannot hold; nothing where it is a mere copy."""
@@ -226,7 +234,7 @@ class RestoreResult:
     def _is_copied(self, target: Path, *, keep_gps: bool) -> bool:
         """Whether the file of the original, byte by byte, is the result."""
         original = self.original
-        untouched = not self.changed and self.options.upscale == 1 and original.whole
+        untouched = not self.changed and self.base is original and original.whole
         return untouched and keep_gps and Path(original.source).is_file() and format_of(target) == original.format
 
     def compare(self) -> Photo:
@@ -247,7 +255,7 @@ class RestorePipeline:
 
     `assessor` estimates the damage for restorers that cannot (UsageError where neither can). `parser` tells face from
     what lies before it, on crops like the restorer's; without one the oval of a face is restored with all that is in
-    it.
+    it. `enlarger` draws what is not a face; without one its pixels stay, or are enlarged by Lanczos.
     """
 
     def __init__(
@@ -258,18 +266,21 @@ class RestorePipeline:
         calibration: ScoreCalibration | None = None,
         assessor: DegradationEstimator | None = None,
         parser: Parser | None = None,
+        enlarger: Enlarger | None = None,
     ) -> None:
         if assessor is None:
             if not isinstance(restorer, DegradationEstimator):
                 raise UsageError(f"{type(restorer).__name__} does not estimate damage; give the pipeline an assessor")
             assessor = restorer
         self.detector, self.restorer, self.assessor = detector, restorer, assessor
+        self.enlarger = enlarger
         self.recogniser, self.calibration, self.parser = recogniser, calibration, parser
 
     @property
     def models(self) -> tuple[str, ...]:
         """Slugs of the networks in use."""
-        return tuple(str(getattr(m, "slug", type(m).__name__)) for m in (self.detector, self.restorer))
+        used = [self.detector, self.restorer, *([] if self.enlarger is None else [self.enlarger])]
+        return tuple(str(getattr(m, "slug", type(m).__name__)) for m in used)
 
     @property
     def checkpoint(self) -> str | None:
@@ -291,7 +302,13 @@ class RestorePipeline:
             base = photo if options.upscale == 1 else _enlarged(photo, options.upscale)
             shape = (base.height, base.width)
             results = self._with_patches(results, shape, options)
-            result = RestoreResult(photo, base, tuple(results), options, clock.seconds, self.models, self.checkpoint)
+            if self.enlarger is not None:
+                patches = [r.patch for r in results if r.patch is not None]
+                base = redrawn(photo, base, options.upscale, self.enlarger, patches)
+            background = "" if self.enlarger is None else self.models[-1]
+            result = RestoreResult(
+                photo, base, tuple(results), options, clock.seconds, self.models, self.checkpoint, background
+            )
             _ = result.image
         return result
 
@@ -454,7 +471,13 @@ def load(session: Networks, task: Task, choice: NetworkChoice) -> RestorePipelin
     assessor = None if hasattr(restorer, "assess") else session.network("frgp", None, choice.device)
     calibration = calibration_of(recogniser)
     return RestorePipeline(
-        session.detector(choice), restorer, recogniser, calibration, assessor, session.parser(choice)
+        session.detector(choice),
+        restorer,
+        recogniser,
+        calibration,
+        assessor,
+        session.parser(choice),
+        session.background(choice),
     )
 
 
