@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import typer.main
 
 from facewright.cli.commands import app
-from facewright.tasks.card import Card, Checkpoint, cards
+from facewright.tasks.card import Card, Checkpoint, PublishedFile, cards
 from facewright.tasks.declare import Task, option_fields, tasks
 
 if TYPE_CHECKING:
@@ -28,8 +28,15 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 GENERATED = "<!-- Written by tools/make_docs.py; edit the card or the code instead. -->"
-TASKS = {task.name: task.title for task in tasks().values() if task.title} | {"landmarks": "Place landmarks"}
+TASKS = {task.name: task.title for task in tasks().values() if task.title} | {
+    "landmarks": "Place landmarks",
+    "enlarge": "Draw what is not a face",
+}
 NO_WEIGHTS = "None yet; train them with a recipe, or give your own with `--weights`."
+PUBLISHED = (
+    "What others published; `--weights` takes the name, and the file is fetched when it is first used (see "
+    "[Published weights](../guides/published-weights.md)). A SHA-256 is shown where two sources state it."
+)
 
 
 def pages() -> dict[Path, str]:
@@ -111,7 +118,8 @@ def index_page(known: list[Card]) -> str:
 
 
 def _weight_names(card: Card) -> str:
-    return ", ".join(f"`{p.name}`" for p in card.checkpoints) or "none"
+    own = [f"`{p.name}`" for p in card.checkpoints]
+    return ", ".join([*own, *([f"{len(card.published)} published"] if card.published else [])]) or "none"
 
 
 def yes_no(value: bool) -> str:
@@ -128,9 +136,9 @@ def model_page(card: Card) -> str:
         blocks.append(f"Checked against reference vectors of published networks: {vectors}.")
     blocks += ["## Weights", *[weights_block(p) for p in card.checkpoints]]
     if not card.checkpoints:
-        blocks.append(NO_WEIGHTS)
+        blocks.append("None of this project's own." if card.published else NO_WEIGHTS)
     if card.published:
-        blocks += ["## Published weights it can read", bullets(card.published)]
+        blocks += ["## Published weights", PUBLISHED, published_table(card)]
     blocks += ["## Limits", bullets(card.limits) if card.limits else "None are on record yet."]
     failures = Path("images") / f"{card.slug}-failures.jpg"
     if (DOCS / failures).exists():
@@ -139,6 +147,33 @@ def model_page(card: Card) -> str:
     proof = f"Numbers and how to make them again: `{card.reproduction}`." if card.reproduction else "None yet."
     blocks += ["## Reproduction", proof]
     return page(f"{card.name}: {TASKS.get(card.task, card.task).lower()}", *blocks)
+
+
+def published_table(card: Card) -> str:
+    """The files others have published for a system."""
+    rows = [
+        (
+            f"`{file.name}`",
+            f"[{file.file}]({_address(file)})",
+            f"{file.size_bytes / 1e6:,.1f} MB" if file.size_bytes else "",
+            file.licence,
+            yes_no(file.commercial),
+            ", ".join(file.training_data),
+            f"`{file.sha256[:16]}…`" if file.sha256 else "",
+        )
+        for file in card.published
+    ]
+    return table(("name", "file", "size", "licence", "commercial use", "trained on", "SHA-256"), rows)
+
+
+def _address(file: PublishedFile) -> str:
+    """Where a person finds a file."""
+    address = file.urls[0] if file.urls else file.page
+    if not address.startswith("hf://"):
+        return address
+    owner, name, path = address.removeprefix("hf://").split("/", 2)
+    name, _, revision = name.partition("@")
+    return f"https://huggingface.co/{owner}/{name}/blob/{revision}/{path}"
 
 
 def weights_block(point: Checkpoint) -> str:
@@ -220,7 +255,8 @@ def api_page() -> str:
     """The functions of the short API."""
     verbs = [f"::: facewright.api.{verb}" for verb in tasks()]
     others = [
-        f"::: facewright.loading.{name}" for name in ("read", "degrade_photo", "models", "create", "load_pipeline")
+        f"::: facewright.loading.{name}"
+        for name in ("read", "degrade_photo", "models", "create", "download", "load_pipeline")
     ]
     session = "::: facewright.runtime.session.Session"
     return page("The short API", "`import facewright as fw` gives these names.", *verbs, *others, session)

@@ -2,10 +2,10 @@
 
     python -m reproductions.gate.fit FACES.npz [--write docs/results/gate.md] [--fit]
 
-FACES.npz is what `python -m facewright.data.highres` packs. Sharp faces are reduced to sizes from 64 to 512 px, damaged,
-and measured against their undamaged selves: a face has kept its detail when the share of its fine detail (Laplacian
-energy that agrees with the truth) is above 0.6, and has lost it at 0.4 or less; between, either answer will do. The model
-learns from training people and is judged on validation people.
+FACES.npz is what `python -m facewright.data.highres` packs. Sharp faces are reduced to sizes from 64 to 512 px,
+damaged, and measured against their undamaged selves: a face has kept its detail when the share of its fine detail
+(Laplacian energy that agrees with the truth) is above 0.6, and has lost it at 0.4 or less; between, either answer will
+do. The model learns from training people and is judged on validation people.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from . import api as _api
 from .api import *  # noqa: F403
 from .errors import FacewrightError
 from .face import Face, FaceCrop, Pose
-from .loading import create, degrade_photo, load_pipeline, models, read
+from .loading import create, degrade_photo, download, load_pipeline, models, read
 from .runtime.session import Session
 
 __version__ = "0.1.0"
@@ -27,6 +27,7 @@ __all__ = [
     "__version__",
     "create",
     "degrade_photo",
+    "download",
     "load_pipeline",
     "models",
     "read",

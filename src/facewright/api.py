@@ -173,11 +173,17 @@ def restore(
     hair: bool = False,
     whole: bool = False,
     relight: bool = False,
-    model: str = "frgp",
+    grain: Literal["match", "none"] = "match",
+    old_photo: bool = False,
+    scratches: bool = True,
+    tones: bool = True,
+    damage_mask: str | None = None,
+    model: str = "facedetail",
     weights: str | None = None,
     detector: str = "",
     parser: str = "",
     recogniser: str = "",
+    background: str = "",
     device: str = "auto",
     dtype: str = "auto",
     overwrite: bool = False,
@@ -202,11 +208,17 @@ def restore(
         hair: Also the hair around the face.
         whole: Also glasses and hair before the face.
         relight: Take the restorer's light and colours, too.
+        grain: match: a restored face gets the grain of the picture around it; none: it stays clean.
+        old_photo: Mend an old print: fill damage, spread faded tones, take out a cast.
+        scratches: With --old-photo: find and fill scratches, folds and torn places.
+        tones: With --old-photo: spread faded tones and take out a colour cast.
+        damage_mask: With --old-photo: a picture that is white where the photo is damaged, instead of finding it.
         model: System; see `fw.models()`.
         weights: File, folder or name of its weights.
         detector: Slug of another detector.
         parser: Slug of another parser.
         recogniser: Slug of another recogniser.
+        background: Slug of an enlarger that draws what is not a face, such as realesrgan.
         device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
         dtype: "auto", "fp32" or "bf16".
         overwrite: Replace outputs that exist.
@@ -227,6 +239,11 @@ def restore(
         hair=hair,
         whole=whole,
         relight=relight,
+        grain=grain,
+        old_photo=old_photo,
+        scratches=scratches,
+        tones=tones,
+        damage_mask=damage_mask,
     )
     networks = NetworkChoice(
         model=model,
@@ -234,6 +251,7 @@ def restore(
         detector=detector,
         parser=parser,
         recogniser=recogniser,
+        background=background,
         device=device,
         dtype=dtype,
     )

@@ -67,6 +67,30 @@ def create(
     return cls.from_pretrained(None if pretrained is True else pretrained, commercial=commercial)
 
 
+def download(name: str, *, accept_licence: bool = False, trust_first_download: bool = False) -> Path:
+    """Fetch published weights, check them and make them ready, as `facewright download`; later calls need no network.
+
+    Args:
+        name: A system for its default file, or SLUG/NAME for another one of its card.
+        accept_licence: Accept a licence that is not free; remembered.
+        trust_first_download: Fetch a file without a confirmed SHA-256, and pin what comes.
+
+    Returns:
+        The folder with the network.
+
+    Raises:
+        UsageError: Nobody has published weights of that name.
+        LicenceError: The licence has to be accepted first.
+        WeightsError: The file cannot be fetched, or is another than the published one.
+    """
+    from .weights import catalogue
+    from .weights.terms import terms
+
+    ((card, file),) = catalogue.select([name])
+    with terms(accept_licence=accept_licence, trust_first_download=trust_first_download):
+        return catalogue.obtain(card, file)
+
+
 def degrade_photo(
     source: Any, preset: str = "gfpgan", *, seed: int = 0, **options: Any
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]:

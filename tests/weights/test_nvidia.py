@@ -12,7 +12,7 @@ import torch
 
 from facewright.errors import UnsafeWeightsError, WeightsError
 from facewright.nn import stylegan2 as s2
-from facewright.systems.synthesise.stylegan2 import network as system
+from facewright.systems.synthesise.stylegan2 import convert as system
 from facewright.weights.nvidia import is_nvidia_pickle, load_nvidia
 from facewright.weights.store import load_published
 

@@ -14,6 +14,7 @@ import typer
 
 from ..errors import FacewrightError, OutputError, UsageError
 from ..tasks.declare import NetworkChoice, OptionField, Shape, Task, entry, option_fields
+from .weights import ACCEPT_HELP, TRUST_HELP, on_terms
 
 Command = Callable[..., None]
 
@@ -32,7 +33,9 @@ def command(task: Task) -> Command:
     def run(**values: Any) -> None:
         chosen = task.options(**{f.name: _parsed(f, values.pop(f.name)) for f in fields})
         choice = NetworkChoice(**{name: values.pop(name) for name in NetworkChoice.__slots__ if name in values})
-        body(chosen, choice, **values)
+        agreed = {name: values.pop(name) for name in ("accept_licence", "trust_first_download")}
+        with on_terms(**agreed):
+            body(chosen, choice, **values)
 
     all_parameters = [*parameters[0], *map(_parameter, fields), *_network_parameters(task), *parameters[1]]
     run.__signature__ = inspect.Signature(all_parameters)  # type: ignore[attr-defined]
@@ -103,6 +106,9 @@ def _numbers(text: str, flag: str, kind: type[int] | type[float], count: int | N
     return values
 
 
+_ASKED = {"background": "Network that draws what is not a face, such as realesrgan"}
+
+
 def _network_parameters(task: Task) -> list[inspect.Parameter]:
     found = []
     if task.system_task is not None:
@@ -110,13 +116,18 @@ def _network_parameters(task: Task) -> list[inspect.Parameter]:
             _option("model", str, task.default, f"{task.noun.capitalize()}; see 'facewright models'."),
             _option("weights", str | None, None, "Weights: file, folder, or name."),
         ]
-    found += [_option(name, str, "", f"Another {name}; see 'facewright models'.") for name in task.needs]
+    found += [
+        _option(name, str, "", f"{_ASKED.get(name, f'Another {name}')}; see 'facewright models'.")
+        for name in task.needs
+    ]
     found.append(_option("device", str, "auto", "auto, cpu, cuda, cuda:1."))
     if task.dtype:
         found.append(_option("dtype", str, "auto", "auto, fp32, bf16."))
-    return found
+    return [*found, _ACCEPT, _TRUST]
 
 
+_ACCEPT = _option("accept_licence", bool, False, ACCEPT_HELP, "--accept-licence")
+_TRUST = _option("trust_first_download", bool, False, TRUST_HELP, "--trust-first-download")
 _OVERWRITE = _option("overwrite", bool, False, "Replace outputs that exist.", "--overwrite")
 _DRAW = _option("draw", Path | None, None, "Write the photo with what was found drawn on it.")
 _JSON = _option("as_json", bool, False, "Print JSON.", "--json")

@@ -7,10 +7,9 @@ stopped by Ctrl-C.
 from __future__ import annotations
 
 import io
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,6 +19,7 @@ from .build import command, write_json
 from .evaluation import dictionary_app, eval_app
 from .gallery import app as gallery_app
 from .render import render as render_faces
+from .weights import bundle, download, import_weights, list_models
 
 STOPPED = 130
 
@@ -35,6 +35,10 @@ app = typer.Typer(
 for task in tasks().values():
     app.command(task.verb)(command(task))
 app.command("render")(render_faces)
+app.command("models")(list_models)
+app.command("download")(download)
+app.command("import")(import_weights)
+app.command("bundle")(bundle)
 app.add_typer(gallery_app)
 app.add_typer(eval_app)
 app.add_typer(dictionary_app)
@@ -77,47 +81,6 @@ def degrade_file(
     typer.echo(f"{output}: {pixels.shape[1]} x {pixels.shape[0]}, preset {preset}, seed {seed}")
 
 
-@app.command("models")
-def list_models(
-    name: Annotated[str | None, typer.Argument(help="Show one system in full.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    task: Annotated[str | None, typer.Option(help="Only systems of this task.")] = None,
-) -> None:
-    """List the systems: paper, task, weights, licence."""
-    from ..tasks.card import cards, get_card
-
-    if name is not None:
-        card = get_card(name)
-        typer.echo(json.dumps(card.to_dict(), indent=2, ensure_ascii=False) if as_json else _describe(card))
-        return
-    chosen = [c for c in cards().values() if task in (None, c.task)]
-    if as_json:
-        typer.echo(json.dumps([c.to_dict() for c in chosen], indent=2, ensure_ascii=False))
-        return
-    for card in chosen:
-        weights = ", ".join(c.name for c in card.checkpoints) or "none embedded"
-        typer.echo(f"{card.slug:22} {card.task:12} {card.title} ({card.year}); weights: {weights}")
-
-
-def _describe(card: Any) -> str:
-    lines = [
-        f"{card.name} ({card.slug}), task: {card.task}",
-        f"{card.title}. {card.authors}, {card.year}. {card.url}",
-        card.summary,
-        f"Faithfulness: {card.faithful}",
-        *(f"Limit: {limit}" for limit in card.limits),
-        f"Bias: {card.bias}",
-    ]
-    for point in card.checkpoints:
-        use = "commercial use allowed" if point.commercial else "no commercial use"
-        lines += [
-            f"Weights {point.name}: {point.parameters / 1e6:.2f} M parameters, {point.size_bytes / 1e6:.2f} MB, "
-            f"{point.licence} ({use}), trained on {', '.join(point.training_data)}",
-            *(f"  {key}: {value:g}" for key, value in point.metrics.items()),
-        ]
-    return "\n".join(lines)
-
-
 @app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe.", show_default=False)],
@@ -137,19 +100,6 @@ def train(
     typer.echo(f"weights in {folder}")
 
 
-@app.command("import")
-def import_weights(
-    name: Annotated[str, typer.Argument(help="System the checkpoint belongs to.", show_default=False)],
-    checkpoint: Annotated[Path, typer.Argument(help="Published checkpoint.", show_default=False)],
-    output: Output,
-    overwrite: Overwrite = False,
-) -> None:
-    """Convert a published checkpoint to checked safetensors (a folder for --weights)."""
-    from ..weights.published import import_checkpoint
-
-    typer.echo(f"weights in {import_checkpoint(name, checkpoint, output, overwrite=overwrite)}")
-
-
 @app.command("export")
 def export_network(
     name: Annotated[str, typer.Argument(help="System: frgp, mos or sface.", show_default=False)],
@@ -167,24 +117,6 @@ def export_network(
     report = export_onnx(model, output, overwrite=overwrite)
     worst = max(report.difference.values())
     typer.echo(f"{report.path}: {report.bytes / 1e6:.1f} MB, differs from PyTorch by at most {worst:.0e} of an output")
-
-
-@app.command()
-def bundle(
-    file: Annotated[Path, typer.Argument(help="Bundle file.", show_default=False)],
-    install: Annotated[bool, typer.Option("--install", help="Install it here instead of making it.")] = False,
-    overwrite: Overwrite = False,
-) -> None:
-    """Make, or --install, one file with all downloadable weights for a machine without a network."""
-    from ..tasks.card import cards
-    from ..weights.store import install_bundle, make_bundle
-
-    if install:
-        typer.echo(f"{install_bundle(file)} checkpoints installed")
-        return
-    wanted = [c for card in cards().values() for c in card.checkpoints if not c.file]
-    make_bundle(wanted, file, overwrite=overwrite)
-    typer.echo(f"{file}: {len(wanted)} checkpoints")
 
 
 def main() -> None:

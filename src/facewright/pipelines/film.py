@@ -76,9 +76,12 @@ def restore_video(
     options = options or RestoreOptions()
     if options.faces is not None or options.skip or options.boxes or options.points:
         raise UsageError("faces of a film cannot be chosen by number, box or point; use --max-faces")
+    _refuse_photo_options(options)
+    if pipeline.enlarger is not None:
+        raise UsageError("the background of a film cannot be drawn; leave --background out")
     detector = SceneFinder(pipeline.detector, 0.0 if options.force else options.min_score)
     stage = VideoRestorer(
-        pipeline.restorer,
+        pipeline.film_restorer,
         detector,
         VideoOptions(
             upscale=options.upscale,
@@ -111,6 +114,18 @@ def restore_video(
         notify=notify,
     )
     return FilmReport(report, stage.report(), pipeline.models)
+
+
+def _refuse_photo_options(options: RestoreOptions) -> None:
+    """Raise UsageError for what works on photos alone, so that no option is passed over without a word."""
+    given = {
+        "--hair": options.hair,
+        "--whole": options.whole,
+        "--old-photo": options.old_photo,
+        "--grain none": options.grain == "none",
+    }
+    for name in (name for name, used in given.items() if used):
+        raise UsageError(f"{name} is for photos; in films the whole oval of a face is restored, without added grain")
 
 
 def _provenance(pipeline: RestorePipeline, options: RestoreOptions) -> str:

@@ -7,7 +7,7 @@ neighbouring pixels are) are measured, and as much is added to the face as it la
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ..geometry.paste import FacePatch
+
     Floats = NDArray[np.float32]
 
 LEAST = 1.0  # grey levels of 255 below which grain cannot be seen
@@ -24,6 +26,7 @@ _SMOOTH = 2.0  # px: σ of the light that is taken away
 _FLAT = 0.5  # share of the pixels, those with the smallest gradients, that count as flat
 _LEAST_PIXELS = 400
 _MAD = 1.4826  # median absolute deviation to standard deviation of a normal distribution
+_RING = 0.15  # of the face's longer side: how far around it grain is measured
 _WIDEST = 2.5  # px: σ of the coarsest grain
 
 
@@ -119,6 +122,27 @@ def make(grain: Grain, shape: tuple[int, int], seed: int) -> Floats:
     luma, red, blue = planes[..., 0], planes[..., 1], planes[..., 2]
     # YCrCb to RGB of differences (ITU-R BT.601)
     return np.dstack([luma + 1.403 * red, luma - 0.714 * red - 0.344 * blue, luma + 1.773 * blue]).astype(np.float32)
+
+
+def with_grain(patch: FacePatch, rgb: NDArray[np.uint8]) -> FacePatch:
+    """A patch whose face gets the grain of the photo (H, W, 3) around it, but no more than it had before."""
+    x0, y0, x1, y1 = patch.box
+    width = max(6, round(_RING * max(x1 - x0, y1 - y0)))
+    left, top = max(0, x0 - width), max(0, y0 - width)
+    place = rgb[top : y1 + width, left : x1 + width]
+    mask = np.zeros(place.shape[:2], np.float32)
+    inside = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
+    mask[inside] = patch.mask
+    after = place.astype(np.float32)
+    after[inside] += patch.change * patch.mask[..., None]
+    face = mask > 0.7
+    outside, before, restored = measure(place, around(mask, width)), measure(place, face), measure(after, face)
+    wanted = Grain(min(outside.luma, before.luma), min(outside.chroma, before.chroma), outside.size)
+    missing = lacking(wanted, restored)
+    if not missing.visible:
+        return patch
+    noise = make(missing, (y1 - y0, x1 - x0), seed=(x0 * 73_856_093) ^ (y0 * 19_349_663))
+    return replace(patch, change=np.asarray(patch.change + noise, np.float32))
 
 
 def around(mask: Floats, width: int) -> NDArray[np.bool_]:

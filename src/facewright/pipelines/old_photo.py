@@ -68,6 +68,21 @@ def mend(image: NDArray[np.uint8], damage: NDArray[np.bool_]) -> NDArray[np.uint
     return np.where(grown[..., None] > 0, np.rint(out).clip(0, 255), image).astype(np.uint8)
 
 
+def mended_print(image: NDArray[np.uint8], damage: NDArray[np.bool_]) -> Repair:
+    """`mend` with what was done in words; nothing where nothing is damaged."""
+    if not damage.any():
+        return Repair(image, (), damage)
+    share = 100 * damage.mean()
+    return Repair(mend(image, damage), (f"damage on {share:.1f} % of the picture filled",), damage)
+
+
+def with_tones(repair: Repair, faces: Sequence[Face]) -> Repair:
+    """A repair whose faded tones are spread and whose cast is taken out as well."""
+    image, spread = spread_tones(repair.image, repair.damage)
+    image, cast = without_cast(image, faces, repair.damage)
+    return Repair(image, (*repair.steps, *(step for step in (spread, cast) if step)), repair.damage)
+
+
 def plausible_damage(shares: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Where a print is damaged, from the probabilities (H, W); nowhere when it would be nearly everywhere."""
     damage = shares >= LOST

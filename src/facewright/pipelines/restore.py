@@ -6,6 +6,7 @@ can be changed afterwards without running a network again.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from contextlib import contextmanager
@@ -26,12 +27,17 @@ from ..io.image import Photo, read
 from ..io.provenance import Provenance, embed_watermark, xmp_packet
 from ..systems.base import batches
 from ..systems.quality.kept import kept, kept_after
+from ..systems.quality.sharpness import MOST_SIDE, SHARP, native_side, sharpness
 from ..tasks.quality import DegradationEstimator
 from ..tasks.restore import RestoreOptions, Restorer
+from .background import redrawn
 from .colour_match import restore_crops
+from .grain import with_grain
 from .masking import restoring_masks
+from .old_photo import Repair, mended_print, plausible_damage, with_tones
 from .order import reading_order
-from .second_opinion import NO_FACE, believable
+from .second_opinion import NO_FACE, believable, log_odds
+from .two_stage import TwoStageRestorer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,12 +50,18 @@ if TYPE_CHECKING:
     from ..tasks.analyse import Parser
     from ..tasks.declare import NetworkChoice, Networks, Task
     from ..tasks.detect import Detector
+    from ..tasks.enlarge import Enlarger
+    from ..tasks.restore import DamageFinder
 
 MIN_EYE_DISTANCE = 5.0
 MAX_YAW = 75.0
 GOOD_SSIM = 0.89  # restoring adds nothing to speak of from here on, see reproductions/quality
 INVENTED_BELOW = 0.6  # of the face left: a restorer has to fill in the rest
 DOUBTFUL = 0.5
+FINE_SIZE = 512  # px: side of the crops of restorers that draw fine detail
+SMALL_EYES = 20.0  # px: below, a restoration can go wrong although much of the face seems to be left
+WORSE_BY, SURE_ODDS = 1.0, 3.0  # log odds of being a face: a fall that counts, and from where it does not
+WORSE = "restoring it makes it look less like a face"
 LISTED = 6  # entries of a list in the summary; the report has all
 BATCH = 8
 
@@ -62,7 +74,8 @@ class FaceResult:
     of the restored crop at full strength, is blind to what was invented: `quality_after` judges by both.
     `identity` is the similarity of input and output to a recogniser, `same_person` the probability of one person that
     it stands for, both where such a network was given. `change` is the mean absolute change inside the face in grey
-    levels; `warnings` name what a viewer should know.
+    levels; `warnings` name what a viewer should know. `sharpness` is the probability that most of the detail a face of
+    its size can have is there (`systems.quality.sharpness`); None where the restorer draws no such detail.
     """
 
     index: int
@@ -75,6 +88,7 @@ class FaceResult:
     same_person: float | None = None
     change: float = 0.0
     warnings: tuple[str, ...] = ()
+    sharpness: float | None = None
     crop: FaceCrop | None = field(default=None, repr=False)
     output: NDArray[np.uint8] | None = field(default=None, repr=False)
     patch: FacePatch | None = field(default=None, repr=False)
@@ -92,6 +106,7 @@ class FaceResult:
             "identity": None if self.identity is None else round(self.identity, 4),
             "same_person": None if self.same_person is None else round(self.same_person, 4),
             "change": round(self.change, 3),
+            "sharpness": None if self.sharpness is None else round(self.sharpness, 3),
             "warnings": list(self.warnings),
         }
 
@@ -108,7 +123,12 @@ def quality_after(before: DegradationEstimate, after: DegradationEstimate) -> fl
 
 @dataclass(frozen=True, eq=False)
 class RestoreResult:
-    """A restored photo. `image` is made from `base` (the original, enlarged) and the faces' patches at `strength`."""
+    """A restored photo. `image` is made from `base` (the original, enlarged) and the faces' patches at `strength`.
+
+    `background` is the slug of the network that drew `base` outside the faces, "" where none did. `mended` is the whole
+    photo after the repairs of an old photo, of the size of `base`; `repairs` says which, and `damage` (H, W) where the
+    original was damaged.
+    """
 
     original: Photo
     base: Photo
@@ -117,6 +137,10 @@ class RestoreResult:
     seconds: Mapping[str, float]
     models: tuple[str, ...]
     checkpoint: str | None = None
+    background: str = ""
+    mended: Photo | None = None
+    repairs: tuple[str, ...] = ()
+    damage: NDArray[np.bool_] | None = None
 
     @cached_property
     def image(self) -> Photo:
@@ -124,7 +148,9 @@ class RestoreResult:
         photo = self.base
         if self.options.strength == 0:
             return photo
-        rgb = self.base.rgb() if any(f.patch is not None for f in self.faces) else None
+        if self.mended is not None:
+            photo = _blended(photo, self.mended, self.options.strength)
+        rgb = photo.rgb() if any(f.patch is not None for f in self.faces) else None
         for result in sorted(self.faces, key=lambda f: f.face.eye_distance):
             if result.patch is not None and rgb is not None:
                 photo = _apply(photo, rgb, result.patch, self.options.strength)
@@ -145,7 +171,11 @@ class RestoreResult:
         faces = [f for f in self.faces if f not in doubtful]
         line = f"{self.restored_count} of {len(faces)} face{'s' * (len(faces) != 1)} restored"
         if not faces:
-            line = f"no face found; the picture is {'unchanged' if self.options.upscale == 1 else 'only enlarged'}"
+            line = f"no face found; the picture is {'unchanged' if self.base is self.original else 'only enlarged'}"
+        if self.background:
+            line += f"; the rest drawn by {self.background}"
+        if self.repairs:
+            line += f"; {', '.join(self.repairs)}"
         if turned := turns_in_words([f.face for f in faces]):
             line += f"; {turned}"
         if skipped := [f"{f.index} ({f.reason})" for f in faces if not f.restored]:
@@ -165,7 +195,8 @@ class RestoreResult:
     @property
     def changed(self) -> bool:
         """Whether any pixel differs from the (enlarged) original."""
-        return self.restored_count > 0 and self.options.strength > 0
+        mended = self.restored_count > 0 or bool(self.repairs)
+        return bool(self.background) or (mended and self.options.strength > 0)
 
     def notes(self, target: str | Path | None = None, *, keep_gps: bool = True) -> tuple[str, ...]:
         """What reading had to change, and what a file at `target` cannot hold; nothing where it is a mere copy."""
@@ -185,6 +216,7 @@ class RestoreResult:
             "summary": self.summary,
             "options": asdict(self.options),
             "models": list(self.models),
+            "repairs": list(self.repairs),
             "faces": [f.to_dict() for f in self.faces],
             "seconds": {k: round(v, 4) for k, v in self.seconds.items()},
         }
@@ -232,7 +264,7 @@ class RestoreResult:
     def _is_copied(self, target: Path, *, keep_gps: bool) -> bool:
         """Whether the file of the original, byte by byte, is the result."""
         original = self.original
-        untouched = not self.changed and self.options.upscale == 1 and original.whole
+        untouched = not self.changed and self.base is original and original.whole
         return untouched and keep_gps and Path(original.source).is_file() and format_of(target) == original.format
 
     def compare(self) -> Photo:
@@ -268,12 +300,19 @@ def _apply(photo: Photo, base_rgb: NDArray[np.uint8], patch: FacePatch, strength
     return photo.patched(patch.box, wanted, patch.mask * strength)
 
 
+def _blended(photo: Photo, other: Photo, strength: float) -> Photo:
+    """A photo with so much of another of its size."""
+    whole = np.full((photo.height, photo.width), strength, np.float32)
+    return photo.patched((0, 0, photo.width, photo.height), other.rgb().astype(np.float32), whole)
+
+
 class RestorePipeline:
     """Detector and restorer, loaded once and used on many photos; with a recogniser it reports identity, too.
 
     `assessor` estimates the damage for restorers that cannot (UsageError where neither can). `parser` tells face from
     what lies before it, on crops like the restorer's; without one the oval of a face is restored with all that is in
-    it.
+    it. `enlarger` draws what is not a face; without one its pixels stay, or are enlarged by Lanczos. `damage_finder`
+    says where a print is damaged.
     """
 
     def __init__(
@@ -284,18 +323,28 @@ class RestorePipeline:
         calibration: ScoreCalibration | None = None,
         assessor: DegradationEstimator | None = None,
         parser: Parser | None = None,
+        enlarger: Enlarger | None = None,
+        damage_finder: DamageFinder | None = None,
     ) -> None:
         if assessor is None:
             if not isinstance(restorer, DegradationEstimator):
                 raise UsageError(f"{type(restorer).__name__} does not estimate damage; give the pipeline an assessor")
             assessor = restorer
         self.detector, self.restorer, self.assessor = detector, restorer, assessor
+        self.enlarger, self.damage_finder = enlarger, damage_finder
         self.recogniser, self.calibration, self.parser = recogniser, calibration, parser
 
     @property
     def models(self) -> tuple[str, ...]:
         """Slugs of the networks in use."""
-        return tuple(str(getattr(m, "slug", type(m).__name__)) for m in (self.detector, self.restorer))
+        used = [self.detector, self.restorer, *([] if self.enlarger is None else [self.enlarger])]
+        return tuple(str(getattr(m, "slug", type(m).__name__)) for m in used)
+
+    @property
+    def film_restorer(self) -> Restorer:
+        """What restores the frames of films: of two stages the first, which is fast enough for every frame."""
+        restorer: Restorer = getattr(self.restorer, "structure", self.restorer)
+        return restorer
 
     @property
     def checkpoint(self) -> str | None:
@@ -306,25 +355,79 @@ class RestorePipeline:
         """Restore one photo."""
         options = options or RestoreOptions()
         clock = _Clock()
+        rgb, repair = photo.rgb(), None
+        if options.old_photo:
+            with clock("mend"):
+                repair = self._mend(rgb, options)
+                rgb = repair.image
         with clock("detect"):
-            rgb = photo.rgb()
             faces = reading_order(self.detector.detect(rgb))
+        if repair is not None and options.tones:
+            repair = with_tones(repair, faces)
+            rgb = repair.image
         with clock("align"):
             crops = [self.restorer.preprocess.crop.cut(rgb, f) for f in faces]
         with clock("restore"):
-            results = self._restore_faces(faces, crops, options)
+            results = self._restore_faces(faces, crops, self._sharpness(rgb, faces, crops, options.upscale), options)
         with clock("paste"):
             base = photo if options.upscale == 1 else _enlarged(photo, options.upscale)
-            shape = (base.height, base.width)
-            results = self._with_patches(results, shape, options)
-            result = RestoreResult(photo, base, tuple(results), options, clock.seconds, self.models, self.checkpoint)
+            mended = None
+            if repair is not None and repair.steps:
+                mended = photo.patched((0, 0, photo.width, photo.height), rgb.astype(np.float32), _ones(rgb))
+                mended = mended if options.upscale == 1 else _enlarged(mended, options.upscale)
+            results = self._with_patches(results, (mended or base).rgb(), options)
+            if self.enlarger is not None:
+                patches = [r.patch for r in results if r.patch is not None]
+                base = redrawn(photo, base, options.upscale, self.enlarger, patches)
+            background = "" if self.enlarger is None else self.models[-1]
+            result = RestoreResult(
+                photo,
+                base,
+                tuple(results),
+                options,
+                clock.seconds,
+                self.models,
+                self.checkpoint,
+                background,
+                mended,
+                () if repair is None else repair.steps,
+                None if repair is None else repair.damage,
+            )
             _ = result.image
         return result
 
+    def _mend(self, rgb: NDArray[np.uint8], options: RestoreOptions) -> Repair:
+        """The whole photo with its damage filled, where that is wanted."""
+        if not options.scratches:
+            return Repair(rgb, ())
+        if options.damage_mask is not None:
+            mask = read(options.damage_mask).rgb()[..., 0] > 127
+        elif self.damage_finder is None:
+            raise UsageError("this pipeline has no network that finds damage; give a damage mask")
+        else:
+            mask = plausible_damage(self.damage_finder.find(rgb))
+        return mended_print(rgb, mask)
+
+    def _sharpness(
+        self, rgb: NDArray[np.uint8], faces: Sequence[Face], crops: Sequence[FaceCrop], upscale: int
+    ) -> list[float | None]:
+        """How sharp every face is for its size in the result; None where the restorer draws no fine detail."""
+        spec = self.restorer.preprocess.crop
+        if spec.kind != "template" or spec.size < FINE_SIZE:
+            return [None] * len(faces)
+        found: list[float | None] = []
+        for face, crop in zip(faces, crops):
+            side = native_side(crop.scale, spec.size)
+            if upscale > 1 and side < MOST_SIDE:
+                found.append(0.0)  # an enlarged face lacks the detail of its new size
+            else:
+                found.append(sharpness(dataclasses.replace(spec, size=side).cut(rgb, face).image))
+        return found
+
     def _with_patches(
-        self, results: Sequence[FaceResult], shape: tuple[int, int], options: RestoreOptions
+        self, results: Sequence[FaceResult], rgb: NDArray[np.uint8], options: RestoreOptions
     ) -> list[FaceResult]:
-        """The results with what their faces change in a photo of `shape`."""
+        """The results with what their faces change in the photo (H, W, 3)."""
         done = list(results)
         parser = None if options.whole else self.parser
         for group in batches([r for r in results if r.restored and r.crop is not None], BATCH):
@@ -332,7 +435,10 @@ class RestorePipeline:
             # a parser tells more from the restored face than from the damaged one
             masks = restoring_masks([r.output for r in group], points, parser, hair=options.hair)
             for result, mask in zip(group, masks):
-                done[result.index] = _with_patch(result, mask, shape, options.upscale)
+                placed = _with_patch(result, mask, (rgb.shape[0], rgb.shape[1]), options.upscale)
+                if placed.patch is not None and options.grain == "match":
+                    placed = replace(placed, patch=with_grain(placed.patch, rgb))
+                done[result.index] = placed
         return done
 
     def assess(self, crops: NDArray[np.uint8]) -> list[DegradationEstimate]:
@@ -343,15 +449,19 @@ class RestorePipeline:
         return self.assessor.assess(crops)
 
     def _restore_faces(
-        self, faces: Sequence[Face], crops: Sequence[FaceCrop], options: RestoreOptions
+        self,
+        faces: Sequence[Face],
+        crops: Sequence[FaceCrop],
+        sharp: Sequence[float | None],
+        options: RestoreOptions,
     ) -> list[FaceResult]:
         chosen = choose(faces, options)
         verdicts: list[FaceResult] = []
         for group in batches(list(range(len(faces))), BATCH):
             estimates = self.assess(np.stack([crops[i].image for i in group]))
             for i, before in zip(group, estimates):
-                wanted, reason = verdict(faces[i], before, chosen[i], options)
-                verdicts.append(FaceResult(i, faces[i], wanted, reason, before, crop=crops[i]))
+                wanted, reason = verdict(faces[i], before, chosen[i], options, sharp[i])
+                verdicts.append(FaceResult(i, faces[i], wanted, reason, before, sharpness=sharp[i], crop=crops[i]))
         verdicts = _largest(verdicts, options.max_faces)
         todo = [v.index for v in verdicts if v.restored]
         for group in batches(todo, BATCH):
@@ -362,18 +472,47 @@ class RestorePipeline:
     def _restore_group(self, group: Sequence[FaceResult], options: RestoreOptions) -> list[FaceResult]:
         inputs = np.stack([g.crop.image for g in group if g.crop is not None])
         outputs = restore_crops(self.restorer, inputs, options.fidelity, relight=options.relight, seed=options.seed)
+        shares = [1.0] * len(group) if options.force else self._plausible_shares(group, outputs)
+        outputs = np.stack([_mixed(before, after, share) for before, after, share in zip(inputs, outputs, shares)])
         after = self.assess(outputs)
         identities = self._identities(group, outputs)
         done = []
-        for result, restored, estimate, identity in zip(group, outputs, after, identities):
+        for result, restored, estimate, identity, share in zip(group, outputs, after, identities, shares):
+            if share == 0:
+                done.append(replace(result, restored=False, reason=WORSE))
+                continue
             shown = restored
             if options.watermark:
                 shown = np.rint(embed_watermark(restored.astype(np.float32))).clip(0, 255).astype(np.uint8)
             probability = self._probability(identity)
             warnings = warnings_for(result.before, probability)
+            if share < 1:
+                warnings = (*warnings, "restored at half strength: at full strength it looked less like a face")
             values = {"identity": identity, "same_person": probability, "output": shown, "warnings": warnings}
             done.append(replace(result, after=estimate, **values))
         return done
+
+    def _plausible_shares(self, group: Sequence[FaceResult], outputs: NDArray[np.uint8]) -> list[float]:
+        """How much of each restoration to take: 1, or where it looks less like a face than before ½ or nothing.
+
+        Only faces of which little is left are asked about: the others cannot go so wrong.
+        """
+        opinion = getattr(self.detector, "opinion", None)
+        if opinion is None:
+            return [1.0] * len(group)
+        return [self._plausible_share(opinion, result, after) for result, after in zip(group, outputs)]
+
+    def _plausible_share(self, opinion: Any, result: FaceResult, after: NDArray[np.uint8]) -> float:
+        crop, face = result.crop, result.face
+        assert crop is not None
+        if kept(result.before) >= INVENTED_BELOW and face.eye_distance >= SMALL_EYES:
+            return 1.0
+        before = _odds(opinion.of_crop(crop, face))
+        for share in (1.0, 0.5):
+            shown = dataclasses.replace(crop, image=_mixed(crop.image, after, share))
+            if _odds(opinion.of_crop(shown, face)) >= min(before - WORSE_BY, SURE_ODDS):
+                return share
+        return 0.0
 
     def _identities(self, group: Sequence[FaceResult], outputs: NDArray[np.uint8]) -> list[float | None]:
         """Cosine of every face's input and output, as the recogniser sees them."""
@@ -393,6 +532,21 @@ class RestorePipeline:
         if identity is None or self.calibration is None:
             return None
         return float(self.calibration.probability(identity))
+
+
+def _odds(certainty: float) -> float:
+    return float(log_odds(np.clip(certainty, 1e-4, 1 - 1e-4)))
+
+
+def _mixed(before: NDArray[np.uint8], after: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
+    """`share` of `after` over `before`."""
+    if share == 1:
+        return after
+    return np.asarray(cv2.addWeighted(after, share, before, 1 - share, 0), np.uint8)
+
+
+def _ones(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.ones(rgb.shape[:2], np.float32)
 
 
 def _enlarged(photo: Photo, factor: int) -> Photo:
@@ -424,8 +578,17 @@ def _with_patch(result: FaceResult, mask: NDArray[np.float32], shape: tuple[int,
     return replace(result, patch=patch, change=change)
 
 
-def verdict(face: Face, estimate: DegradationEstimate, chosen: str, options: RestoreOptions) -> tuple[bool, str]:
-    """Whether to restore a face, and why (do no harm: what is good, too small or too turned stays as it is)."""
+def verdict(
+    face: Face,
+    estimate: DegradationEstimate,
+    chosen: str,
+    options: RestoreOptions,
+    sharp: float | None = None,
+) -> tuple[bool, str]:
+    """Whether to restore a face, and why (do no harm: what is good, too small or too turned stays as it is).
+
+    `sharp` is the probability that the face is as sharp as its size allows; None where that does not count.
+    """
     if chosen != "":
         return False, chosen
     if options.force:
@@ -439,6 +602,8 @@ def verdict(face: Face, estimate: DegradationEstimate, chosen: str, options: Res
     if face.pose is not None and abs(face.pose.yaw) > MAX_YAW:
         return False, f"too turned, yaw {face.pose.yaw:.0f} degrees"
     if estimate.ssim >= GOOD_SSIM:
+        if sharp is not None and sharp < SHARP:
+            return True, f"soft, sharpness {100 * sharp:.0f} of 100"
         return False, f"already good, quality {quality(estimate):.0f}"
     return True, f"quality {quality(estimate):.0f}"
 
@@ -478,11 +643,20 @@ def load(session: Networks, task: Task, choice: NetworkChoice) -> RestorePipelin
     from .identity import calibration_of
 
     restorer = session.chosen(task, choice)
+    if restorer.slug == "facedetail":
+        restorer = TwoStageRestorer(session.network("frgp", None, choice.device, choice.dtype), restorer)
     recogniser = session.recogniser(choice)
     assessor = None if hasattr(restorer, "assess") else session.network("frgp", None, choice.device)
     calibration = calibration_of(recogniser)
     return RestorePipeline(
-        session.detector(choice), restorer, recogniser, calibration, assessor, session.parser(choice)
+        session.detector(choice),
+        restorer,
+        recogniser,
+        calibration,
+        assessor,
+        session.parser(choice),
+        session.background(choice),
+        session.network("printscan", None, choice.device),
     )
 
 

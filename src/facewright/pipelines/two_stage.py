@@ -1,7 +1,7 @@
 """Restoring in two stages: what a face of 256 px can show, then the detail of 512.
 
-The first network knows heavy damage: noise, compression, a few pixels between the eyes. The second draws the fine detail
-that soft and small faces lack. A face without damage that shows at 256 px goes straight to the second.
+The first network knows heavy damage: noise, compression, a few pixels between the eyes. The second draws the fine
+detail that soft and small faces lack. A face without damage that shows at 256 px goes straight to the second.
 """
 
 from __future__ import annotations

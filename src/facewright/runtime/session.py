@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..tasks.card import get_card
+from ..tasks.card import cards, get_card
 from ..tasks.declare import NetworkChoice, Task, entry, tasks
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Session:
         key = (card.slug, str(path.resolve()), stat.st_size, stat.st_mtime_ns, str(where), dtype)
         with self._lock:
             if key not in self._networks:
-                model: Any = create(card.slug, pretrained=weights or True).to(where)
+                model: Any = create(card.slug, pretrained=path).to(where)
                 if hasattr(model, "precision"):
                     model.precision = dtype
                 if where.type == "cpu":
@@ -86,6 +86,16 @@ class Session:
 
     def recogniser(self, choice: NetworkChoice) -> Any:
         return self.component("embed", choice.recogniser, choice.device)
+
+    def background(self, choice: NetworkChoice) -> Any:
+        """The enlarger of what is not a face; None where none is chosen."""
+        if not choice.background:
+            return None
+        card = get_card(choice.background)
+        if "enlarge" not in card.tasks:
+            known = ", ".join(c.slug for c in cards().values() if "enlarge" in c.tasks)
+            raise UsageError(f"{card.slug} cannot draw a background; choose one of {known}")
+        return self.network(card.slug, None, choice.device)
 
     def pipeline(self, verb: str, choice: NetworkChoice | None = None) -> Any:
         """The callable of a task with its networks; see `Task.load`."""

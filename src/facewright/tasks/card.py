@@ -19,6 +19,17 @@ from ..geometry.crop import CropSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+CONTAINERS = {
+    "torch": "PyTorch zip file of tensors",
+    "legacy": "PyTorch pickle of tensors from before the zip format",
+    "lightning": "PyTorch Lightning checkpoint",
+    "safetensors": "safetensors",
+    "onnx": "ONNX graph",
+    "torchscript": "TorchScript archive",
+    "nvidia": "NVIDIA pickle, which carries its source",
+}
+"""Kinds of published files."""
+
 ALIASES = {"restoreformer++": "restoreformer"}
 """Other names under which a system may be asked for, to its slug."""
 
@@ -103,6 +114,64 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishedFile:
+    """A file with weights that somebody else published for a system, as it lies at its addresses.
+
+    `name` is what `weights=` and `facewright download SLUG/NAME` call it, `file` its published file name. `urls` are
+    the addresses to fetch it from, in order: `https://…` or `hf://OWNER/REPOSITORY@REVISION/PATH`; none when it can
+    only be fetched by hand, from `page`. `member` is its path inside the zip archive at those addresses.
+
+    `sha256` is pinned; `seen` names the two or more independent places that state it. A digest that only one place
+    states is `reported_sha256` and is never relied upon. `size_bytes` is 0 when not known exactly.
+
+    `free`: the licence of the weights has no non-commercial clause; any other has to be accepted once. `commercial`:
+    they may be used commercially, the conditions of their training data included.
+
+    `container` is one of `CONTAINERS`, `wrapper` the key of the state dict in it, `options` what the importer is told
+    that the tensors cannot say. `preprocess` is the input contract of the imported network, `preset` its configuration
+    where it has a name.
+    """
+
+    name: str
+    file: str
+    licence: str
+    free: bool
+    commercial: bool
+    training_data: tuple[str, ...]
+    container: str
+    preprocess: Preprocess
+    by: str = ""
+    urls: tuple[str, ...] = ()
+    page: str = ""
+    member: str = ""
+    sha256: str = ""
+    seen: tuple[str, ...] = ()
+    reported_sha256: str = ""
+    size_bytes: int = 0
+    wrapper: str = ""
+    preset: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.container not in CONTAINERS:
+            raise UsageError(f"{self.file}: container {self.container!r} is none of {', '.join(CONTAINERS)}")
+
+    @property
+    def fetchable(self) -> bool:
+        """Whether it can be fetched without a person."""
+        return bool(self.urls)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PublishedFile:
+        values = dict(data)
+        values["preprocess"] = Preprocess.from_dict(values["preprocess"])
+        for key in ("training_data", "urls", "seen"):
+            values[key] = tuple(values.get(key, ()))
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """A published system: paper, task, where its class lives, its weights, its proof and its limits.
 
@@ -122,7 +191,7 @@ class Card:
     limits: tuple[str, ...]
     bias: str
     checkpoints: tuple[Checkpoint, ...] = ()
-    published: tuple[str, ...] = ()
+    published: tuple[PublishedFile, ...] = ()
     parity: tuple[str, ...] = ()
     reproduction: str = ""
     also: tuple[str, ...] = ()
@@ -131,7 +200,8 @@ class Card:
     def from_dict(cls, data: Mapping[str, Any]) -> Card:
         values = dict(data)
         values["checkpoints"] = tuple(Checkpoint.from_dict(c) for c in values.get("checkpoints", ()))
-        for key in ("limits", "published", "parity", "also"):
+        values["published"] = tuple(PublishedFile.from_dict(p) for p in values.get("published", ()))
+        for key in ("limits", "parity", "also"):
             values[key] = tuple(values.get(key, ()))
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:

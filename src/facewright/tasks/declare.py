@@ -117,6 +117,7 @@ class NetworkChoice:
         device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
         dtype: "auto", "fp32" or "bf16".
         detector, parser, recogniser: Slugs of the other networks a task needs; "" for the defaults.
+        background: Slug of the enlarger that draws what is not a face; "" for none.
     """
 
     model: str = ""
@@ -126,6 +127,7 @@ class NetworkChoice:
     detector: str = ""
     parser: str = ""
     recogniser: str = ""
+    background: str = ""
 
 
 class Networks(Protocol):
@@ -145,6 +147,10 @@ class Networks(Protocol):
 
     def recogniser(self, choice: NetworkChoice) -> Any: ...
 
+    def background(self, choice: NetworkChoice) -> Any:
+        """The enlarger of what is not a face; None where none is chosen."""
+        ...
+
 
 NOUNS = {
     "detect": "detector",
@@ -157,7 +163,7 @@ NOUNS = {
 }
 """What a system of a task is called."""
 
-COMPONENTS = {"detector": "detect", "parser": "parse", "recogniser": "recognise"}
+COMPONENTS = {"detector": "detect", "parser": "parse", "recogniser": "recognise", "background": "enlarge"}
 """Networks beside a task's own that can be chosen, to the task whose systems they are."""
 
 

@@ -98,6 +98,7 @@ class RestoredFaceRecord(FaceRecord):
     identity: float | None
     same_person: float | None
     change: float
+    sharpness: float | None
     warnings: list[str]
 
 
@@ -111,6 +112,7 @@ class RestoreRecord(TypedDict):
     summary: str
     options: dict[str, Any]
     models: list[str]
+    repairs: list[str]
     faces: list[RestoredFaceRecord]
     seconds: dict[str, float]
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .card import Preprocess
 
 Upscale = Literal[1, 2, 4]
+Grain = Literal["match", "none"]
 
 
 @runtime_checkable
@@ -32,6 +33,15 @@ class Restorer(Protocol):
         draws the network's noise anew, the same for every crop; None takes it as trained. What a network cannot do is
         a UsageError.
         """
+        ...
+
+
+@runtime_checkable
+class DamageFinder(Protocol):
+    """Finds where a print is damaged."""
+
+    def find(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(H, W, 3) uint8 RGB of any size to the probability (H, W) that a pixel is lost."""
         ...
 
 
@@ -61,11 +71,26 @@ class RestoreOptions(Checked):
     hair: Annotated[bool, Opt("Also the hair around the face.")] = False
     whole: Annotated[bool, Opt("Also glasses and hair before the face.")] = False
     relight: Annotated[bool, Opt("Take the restorer's light and colours, too.")] = False
+    grain: Annotated[
+        Grain, Opt("match: a restored face gets the grain of the picture around it; none: it stays clean.")
+    ] = "match"
+    old_photo: Annotated[bool, Opt("Mend an old print: fill damage, spread faded tones, take out a cast.")] = False
+    scratches: Annotated[bool, Opt("With --old-photo: find and fill scratches, folds and torn places.")] = True
+    tones: Annotated[bool, Opt("With --old-photo: spread faded tones and take out a colour cast.")] = True
+    damage_mask: Annotated[
+        str | None, Opt("With --old-photo: a picture that is white where the photo is damaged, instead of finding it.")
+    ] = None
 
     def __post_init__(self) -> None:
         Checked.__post_init__(self)
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed} is not possible; choose a whole number from 0 up")
+        steps = {"damage_mask": self.damage_mask is not None, "no-scratches": not self.scratches}
+        given = [name for name, used in (steps | {"no-tones": not self.tones}).items() if used]
+        if given and not self.old_photo:
+            raise UsageError(f"{given[0].replace('_', '-')} is a part of mending an old photo; add --old-photo")
+        if self.damage_mask is not None and not self.scratches:
+            raise UsageError("a damage mask with scratches left out does nothing; give one of them")
 
 
 TASKS = (
@@ -78,9 +103,9 @@ TASKS = (
         load="facewright.pipelines.restore:load",
         result="facewright.pipelines.restore:RestoreResult",
         record=RestoreRecord,
-        default="frgp",
+        default="facedetail",
         protocol=Restorer,
-        needs=("detector", "parser", "recogniser"),
+        needs=("detector", "parser", "recogniser", "background"),
         media=("photo", "folder", "film"),
         film="facewright.pipelines.film:restore_video",
         film_result="facewright.pipelines.film:FilmReport",

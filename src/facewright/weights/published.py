@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,11 +49,14 @@ _TELLTALES = {
 }
 
 
-def import_checkpoint(slug: str, checkpoint: str | Path, output: str | Path, *, overwrite: bool = False) -> Path:
+def import_checkpoint(
+    slug: str, checkpoint: str | Path, output: str | Path, *, overwrite: bool = False, **options: Any
+) -> Path:
     """Convert a published checkpoint of a system into a folder `from_pretrained` reads; returns the folder.
 
-    Raises UsageError when no published checkpoints of that system can be read, WeightsError when the file does not fit,
-    UnsafeWeightsError when it holds code, OutputError when the folder exists.
+    `options` are for the system's `import_published`, for what the tensors cannot say. Raises UsageError when no
+    published checkpoints of that system can be read, WeightsError when the file does not fit, UnsafeWeightsError when
+    it holds code, OutputError when the folder exists.
     """
     card = get_card(slug)
     slug = card.slug
@@ -62,10 +67,10 @@ def import_checkpoint(slug: str, checkpoint: str | Path, output: str | Path, *, 
     target = Path(output)
     _check_folder(target, overwrite=overwrite)
     try:
-        if Path(checkpoint).suffix.lower() == ".onnx" and hasattr(module, "import_onnx"):
-            model = module.import_onnx(checkpoint)
+        if is_onnx(checkpoint) and hasattr(module, "import_onnx"):
+            model = module.import_onnx(checkpoint, **options)
         else:
-            model = _imported(card, module.import_published, checkpoint)
+            model = _imported(card, partial(module.import_published, **options), checkpoint)
     except _MISFIT as error:
         raise WeightsError(f"{checkpoint} is not a checkpoint of {slug}: {error!r}") from error
     if model.slug != slug:
@@ -86,6 +91,78 @@ def _imported(card: Card, convert: Any, checkpoint: str | Path) -> Any:
         raise WeightsError(
             f"{checkpoint} is not a checkpoint of {card.slug}: {reason}{_details(card, state)}"
         ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """What a checkpoint of unknown origin is: the systems it fits, and those it has some keys of, nearest first."""
+
+    systems: tuple[str, ...]
+    near: tuple[str, ...]
+
+
+def recognise(checkpoint: str | Path) -> Recognised:
+    """Which systems a checkpoint belongs to, told by its keys and shapes alone, whatever its name is.
+
+    Raises WeightsError for a file that cannot be read, UnsafeWeightsError for one that holds code.
+    """
+    if is_onnx(checkpoint):
+        return _recognised_graph(checkpoint)
+    return recognise_tensors(load_published(checkpoint))
+
+
+def recognise_tensors(state: Mapping[str, Tensor]) -> Recognised:
+    """The same for the tensors of a checkpoint by their published names; only names and shapes are looked at."""
+    shares = {card.slug: _share(_keys(module), state) for card, module in _converters() if _keys(module)}
+    likely = [slug for slug, share in shares.items() if share == 1]
+    fitting = tuple(slug for slug in likely if _fits(slug, state))
+    near = sorted((slug for slug, share in shares.items() if share and slug not in fitting), key=lambda s: -shares[s])
+    return Recognised(fitting, tuple(near))
+
+
+def _recognised_graph(checkpoint: str | Path) -> Recognised:
+    """The same for an ONNX file: every system that reads such files says whether it is one of its own."""
+    readers = [(card.slug, module) for card, module in _converters() if hasattr(module, "is_graph")]
+    return Recognised(tuple(slug for slug, module in readers if module.is_graph(checkpoint)), ())
+
+
+def _converters() -> list[tuple[Card, ModuleType]]:
+    found = ((card, _converter(card)) for card in cards().values())
+    return [(card, module) for card, module in found if module is not None]
+
+
+def _keys(module: ModuleType) -> tuple[str, ...]:
+    return getattr(module, "KEYS", ())
+
+
+def _share(patterns: tuple[str, ...], state: Mapping[str, Any]) -> float:
+    """Which part of the patterns some key begins with."""
+    return sum(any(re.match(pattern, key) for key in state) for pattern in patterns) / len(patterns)
+
+
+def _fits(slug: str, state: Mapping[str, Tensor]) -> bool:
+    """Whether a network of that system can be made of the tensors; tried without memory for them."""
+    import torch
+
+    module = _converter(get_card(slug))
+    shapes = {key: value.to("meta") for key, value in state.items()}
+    try:
+        with torch.device("meta"):
+            return module is not None and module.import_published(shapes).slug == slug
+    except (*_MISFIT, WeightsError):
+        return False
+
+
+def is_onnx(path: str | Path) -> bool:
+    """Whether a file is an ONNX graph, by its name or its first bytes (an IR version, then a producer or a graph)."""
+    if Path(path).suffix.lower() == ".onnx":
+        return True
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(4)
+    except OSError:
+        return False
+    return head[:1] == b"\x08" and len(head) == 4 and head[1] < 32 and head[2] in b"\x12\x3a\x1a\x22"
 
 
 def nearest_model(keys: Mapping[str, Any]) -> str:
@@ -159,6 +236,11 @@ def _parameters(card: Card) -> dict[str, Tensor]:
 
     with torch.device("meta"):
         return dict(system_class(card.slug)().named_parameters())
+
+
+def can_import(card: Card) -> bool:
+    """Whether published checkpoints of a system can be read."""
+    return _converter(card) is not None
 
 
 def _converter(card: Card) -> ModuleType | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-import zipfile
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -22,10 +21,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ..tasks.card import Card, Checkpoint
+    from ..tasks.card import Card, Checkpoint, PublishedFile
 
 META_KEY = "facewright"
-BUNDLE_INDEX = "bundle.json"
 
 
 def sha256(path: str | Path) -> str:
@@ -52,18 +50,24 @@ def cache_dir() -> Path:
 
 def resolve(card: Card, source: str | Path | None, *, commercial: bool = False, local_files_only: bool = False) -> Path:
     """The safetensors file `source` means for a system; see `System.from_pretrained`."""
+    from . import catalogue
+
     checkpoint = _named(card, source)
-    if checkpoint is None and source is None:
-        raise WeightsError(
-            f"{card.slug} has no trained weights of its own yet; import published ones with "
-            f"'facewright import {card.slug} FILE' or train with its recipe"
-        )
     if checkpoint is None:
+        file = _published(card, source)
+        if file is not None:
+            folder = catalogue.obtain(card, file, commercial=commercial, local_files_only=local_files_only)
+            return weights_in(folder)
+        if source is None:
+            raise WeightsError(
+                f"{card.slug} has no trained weights of its own yet, and nobody has published any; train them with its "
+                "recipe, or give your own"
+            )
         if commercial:
             raise LicenceError(
                 f"{source}: the licence of weights outside the registry is unknown, so commercial use is refused"
             )
-        return _foreign(str(source), local_files_only)
+        return _foreign(card, str(source), local_files_only)
     if commercial and not checkpoint.commercial:
         raise LicenceError(
             f"weights {checkpoint.name!r} of {card.slug} may not be used commercially ({checkpoint.licence})"
@@ -75,6 +79,21 @@ def _named(card: Card, source: str | Path | None) -> Checkpoint | None:
     if source is None:
         return card.default_checkpoint
     return next((c for c in card.checkpoints if c.name == str(source)), None)
+
+
+def _published(card: Card, source: str | Path | None) -> PublishedFile | None:
+    """The published file that is meant: the default one of a system without weights, or one by its name."""
+    from . import catalogue
+
+    if source is None:
+        return catalogue.default_file(card)
+    return None if Path(source).exists() else catalogue.find_file(card, str(source))
+
+
+def weights_in(folder: Path) -> Path:
+    """The file with the weights in a folder written by `save_pretrained`."""
+    graph = folder / "model.onnx"
+    return graph if graph.is_file() else folder / "model.safetensors"
 
 
 def fetch(checkpoint: Checkpoint, *, local_files_only: bool = False) -> Path:
@@ -136,13 +155,17 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _foreign(source: str, local_files_only: bool) -> Path:
+def _foreign(card: Card, source: str, local_files_only: bool) -> Path:
+    from . import catalogue
+    from .published import can_import, is_onnx
+
     path = Path(source).expanduser()
     if path.is_dir():
-        path = path / "model.safetensors"
+        path = weights_in(path)
     if path.is_file():
-        return path
-    is_file_name = path.suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+        ready = path.name == "model.onnx" or not (_is_pickle(path) or is_onnx(path))
+        return path if ready or not can_import(card) else weights_in(catalogue.adopt(card, path)[0])
+    is_file_name = path.suffix in (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".onnx")
     looks_like_repo = source.count("/") == 1 and not is_file_name and not source.startswith((".", "/", "~"))
     if not looks_like_repo:
         raise WeightsError(f"no weights at {source}: not a file, a folder, a known name, or a hub repository")
@@ -204,13 +227,15 @@ def _is_pickle(path: Path) -> bool:
 def load_published(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a published checkpoint: safetensors, or a pickle that holds nothing but tensors.
 
-    Wrappers are unpacked (`params_ema`, `params`, `g_ema`, `state_dict`) and a leading `module.` stripped. A pickle
-    that would run code is refused with UnsafeWeightsError and never executed. Of NVIDIA's StyleGAN pickles, which carry
-    their source, the tensors of `G_ema` are taken and the source is left alone.
+    Wrappers are unpacked (`params_ema`, `params`, `g_ema`, `state_dict` and the like) and a leading `module.` stripped.
+    A pickle that would run code is refused with UnsafeWeightsError and never executed. Of NVIDIA's StyleGAN pickles,
+    which carry their source, the tensors of `G_ema` are taken and the source is left alone; so is the program of
+    TorchScript archives.
     """
     import torch
 
     from .nvidia import is_nvidia_pickle, load_nvidia
+    from .torchscript import is_torchscript, load_torchscript
 
     file = Path(path)
     if not file.is_file():
@@ -219,6 +244,8 @@ def load_published(path: str | Path) -> dict[str, Tensor]:
         return load_file(file)[0]
     if is_nvidia_pickle(file):
         return load_nvidia(file)
+    if is_torchscript(file):
+        return load_torchscript(file)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -232,7 +259,15 @@ def load_published(path: str | Path) -> dict[str, Tensor]:
 def _tensors(content: Any, file: Path) -> dict[str, Tensor]:
     import torch
 
-    for wrapper in ("params_ema", "params", "g_ema", "state_dict", "state_dict_backbone"):
+    for wrapper in (
+        "params_ema",
+        "params",
+        "g_ema",
+        "state_dict",
+        "state_dict_backbone",
+        "model_state_dict",
+        "warpA2B",
+    ):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
             break
@@ -242,41 +277,3 @@ def _tensors(content: Any, file: Path) -> dict[str, Tensor]:
     if not tensors:
         raise WeightsError(f"{file} does not hold any tensors")
     return tensors
-
-
-def make_bundle(checkpoints: list[Checkpoint], target: str | Path, *, overwrite: bool = False) -> Path:
-    """Write downloadable checkpoints into one file that `install_bundle` installs on an unconnected machine."""
-    with (
-        atomic_output(target, overwrite=overwrite) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
-    ):
-        index = []
-        for checkpoint in checkpoints:
-            archive.write(fetch(checkpoint), checkpoint.sha256)
-            index.append({"name": checkpoint.name, "sha256": checkpoint.sha256})
-        archive.writestr(BUNDLE_INDEX, json.dumps(index, indent=2))
-    return Path(target)
-
-
-def install_bundle(path: str | Path) -> int:
-    """Unpack a bundle into the cache, checking every hash; returns how many checkpoints it held."""
-    folder = cache_dir() / "bundle"
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            index = json.loads(archive.read(BUNDLE_INDEX))
-            for entry in index:
-                _install_member(archive, str(entry["sha256"]), folder)
-    except (zipfile.BadZipFile, KeyError, OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"{path} is not a facewright bundle ({error})") from error
-    return len(index)
-
-
-def _install_member(archive: zipfile.ZipFile, digest: str, folder: Path) -> None:
-    if not (len(digest) == 64 and set(digest) <= set("0123456789abcdef")):
-        raise WeightsError(f"bundle entry {digest!r} is not a SHA-256")
-    data = archive.read(digest)
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise WeightsError(f"bundle entry {digest[:12]}… is damaged")
-    with atomic_output(folder / digest, overwrite=True) as temporary:
-        temporary.write_bytes(data)

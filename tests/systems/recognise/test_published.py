@@ -20,6 +20,7 @@ from facewright.systems.recognise.adaface.network import AdaFace, AdaFaceConfig
 from facewright.systems.recognise.arcface.network import ArcFace, ArcFaceConfig
 from facewright.systems.recognise.magface.network import MagFace, MagFaceConfig
 from facewright.systems.recognise.sface.network import SFace
+from facewright.weights.published import recognise
 
 TOLERANCE = 1e-4
 SMALL = {ArcFace: ArcFaceConfig("mbf", 16), AdaFace: AdaFaceConfig("ir18", 16), MagFace: MagFaceConfig("iresnet18", 16)}
@@ -264,6 +265,7 @@ def test_insightface_mobilefacenet_from_onnx(onnx, tmp_path, fold):
     exporter = Exporter(fold=fold)
     path = exporter.save(exporter.mobilefacenet("data", net), tmp_path / "w600k_mbf.onnx")
     system = published.import_onnx(path)
+    assert recognise(path).systems == ("arcface",)
     assert type(system) is ArcFace
     assert system.config == ArcFaceConfig("mbf", 16)
     x = torch.randn(2, 3, 112, 112)

@@ -44,7 +44,7 @@ def signals(crop: NDArray[np.uint8]) -> Floats:
     for _ in range(_LEVELS):
         below = cv2.pyrDown(luma)
         bands.append(luma - cv2.pyrUp(below, dstsize=luma.shape[::-1]))
-        luma = below
+        luma = np.asarray(below, np.float32)
     energies = [_part(band) ** 2 for band in bands]
     logs = [float(np.log10(energy.mean() + _TINY)) for energy in energies]
     steep = [_steepness(bands[level + 1], energies[level].shape) for level in (0, 1)]
@@ -97,7 +97,8 @@ class SharpnessModel:
     def from_json(cls, text: str) -> Self:
         """The model of what `to_json` wrote."""
         data = json.loads(text)
-        return cls(*(np.array(data[name]) for name in ("mean", "spread", "weights")), bias=float(data["bias"]))
+        mean, spread, weights = (np.array(data[name]) for name in ("mean", "spread", "weights"))
+        return cls(mean, spread, weights, float(data["bias"]))
 
 
 @cache

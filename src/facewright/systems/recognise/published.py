@@ -37,28 +37,31 @@ R = TypeVar("R", bound=Recogniser)
 # --- published PyTorch checkpoints
 
 
-def import_published(state: Mapping[str, Any]) -> ArcFace | AdaFace | MagFace:
+def import_published(state: Mapping[str, Any], *, colour: str = "") -> ArcFace | AdaFace | MagFace:
     """A network holding a published checkpoint; which system and which backbone is told by its keys.
 
     insightface's are bare backbones. AdaFace's come from Lightning and keep the network under `model.`, MagFace's keep
-    it under `features.`; their heads are left behind. Raises KeyError or RuntimeError when the keys are of no network
+    it under `features.`; their heads are left behind. AdaFace's later collection, under `net.`, takes RGB; `colour`
+    overrules what the keys tell of it. Raises KeyError or RuntimeError when the keys are of no network
     known here.
     """
     plain: dict[str, Tensor] = {k.removeprefix("module."): v for k, v in state.get("state_dict", state).items()}
-    inner = {k.removeprefix("model."): v for k, v in plain.items() if not k.startswith("head.")}
+    rgb = "net.input_layer.0.weight" in plain
+    kept = {k: v for k, v in plain.items() if not k.startswith("head.")}
+    inner = {k.removeprefix("model.").removeprefix("net."): v for k, v in kept.items()}
     if "input_layer.0.weight" in inner:
-        return _import_adaface(inner)
+        return _import_adaface(inner, colour or ("RGB" if rgb else "BGR"))
     below = {k.removeprefix("features.").removeprefix("module."): v for k, v in plain.items() if k[:9] == "features."}
     if "conv1.weight" in below:
         return _filled(MagFace(MagFaceConfig(_iresnet_name(below), _width(below, "features.bias"))), below)
     return _import_arcface(plain)
 
 
-def _import_adaface(published: Mapping[str, Tensor]) -> AdaFace:
+def _import_adaface(published: Mapping[str, Tensor], colour: str) -> AdaFace:
     state = evolve.from_evolve(published)
     blocks = len({key.split(".")[1] for key in state if key.startswith("body.")})
     depth = next(depth for depth, counts in evolve.DEPTHS.items() if sum(counts) == blocks)
-    return _filled(AdaFace(AdaFaceConfig(f"ir{depth}", _width(state, "head.4.running_mean"))), state)
+    return _filled(AdaFace(AdaFaceConfig(f"ir{depth}", _width(state, "head.4.running_mean"), colour)), state)
 
 
 def _import_arcface(published: Mapping[str, Tensor]) -> ArcFace:
@@ -150,6 +153,18 @@ def import_onnx(path: str | Path) -> Recogniser:
     if isinstance(system, ArcFace) and graph.factor is not None:
         _rescale_input(system.backbone, graph.factor * _PIXEL_MIDDLE)
     return system.eval()
+
+
+def is_graph(path: str | Path, slug: str) -> bool:
+    """Whether an ONNX file holds a recogniser of that system, by the number and widths of its layers."""
+    try:
+        graph = read_graph(path)
+    except (WeightsError, MissingDependencyError):
+        return False
+    convolutions = [layer for layer in graph.layers if layer.kind == "conv"]
+    size = (len(convolutions), len(convolutions[0].tensors[0]) if convolutions else 0)
+    name = _BY_CONVOLUTIONS.get(size)
+    return name is not None and slug == ("sface" if name == "mobilefacenet" else "arcface")
 
 
 def _system_for(name: str, dim: int, graph: Graph) -> Recogniser:

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 
 from .network import MOS, STRIDES, MOSConfig
 
+KEYS = (
+    r"body\.",
+    r"fpn\.merge",
+    r"cross_stitch\.",
+    r"ClassHead\.",
+)
+"""Beginnings of keys that all published checkpoints have; they tell a file of unknown origin."""
+
 _SSH_NAMES = {
     "conv3X3": "conv3",
     "conv5X5_1": "trunk5",

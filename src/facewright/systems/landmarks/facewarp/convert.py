@@ -12,6 +12,13 @@ if TYPE_CHECKING:
 
 from .network import FaceWarp
 
+KEYS = (
+    r"Transformer\.Transformer_block\.",
+    r"Transformer\.landmark_query",
+    r"out_layer\.",
+)
+"""Beginnings of keys that all published checkpoints have; they tell a file of unknown origin."""
+
 _RENAMED = (
     (r"Transformer\.structure_encoding", "relation.structure"),
     (r"Transformer\.landmark_query", "relation.query"),

@@ -10,6 +10,12 @@ from torch import Tensor
 from ....errors import WeightsError
 from .network import CLASSES, EasyPortrait, EasyPortraitConfig
 
+KEYS = (
+    r"decode_head\.conv_seg\.",
+    r"(backbone\.layers\.0\.0\.projection|neck\.lateral_convs)\.",
+)
+"""Beginnings of keys that all published checkpoints have; they tell a file of unknown origin."""
+
 _BLOCK = {
     "attn.attn.in_proj_": "attention.qkv.",
     "attn.attn.out_proj.": "attention.out.",

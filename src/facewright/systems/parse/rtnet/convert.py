@@ -10,6 +10,13 @@ from torch import Tensor
 from ....errors import WeightsError
 from .network import CLASSES, Head, RTNet, RTNetConfig, Trunk
 
+KEYS = (
+    r"encoder\.(body\.)?conv1\.",
+    r"encoder\.(body\.)?layer4\.",
+    r"decoder\.(4|decoder\.conv_out)\.",
+)
+"""Beginnings of keys that all published checkpoints have; they tell a file of unknown origin."""
+
 _HYBRID = {
     "conv1_a": "reduce_polar.0",
     "bn1_a": "reduce_polar.1",

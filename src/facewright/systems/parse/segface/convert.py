@@ -13,6 +13,13 @@ from ....errors import WeightsError
 from ....nn import swin
 from .network import _TOKENS, LABELS, SegFace, SegFaceConfig
 
+KEYS = (
+    r"face_decoder\.",
+    r"linear_fuse\.",
+    r"backbone\.",
+)
+"""Beginnings of keys that all published checkpoints have; they tell a file of unknown origin."""
+
 _RENAMED = (
     (r"linear_c\.(\d)\.proj", r"project.\1"),
     (r"linear_fuse", "fuse"),

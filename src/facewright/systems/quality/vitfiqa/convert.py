@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 from .network import Mode, ViTFIQA, ViTFIQAConfig
 
+KEYS = (
+    r"head_qs\.",
+    r"patch_embed\.proj\.",
+    r"feature\.0\.",
+)
+"""Beginnings of keys that all published checkpoints have; they tell a file of unknown origin."""
+
 _PUBLISHED_HEAD = "head_qs."
 
 

@@ -16,10 +16,14 @@ from ..recogniser import Recogniser, check_backbone
 
 @dataclass(frozen=True)
 class AdaFaceConfig:
-    """Backbone and width of the embedding; the defaults are the paper's ResNet-100."""
+    """Backbone and width of the embedding; the defaults are the paper's ResNet-100.
+
+    colour: order of the channels; "BGR" for the paper's weights, "RGB" for those of the author's later collection.
+    """
 
     backbone: str = "ir101"
     dim: int = 512
+    colour: str = "BGR"
 
     @classmethod
     def compact(cls) -> Self:
@@ -46,4 +50,4 @@ class AdaFace(Recogniser):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(CropSpec.aligned(112, "arcface"), colour="BGR")
+        return Preprocess(CropSpec.aligned(112, "arcface"), colour=config.colour)

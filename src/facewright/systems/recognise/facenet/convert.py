@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 from .network import FaceNet
 
+KEYS = (
+    r"conv2d_1a\.",
+    r"repeat_1\.",
+    r"last_linear\.",
+)
+"""Beginnings of keys that all published checkpoints have; they tell a file of unknown origin."""
+
 _CLASSIFIER = "logits."
 
 

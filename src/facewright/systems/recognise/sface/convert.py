@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from ..recogniser import Recogniser
 from .network import Backbone, SFace, SFaceConfig
 
+KEYS = (
+    r"(input_layer\.0|conv_1\.conv2d)\.",
+    r"(body\.0\.res_layer\.4|dconv_23)\.",
+    r"(output_layer|fc1)",
+)
+"""Beginnings of keys that all published checkpoints have; they tell a file of unknown origin."""
+
 
 def convert_published(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """A published backbone of zhongyy/SFace (IR-50, IR-101 or MobileFaceNet) as ours; ValueError for another layout."""
@@ -50,3 +57,10 @@ def import_onnx(path: str | Path) -> Recogniser:
     from ..published import import_onnx as read_onnx
 
     return read_onnx(path)
+
+
+def is_graph(path: str | Path) -> bool:
+    """Whether an ONNX file holds the recogniser of the OpenCV model zoo."""
+    from .. import published
+
+    return published.is_graph(path, "sface")

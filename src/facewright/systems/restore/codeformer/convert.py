@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 from .network import CodeFormer, CodeFormerConfig
 
+KEYS = (
+    r"ft_layers\.",
+    r"fuse_convs_dict\.",
+    r"quantize\.embedding\.",
+    r"generator\.blocks\.",
+)
+"""Beginnings of keys that all published checkpoints have; they tell a file of unknown origin."""
+
 _RENAMED = (
     (r"position_emb", "position"),
     (r"feat_emb\.", "embed."),

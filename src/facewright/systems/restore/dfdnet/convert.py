@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 from .network import PARTS, DFDNet, DFDNetConfig
 
+KEYS = (
+    r"VggExtract\.",
+    r"MSDilate\.",
+    r"le_256\.",
+)
+"""Beginnings of keys that all published checkpoints have; they tell a file of unknown origin."""
+
 _RENAMED = tuple(
     (re.compile(f"^{published}"), ours)
     for published, ours in (

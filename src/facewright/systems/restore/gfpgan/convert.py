@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
 from .network import _ENCODER_NARROW, GFPGAN, GFPGANConfig
 
+KEYS = (
+    r"stylegan_decoder\.",
+    r"conv_body_first\.",
+    r"condition_scale\.",
+)
+"""Beginnings of keys that all published checkpoints have; they tell a file of unknown origin."""
+
 _DECODER = "stylegan_decoder."
 
 

@@ -11,6 +11,13 @@ from ....nn.vq import from_taming
 from ....weights.published import load_converted
 from .network import RestoreFormer, RestoreFormerConfig
 
+KEYS = (
+    r"(vqvae\.)?quantize\.embedding\.",
+    r"(vqvae\.)?decoder\.up\.\d\.attn\.\d\.norm2\.",
+    r"(vqvae\.)?encoder\.down\.",
+)
+"""Beginnings of keys that all published checkpoints have; they tell a file of unknown origin."""
+
 Variant = Literal["restoreformer++", "restoreformer", "rohqd", "rohqd-v1"]
 
 

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 from .network import StyleGAN2, StyleGAN2Config
 
+KEYS = (
+    r"(style_mlp|style|mapping)\.",
+    r"(style_convs|style_conv1|convs|conv1|synthesis)\.",
+    r"(to_rgbs|to_rgb1|synthesis\.b4)",
+)
+"""Beginnings of keys that all published checkpoints have; they tell a file of unknown origin."""
+
 Layout = Literal["rosinality", "basicsr", "nvidia"]
 
 

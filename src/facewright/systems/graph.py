@@ -1,0 +1,126 @@
+"""Systems whose network is an ONNX graph somebody published, run by onnxruntime instead of torch.
+
+Such a system is loaded, moved to a device and asked like any other, but has no parameters: it cannot be trained, and
+without its graph it can do nothing. What surrounds the graph (input contract, decoding) is this project's.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+from ..errors import MissingDependencyError, WeightsError
+from ..io.atomic import atomic_output
+from ..tasks.card import Preprocess
+from ..weights.store import resolve, sha256
+from .base import CONFIG_FILE, System
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+GRAPH_FILE = "model.onnx"
+
+
+class GraphSystem(System):
+    """Base of systems that run an ONNX graph. A subclass says by `accepts` which graphs are its own."""
+
+    def __init__(self, config: Any = None, graph: bytes = b"") -> None:
+        super().__init__(config)
+        self.graph = graph
+        self.register_buffer("place", torch.zeros(1), persistent=False)  # knows the device
+        self._session: tuple[torch.device, Any] | None = None
+
+    @classmethod
+    def accepts(cls, inputs: dict[str, list[Any]], outputs: dict[str, list[Any]]) -> bool:
+        """Whether a graph with these inputs and outputs (names to shapes, in order) is one of this system."""
+        raise NotImplementedError(f"{cls.__name__} must say which graphs are its own")
+
+    @classmethod
+    def from_graph(cls, path: str | Path, config: Any = None) -> Self:
+        """The system with the graph of an ONNX file; WeightsError when it is none, or one of another network."""
+        model = cls(config, _read(Path(path)))
+        session = model.session(str(path))
+        if not cls.accepts(shapes(session.get_inputs()), shapes(session.get_outputs())):
+            raise WeightsError(f"{path} is an ONNX file, but not one of {cls.slug}")
+        return model.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path | None = None, *, commercial: bool = False, local_files_only: bool = False
+    ) -> Self:
+        """As for any system; `source` may also be an ONNX file."""
+        path = resolve(cls.card(), source, commercial=commercial, local_files_only=local_files_only)
+        beside = path.with_name(CONFIG_FILE)
+        try:
+            stored = json.loads(beside.read_text(encoding="utf-8"))
+            config = cls.Config(**stored["config"])
+            contract = Preprocess.from_dict(stored["preprocess"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise WeightsError(f"{beside} cannot be read ({error!r}); import the ONNX file again") from error
+        if stored["slug"] != cls.slug:
+            raise WeightsError(f"{path} holds a graph of {stored['slug']!r}, not of {cls.slug!r}")
+        if contract != cls.preprocess_for(config):
+            raise WeightsError(f"{path} was made for another input than {cls.slug} feeds; import the ONNX file again")
+        model = cls.from_graph(path, config)
+        model.weights_sha256 = sha256(path)
+        return model
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
+        """Write the graph and `config.json`; returns the folder. The numbers stay as they are, whatever `dtype`."""
+        if not self.graph:
+            raise WeightsError(f"this {self.slug} has no graph to save")
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        with atomic_output(target / GRAPH_FILE, overwrite=True) as temporary:
+            temporary.write_bytes(self.graph)
+        (target / CONFIG_FILE).write_text(json.dumps(self.describe(), indent=2) + "\n", encoding="utf-8")
+        return target
+
+    def session(self, name: str = "") -> Any:
+        """The graph, ready to run on this system's device."""
+        if self._session is None or self._session[0] != self.device:
+            self._session = self.device, _open(self.graph, self.device, name or self.slug)
+        return self._session[1]
+
+    def run(self, image: Tensor) -> list[NDArray[np.float32]]:
+        """The outputs of the graph, in its order, for the only input."""
+        session = self.session()
+        found: list[NDArray[np.float32]] = session.run(None, {session.get_inputs()[0].name: image.cpu().numpy()})
+        return found
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"no ONNX file at {path} ({error.strerror})") from error
+
+
+def _open(graph: bytes, device: torch.device, name: str) -> Any:
+    if not graph:
+        raise WeightsError(f"{name} has no network of its own; fetch a published one: facewright download {name}")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(f"{name} runs an ONNX graph: pip install 'facewright[onnx]'") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    wanted = ["CPUExecutionProvider"]
+    if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        wanted.insert(0, "CUDAExecutionProvider")
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=wanted)
+    except Exception as error:  # a damaged file fails in every way there is
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise WeightsError(f"{name} is not a readable ONNX file ({reason})") from error
+
+
+def shapes(values: Any) -> dict[str, list[Any]]:
+    """Names to shapes of a graph's inputs or outputs, in order; a side of any length is text or None."""
+    return {value.name: list(value.shape) for value in values}
