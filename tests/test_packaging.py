@@ -100,7 +100,7 @@ def contents() -> dict[str, bytes]:
         f"{INFO}/licenses/LICENSE": b"Apache",
         f"{INFO}/licenses/NOTICE": b"weights",
     }
-    for slug in ("facewarp", "frgp", "mos", "segface", "sface", "vitfiqa"):
+    for slug in ("facedetail", "facewarp", "frgp", "mos", "segface", "sface", "vitfiqa"):
         files[f"facewright/systems/task/{slug}/card.json"] = json.dumps(card(slug, weights)).encode()
         files[f"facewright/systems/task/{slug}/compact.safetensors"] = weights
     return files

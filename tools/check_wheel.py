@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "facewright"
 LARGEST = 100_000_000
-EMBEDDED = ("facewarp", "frgp", "mos", "segface", "sface", "vitfiqa")
+EMBEDDED = ("facedetail", "facewarp", "frgp", "mos", "segface", "sface", "vitfiqa")
 """Systems the command line needs: they must come with weights inside the wheel."""
 NEEDED = (
     f"{PACKAGE}/py.typed",

@@ -37,6 +37,7 @@ _BLOCK_INIT = 0.1
 _OUTPUT_INIT = 1e-3
 _PLANES = 3
 _ESTIMATES = 5
+_GAIN = 4.0  # what an output of 1 amplifies a band by: soft pictures need gains of several
 _SIGMAS = (0.8, 1.6, 3.2)  # pixels; the bands are what each Gaussian takes from the one before
 
 
@@ -226,7 +227,7 @@ class FaceDetail(System):
         change = added.reshape(count, 3, cell, rows, columns)
         split = gains.reshape(count, 1, len(_SIGMAS), cell, rows, columns)
         for band, gain in zip(bands.unbind(2), split.unbind(2)):
-            change = torch.addcmul(change, band, gain)
+            change = torch.addcmul(change, band, gain, value=_GAIN)
         return F.pixel_shuffle(change.flatten(1, 2), self.config.patch)
 
     def _encode(self, patches: Tensor, planes: Tensor) -> list[Tensor]:
