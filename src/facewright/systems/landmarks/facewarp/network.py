@@ -25,6 +25,7 @@ from ....geometry.crop import CropSpec
 from ....geometry.similarity import invert, transform_points
 from ....nn.batching import padded
 from ....nn.inference import deployed, has_bf16
+from ....nn.sampling import exact, pixels, sample
 from ....tasks.card import Preprocess
 from ...base import System, batches
 from ...detect.mos.network import InvertedResidual, conv_norm
@@ -216,14 +217,19 @@ def read_patches(features: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
     Coordinate 0 is the centre of the first feature pixel and 1 that of the last.
     """
-    steps = torch.linspace(0, 1, PATCH, device=low.device)
-    places = low[..., None] + (high - low)[..., None] * steps
-    x, y = places.unbind(2)
     number, points = low.shape[:2]
-    shape = (number, points, PATCH, PATCH)
-    grid = torch.stack([x[:, :, None, :].expand(shape), y[:, :, :, None].expand(shape)], -1)
-    read = F.grid_sample(features, 2 * grid.flatten(1, 2) - 1, padding_mode="border", align_corners=True)
+    grid = 2 * _patch_places(low, high).flatten(1, 2) - 1
+    read = sample(features, grid, padding_mode="border", align_corners=True)
     return read.view(number, -1, points, PATCH * PATCH).transpose(1, 2).flatten(2)
+
+
+@exact
+def _patch_places(low: Tensor, high: Tensor) -> Tensor:
+    """(N, K, 7, 7, 2) x and y of the readings in K boxes."""
+    steps = torch.linspace(0, 1, PATCH, device=low.device)
+    x, y = (low[..., None] + (high - low)[..., None] * steps).unbind(2)
+    shape = (*low.shape[:2], PATCH, PATCH)
+    return torch.stack([x[:, :, None, :].expand(shape), y[:, :, :, None].expand(shape)], -1)
 
 
 class WflwHead(nn.Module):
@@ -424,6 +430,7 @@ _RIDGE = 1e-9  # keeps two predicted points that coincide from making the system
 _GREY = (0.299, 0.587, 0.114)
 
 
+@exact
 def spline_flow(control: Tensor, values: Tensor, queries: Tensor) -> Tensor:
     """Second-order polyharmonic spline through `values` (N, K, 2) at `control` points (N, K, 2), read at `queries`.
 
@@ -458,19 +465,13 @@ def warp(images: Tensor, landmarks: Tensor, wanted: Tensor, *, detached: bool = 
     interpolation weights carry no gradient, and only batch statistics move in its warper phase).
     """
     height, width = images.shape[-2:]
-    rows, columns = torch.meshgrid(
-        torch.arange(height, device=images.device, dtype=images.dtype),
-        torch.arange(width, device=images.device, dtype=images.dtype),
-        indexing="ij",
-    )
-    places = torch.stack([columns, rows], -1).flatten(0, 1).expand(len(images), -1, -1)
+    places = pixels(height, width, images).flatten(0, 1).expand(len(images), -1, -1)
     flow = spline_flow(wanted, wanted - landmarks, places)
     if detached:
         flow = flow.detach()
-    last = torch.tensor([width - 1, height - 1], device=images.device, dtype=images.dtype)
+    last = places.new_tensor([width - 1, height - 1])
     grid = (2 * (places - flow) / last - 1).view(-1, height, width, 2)
-    bent: Tensor = F.grid_sample(images, grid, padding_mode="border", align_corners=True)
-    return bent
+    return sample(images, grid, padding_mode="border", align_corners=True)
 
 
 def edges(images: Tensor) -> Tensor:

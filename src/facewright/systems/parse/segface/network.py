@@ -28,6 +28,7 @@ from ....nn.efficientnet import EfficientNetV2
 from ....nn.inference import deployed
 from ....nn.mobilenetv3 import MobileNetV3, Row
 from ....nn.resnet import Bottleneck, ResNet
+from ....nn.sampling import exact, pixels, sample
 from ....tasks.card import Preprocess
 from ..parser import FaceParser, plain_copy
 from ..taxonomy import CELEBAMASK_19, LAPA_11
@@ -285,9 +286,9 @@ class SegFace(FaceParser):
             return cast("Tensor", network(image))
         size = image.shape[2:]
         matrix = lapa_alignment(points.float(), size)
-        bent = F.grid_sample(image.float(), bending_grid(matrix, size), align_corners=False)
+        bent = sample(image.float(), bending_grid(matrix, size), align_corners=False)
         logits = network(bent.to(image.dtype)).float()
-        return F.grid_sample(logits, straightening_grid(matrix, size), align_corners=False)
+        return sample(logits, straightening_grid(matrix, size), align_corners=False)
 
     def _deployed(self, dtype: torch.dtype) -> nn.Module:
         network = plain_copy(self.net, dtype)
@@ -299,6 +300,7 @@ class SegFace(FaceParser):
 # --- the LaPa variant's view ------------------------------------------------------------------------------------
 
 
+@exact
 def lapa_alignment(points: Tensor, size: torch.Size) -> Tensor:
     """(N, 3, 3) similarities that bring five points (N, 5, 2) nearest to LaPa's template in a picture of (H, W)."""
     height, width = size
@@ -315,23 +317,19 @@ def lapa_alignment(points: Tensor, size: torch.Size) -> Tensor:
     return torch.cat([torch.cat([turn, shift], 2), last], 1)
 
 
+@exact
 def bending_grid(matrix: Tensor, size: torch.Size) -> Tensor:
-    """(N, H, W, 2) where `grid_sample` finds the pixels of the bent picture: the whole plane within a square."""
+    """(N, H, W, 2) where `sample` finds the pixels of the bent picture: the whole plane within a square."""
     sides = matrix.new_tensor([size[1], size[0]])
-    straight = (_unbent(_pixels(matrix, size) / sides * 2 - 1) + 1) / 2 * sides
+    straight = (_unbent(pixels(*size, matrix)[None] / sides * 2 - 1) + 1) / 2 * sides
     return _moved(torch.linalg.inv(matrix), straight) / sides * 2 - 1
 
 
+@exact
 def straightening_grid(matrix: Tensor, size: torch.Size) -> Tensor:
-    """(N, H, W, 2) where `grid_sample` finds the pixels of the original picture in the bent one."""
+    """(N, H, W, 2) where `sample` finds the pixels of the original picture in the bent one."""
     sides = matrix.new_tensor([size[1], size[0]])
-    return _bent(_moved(matrix, _pixels(matrix, size)) / sides * 2 - 1)
-
-
-def _pixels(like: Tensor, size: torch.Size) -> Tensor:
-    """(1, H, W, 2) x and y of every pixel."""
-    y, x = torch.meshgrid(*(torch.arange(side).to(like) for side in size), indexing="ij")
-    return torch.stack([x, y], -1)[None]
+    return _bent(_moved(matrix, pixels(*size, matrix)[None]) / sides * 2 - 1)
 
 
 def _moved(matrix: Tensor, at: Tensor) -> Tensor:
