@@ -155,7 +155,7 @@ def _unit(direction: Tensor, frame: _Frame, *, keep_aspect: bool) -> Tensor:
     axes = frame.axes[:, None, None]
     if not keep_aspect:
         return axes * direction
-    shorter: Tensor = (direction / axes).norm(dim=-1, keepdim=True)
+    shorter: Tensor = (direction / axes).norm(dim=-1, keepdim=True).clamp(min=_LEAST)  # the middle has no direction
     return direction / shorter
 
 

@@ -24,7 +24,7 @@ from ....face import Landmarks
 from ....geometry.crop import CropSpec
 from ....geometry.similarity import invert, transform_points
 from ....nn.batching import padded
-from ....nn.inference import deployed, has_bf16
+from ....nn.inference import folded_copy
 from ....nn.sampling import exact, pixels, sample
 from ....tasks.card import Preprocess
 from ...base import System, batches
@@ -365,21 +365,13 @@ class FaceWarp(System):
         if crops.ndim != 4 or crops.shape[1:] != (side, side, 3) or crops.dtype != np.uint8:
             raise UsageError(f"{self.slug} takes uint8 crops (N, {side}, {side}, 3), not {crops.shape} {crops.dtype}")
         count = len(crops)
-        backbone, dtype = self._inference_backbone()
+        dtype = self.picture_dtype
         images = padded(self.normalise(crops).to(dtype)).contiguous(memory_format=torch.channels_last)
-        found = self.refine(backbone(images).to(self.dtype))
+        found = self.refine(self.inference(dtype)(images).to(self.dtype))
         return Prediction(*(None if part is None else part[:count] for part in found))  # type: ignore[arg-type]
 
-    def _inference_backbone(self) -> tuple[nn.Module, torch.dtype]:
-        """The backbone folded, in bfloat16 where the processor has it; made again when the weights have changed."""
-        dtype = torch.bfloat16 if has_bf16(self.device) else self.dtype
-        state = [*self.backbone.parameters(), *self.backbone.buffers()]
-        key = (dtype, self.device, tuple((id(t), 0 if t.is_inference() else t._version) for t in state))
-        cached: tuple[object, nn.Module] | None = self.__dict__.get("_deployed")
-        if cached is None or cached[0] != key:
-            cached = (key, deployed(self.backbone, dtype))
-            self.__dict__["_deployed"] = cached  # not a submodule: neither saved nor trained
-        return cached[1], dtype
+    def _inference_form(self, dtype: torch.dtype) -> nn.Module:
+        return folded_copy(self.backbone, dtype)
 
     def locate(self, image: NDArray[np.uint8], faces: Sequence[Face], *, mirror: bool | None = None) -> list[Landmarks]:
         """Landmarks of the faces of an (H, W, 3) uint8 RGB photo in photo pixels, in the order of the faces.
