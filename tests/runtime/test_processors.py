@@ -95,11 +95,11 @@ def test_settings_are_made_unless_there_are_some(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(own, "cgroup_quota", lambda: None)
     environment: dict[str, str] = {}
     own.prepare(environment)
-    assert environment == own.SPIN
+    assert environment == own.SPIN | own.KERNELS
     for name in own.WAITING:
         chosen = {name: "7"}
         own.prepare(chosen)
-        assert chosen == {name: "7"}
+        assert chosen == {name: "7"} | own.KERNELS
 
 
 def test_a_quota_bounds_the_threads_unless_they_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, WeightsError
 from ..nn.inference import AutocastCopy, InferenceForms, has_bf16
+from ..nn.memory import trim
 from ..tasks.card import Card, Preprocess, get_card, upgraded_record
 from ..weights.store import load_file, resolve, save_file, sha256
 
@@ -95,8 +96,9 @@ class System(nn.Module):
         """The network, or the part of it that pictures pass, in the form that runs fastest in `dtype`.
 
         `dtype` is `picture_dtype` if None. The form is a copy in evaluation mode, made once and again when the weights
-        have changed; threads may ask at the same time.
+        have changed; threads may ask at the same time. What pictures of other sizes left of memory is given back first.
         """
+        trim()
         return _forms.get(self, dtype or self.picture_dtype, self._inference_form)
 
     def _inference_form(self, dtype: torch.dtype) -> nn.Module:
