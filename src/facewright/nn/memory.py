@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-GROWTH = 64 << 20
+GROWTH = 40 << 20
 """Bytes that the process may grow before what is unused is given back."""
 
 _STATISTICS = Path("/proc/self/statm")
