@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from facewright.runtime.processors import processors
+
 HERE = Path(__file__).resolve().parents[1] / "src"
 SETTINGS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
 
@@ -148,7 +150,7 @@ def main() -> None:
         builds.append(Build("before", options.before.resolve(), {}))
     text = ["# A busy computer, and pictures of many sizes", "", "Made by `python benchmarks/busy.py`.", ""]
     load = os.getloadavg()[0]
-    text += [f"{os.cpu_count()} processors; other work on the machine at the start: load {load:.1f}.", ""]
+    text += [f"{processors()} processors; other work on the machine at the start: load {load:.1f}.", ""]
     text += beside_neighbours(builds, options.turns, options.rounds)
     if options.photos:
         compared = [build for build in builds if "spin" not in build.name]

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from facewright.systems.base import System, system_class
 from facewright.systems.detect.mos.network import MOS, MOSConfig
-from facewright.systems.recognise.recogniser import face_crop
 from facewright.tasks.card import cards
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ def seen(model: Any, photo: np.ndarray, face: Face) -> np.ndarray:
         return model.locate(photo, [face])[0].points / unit
     if task == "synthesise":
         return model.sample(1, truncation=0.5, watermark=False) / 255
-    crops = face_crop(photo, face, model.preprocess).image[None]
+    crops = model.preprocess.crop.cut(photo, face).image[None]
     calls = {"recognise": "embed", "restore": "restore", "parse": "probabilities", "quality": "score"}
     answer = getattr(model, calls[task])(crops)
     return answer / 255 if answer.dtype == np.uint8 else answer
