@@ -76,8 +76,7 @@ def test_processors_are_the_lesser(
     monkeypatch.setattr(own, "_runnable", lambda: runnable)
     monkeypatch.setattr(own, "cgroup_quota", lambda: quota)
     assert own.processors() == expected
-    assert own.threads_each(2) == max(1, expected // 2)
-    assert own.threads_each(100) == 1
+    assert own.codec_threads() == (expected if expected < runnable else 0)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")

@@ -30,7 +30,7 @@ class Trimmer:
         self._last: int | None = None
 
     def __call__(self) -> bool:
-        """Give memory back if it is time to; whether it was."""
+        """Give memory back if it is time to; returns whether it was."""
         trim = _trim_function()
         if trim is None or not self._lock.acquire(blocking=False):
             return False

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping
 
-SPIN = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
+SPIN = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 """Rounds that libgomp (torch on Linux) spins, and milliseconds that the OpenMP of LLVM and Intel (elsewhere) does."""
 KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
 """Kernels that oneDNN keeps, one for each layer and size: twice what a photo needs, a quarter of the default."""
@@ -51,9 +51,10 @@ def processors() -> int:
     return max(1, own)
 
 
-def threads_each(workers: int) -> int:
-    """Threads for each of some workers that compute at the same time, so that together they use each processor once."""
-    return max(1, processors() // max(1, workers))
+def codec_threads() -> int:
+    """What FFmpeg's codecs are to use: 0, their own choice by affinity, unless a quota gives fewer processors."""
+    own = processors()
+    return own if own < _runnable() else 0
 
 
 def use_threads(count: int) -> None:
