@@ -6,7 +6,6 @@ python benchmarks/analyse.py --threads 2 [--write docs/results/analyse-speed.md]
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from restore import best, group_photo
 from facewright.io.image import read
 from facewright.loading import create, load_analyser
 from facewright.pipelines.demo import astronaut
+from facewright.runtime.processors import processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ def row(title: str, model: System, shipped: Callable[[np.ndarray], object], side
 
 def main() -> None:
     options = argparse.ArgumentParser(description="Benchmark the analysis of photos.")
-    options.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    options.add_argument("--threads", type=int, default=processors())
     options.add_argument("--write", type=Path)
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)

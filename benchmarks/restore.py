@@ -6,7 +6,6 @@ python benchmarks/restore.py --threads 2 [--write docs/results/speed.md]
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from facewright.loading import load_pipeline
 from facewright.metrics import psnr
 from facewright.pipelines.demo import astronaut
 from facewright.pipelines.restore import RestoreOptions
+from facewright.runtime.processors import processors
 from facewright.systems.restore.frgp.network import FRGP
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def from_start(folder: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Benchmark photo restoration.")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=processors())
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import resource
 import statistics
@@ -28,6 +27,7 @@ import numpy as np
 import torch
 
 from facewright.metrics import psnr
+from facewright.runtime.processors import processors
 from facewright.systems.base import system_class
 from facewright.tasks.restore import Restorer
 
@@ -196,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="one restorer instead of the two of the table")
     parser.add_argument("--preset", default="", help="a preset of the configuration instead of the full size")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=processors())
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--record", action="store_true", help=f"write {PAGE}")
     parser.add_argument("--serve", choices=get_args(Form), help=argparse.SUPPRESS)

@@ -15,12 +15,19 @@ import pytest
 from facewright.face import Face, Pose
 from facewright.geometry.crop import CropSpec
 from facewright.geometry.templates import TEMPLATES
+from facewright.runtime.processors import single_threaded
 from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from facewright.face import DegradationEstimate
+
+
+def pytest_configure() -> None:
+    """One thread for each process of the suite, and for those that it starts: workers together use all processors."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    single_threaded()
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import torch
 
 from facewright.errors import UsageError
 from facewright.nn import evolve
-from facewright.nn.inference import deployed
+from facewright.nn.inference import folded_copy
 
 TOLERANCE = 1e-4
 THIN = (16, 32, 32, 32)
@@ -76,7 +76,7 @@ def test_form_for_inference_computes_the_same():
     net = evolve.IRNet(18, 16, widths=THIN, size=32).train()
     net(torch.randn(8, 3, 32, 32))  # statistics that matter
     x = torch.randn(2, 3, 32, 32)
-    folded = deployed(net, torch.float32)
+    folded = folded_copy(net, torch.float32)
     torch.testing.assert_close(folded(x), net.eval()(x), rtol=1e-4, atol=1e-4)
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from facewright.errors import UsageError
-from facewright.nn.inference import deployed
+from facewright.nn.inference import folded_copy
 from facewright.nn.iresnet import IResNet, iresnet
 from facewright.nn.prelu import PReLU
 
@@ -69,13 +69,13 @@ def test_prelu_equals_the_built_in_forward_and_backward() -> None:
         assert torch.equal(ours(x), F.prelu(x, weight))
 
 
-def test_deployed_form_computes_the_same() -> None:
+def test_folded_form_computes_the_same() -> None:
     net = thin()
     x = torch.randn(4, 3, 112, 112)
     with torch.no_grad():
         net(x)  # moves the running statistics away from 0 and 1
     net.train()
-    fast = deployed(net, torch.float32)
+    fast = folded_copy(net, torch.float32)
     assert net.training
     with torch.no_grad():
         expected = net.eval()(x)
@@ -83,4 +83,4 @@ def test_deployed_form_computes_the_same() -> None:
     norms = [m for m in fast.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     before = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert len(norms) < len(before) / 2  # those in front of a convolution cannot be folded (zero padding)
-    assert all(m.dtype == torch.bfloat16 for m in deployed(net, torch.bfloat16).parameters())
+    assert all(m.dtype == torch.bfloat16 for m in folded_copy(net, torch.bfloat16).parameters())

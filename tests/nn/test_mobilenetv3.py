@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from facewright.errors import UsageError
-from facewright.nn.inference import deployed
+from facewright.nn.inference import folded_copy
 from facewright.nn.mobilenetv3 import InvertedResidual, MobileNetV3, Row, SqueezeExcite, multiple_of_8, trunk_state
 
 
@@ -65,7 +65,7 @@ def test_folded_form_is_the_same_function() -> None:
     network(torch.randn(4, 3, 32, 32))
     network.eval()
     x = torch.randn(1, 3, 32, 32)
-    for ours, folded in zip(network(x), deployed(network, torch.float32)(x)):
+    for ours, folded in zip(network(x), folded_copy(network, torch.float32)(x)):
         torch.testing.assert_close(folded, ours, atol=1e-5, rtol=1e-4)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from facewright.errors import UsageError
-from facewright.nn.inference import deployed
+from facewright.nn.inference import folded_copy
 from facewright.nn.resnet import BasicBlock, DenseNet, ResNet, resnet, trunk_state
 
 TOLERANCE = 1e-4
@@ -147,7 +147,7 @@ def test_folded_form_is_the_same_function(build):
     torch.manual_seed(0)
     network = build().eval()
     x = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(deployed(network, torch.float32)(x), network(x), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(folded_copy(network, torch.float32)(x), network(x), atol=1e-5, rtol=1e-4)
 
 
 def test_wrong_names_and_shapes_are_refused():

@@ -103,3 +103,11 @@ def test_outside_is_zero_and_gradients_flow() -> None:
 def test_wrong_boxes_are_refused() -> None:
     with pytest.raises(UsageError, match=r"\(N, 4\)"):
         tp.polar_warp(smooth(), torch.zeros(1, 5), 8, 8)
+
+
+@pytest.mark.parametrize("keep_aspect", [True, False])
+def test_circular_view_of_an_odd_side_has_a_middle(keep_aspect: bool) -> None:
+    picture = torch.arange(81.0).view(1, 1, 9, 9)
+    view = tp.circular_warp(picture, torch.tensor([[1.0, 2.0, 7.0, 6.0]]), 5, 5, keep_aspect=keep_aspect)
+    assert torch.isfinite(view).all()
+    assert view[0, 0, 2, 2] == picture[0, 0, 4, 4]

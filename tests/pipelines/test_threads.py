@@ -18,7 +18,7 @@ from torch import nn
 import facewright as fw
 from facewright.io.image import read
 from facewright.io.video import Frame
-from facewright.nn.inference import deployed
+from facewright.nn.inference import folded_copy
 from facewright.pipelines.analyse import Analyser
 from facewright.pipelines.identity import IdentityPipeline
 from facewright.pipelines.portrait import retouch
@@ -130,7 +130,7 @@ def test_networks_run_while_another_is_folded() -> None:
         return runs
 
     def fold() -> list[torch.Tensor]:
-        folded = [deployed(network, torch.float32) for _ in range(8)]
+        folded = [folded_copy(network, torch.float32) for _ in range(8)]
         with torch.inference_mode():
             return [each(picture) for each in folded]
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from facewright.errors import UsageError, WeightsError
+from facewright.systems.base import system_class
 from facewright.systems.detect.mos.network import MOS, MOSConfig
 from facewright.systems.quality.vitfiqa.network import ViTFIQA, ViTFIQAConfig
 from facewright.systems.restore.frgp.network import FRGP, FRGPConfig
@@ -17,7 +19,10 @@ from facewright.weights import onnx as onnx_room
 from facewright.weights.onnx import export_onnx
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from facewright.systems.base import System
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -64,6 +69,71 @@ def test_detector_with_parts_named_by_keywords(tmp_path: Path) -> None:
     report = export_onnx(model, tmp_path / "mos.onnx")
     assert max(report.difference.values()) < 1e-4
     assert list(model.state_dict()) == before
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[System, Path]]:
+    """Embedded networks and their files, each written once."""
+    made: dict[str, tuple[System, Path]] = {}
+
+    def get(slug: str) -> tuple[System, Path]:
+        if slug not in made:
+            path = tmp_path_factory.mktemp(slug) / f"{slug}.onnx"
+            model = system_class(slug).from_pretrained()
+            export_onnx(model, path)
+            made[slug] = model, path
+        return made[slug]
+
+    return get
+
+
+def pictures(model: System, count: int, size: tuple[int, int]) -> torch.Tensor:
+    pixels = np.random.default_rng(count).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+    return model.normalise(np.stack([cv2.GaussianBlur(one, (0, 0), 2) for one in pixels])).contiguous()
+
+
+def run(path: Path, image: torch.Tensor) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": image.numpy()})
+
+
+def expected(model: System, image: torch.Tensor) -> list[np.ndarray]:
+    with torch.inference_mode():
+        return [out.numpy() for out in onnx_room._Plain(model)(image)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("slug", list(onnx_room.FORMS))
+def test_batches(trained: Callable[[str], tuple[System, Path]], slug: str, count: int) -> None:
+    model, path = trained(slug)
+    size = (model.preprocess.size,) * 2 if model.preprocess.size else (160, 128)
+    image = pictures(model, count, size)
+    for found, wanted in zip(run(path, image), expected(model, image), strict=True):
+        assert found.shape == wanted.shape
+        np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("size", [(33, 65), (97, 131), (241, 320)])
+def test_detector_takes_odd_sizes(trained: Callable[[str], tuple[System, Path]], size: tuple[int, int]) -> None:
+    model, path = trained("mos")
+    image = pictures(model, 1, size)
+    for found, wanted in zip(run(path, image), expected(model, image), strict=True):
+        assert found.shape == wanted.shape
+        np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("slug", list(onnx_room.FORMS))
+def test_dynamic_quantisation(trained: Callable[[str], tuple[System, Path]], slug: str, tmp_path: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model, path = trained(slug)
+    narrow = tmp_path / "int8.onnx"
+    # convolutions stay: the runtime has integer kernels of matrix products for signed weights only
+    quantize_dynamic(path, narrow, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
+    image = pictures(model, 2, (model.preprocess.size,) * 2 if model.preprocess.size else (160, 128))
+    for found, wanted in zip(run(narrow, image), run(path, image), strict=True):
+        cosine = (found * wanted).sum() / (np.linalg.norm(found) * np.linalg.norm(wanted))
+        assert cosine >= 0.998
 
 
 def test_a_file_that_computes_something_else_is_not_kept(

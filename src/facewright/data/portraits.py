@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UsageError
+from ..nn.sampling import sample
 from ..nn.tanh_polar import polar_grid
 from ..systems.parse.taxonomy import CELEBAMASK_19, EASYPORTRAIT_9, IBUG_11, IGNORED, conversion, mirrored
 from .faces import data_root
@@ -188,9 +189,8 @@ def polar_pair(image: Image, labels: Image, box: Box, size: int, angle: float = 
     grid = polar_grid(boxes, size, size, torch.Size(labels.shape), angles=torch.tensor([angle]))
     pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
     known = torch.from_numpy(np.ascontiguousarray(labels))[None, None].float() - IGNORED  # beyond: 0
-    sample = torch.nn.functional.grid_sample
-    view = sample(pixels, grid, "bilinear", align_corners=True)[0].permute(1, 2, 0).round().byte()
-    seen = (sample(known, grid, "nearest", align_corners=True)[0, 0] + IGNORED).round().byte()
+    view = sample(pixels, grid, align_corners=True)[0].permute(1, 2, 0).round().byte()
+    seen = (sample(known, grid, mode="nearest", align_corners=True)[0, 0] + IGNORED).round().byte()
     return view, seen
 
 

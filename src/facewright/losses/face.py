@@ -16,6 +16,7 @@ from ..geometry.similarity import fit_similarity
 from ..geometry.templates import template_points
 from ..metrics.perceptual import map_distance
 from ..nn.iresnet import IResNet
+from ..nn.sampling import sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,7 +55,7 @@ class FaceLoss(nn.Module):
             raise UsageError("a face loss compares the feature maps of IResNet recognisers only")
         self.network = copy.deepcopy(recogniser.backbone).eval().requires_grad_(False)
         grid = template_grid(size, recogniser.preprocess.size, recogniser.preprocess.crop.template)
-        self.register_buffer("grid", torch.from_numpy(grid), persistent=False)
+        self.grid = torch.from_numpy(grid)  # no buffer: it would lose its precision with the network's
 
     def forward(self, prediction: Tensor, target: Tensor) -> FaceDistance:
         with torch.no_grad():
@@ -65,8 +66,8 @@ class FaceLoss(nn.Module):
         return FaceDistance(identity, features)
 
     def _look(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        grid = self.grid.expand(len(image), -1, -1, -1)
-        crop = F.grid_sample(image.float(), grid, align_corners=False, padding_mode="border")
+        grid = self.grid.to(image.device).expand(len(image), -1, -1, -1)
+        crop = sample(image.float(), grid, align_corners=False, padding_mode="border")
         maps = self.network.feature_maps(crop.contiguous(memory_format=torch.channels_last))
         return self.network.embed_map(maps[-1]), maps[:COMPARED_MAPS]
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .sampling import exact, pixels, sample
+
 TAPS = 9
 
 
@@ -13,23 +15,23 @@ def modulated_deform_conv3x3(x: Tensor, offset: Tensor, mask: Tensor, weight: Te
     """A 3×3 convolution (stride 1, padding 1) that samples each tap at its own place.
 
     `x` (N, C, H, W); `offset` (N, 18, H, W) in pixels, (dy, dx) interleaved per tap in row order; `mask` (N, 9, H, W)
-    scales each tap; `weight` (O, C, 3, 3). Bilinear between pixels, zero outside. Returns (N, O, H, W).
+    scales each tap; `weight` (O, C, 3, 3). Bilinear between pixels, zero outside. Returns (N, O, H, W). Offsets are to
+    be float32 also where `x` is not.
     """
     n, channels, height, width = x.shape
-    grid = _sampling_grid(offset, height, width)
-    taps = F.grid_sample(x, grid.to(x.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
-    taps = taps.view(n, channels, TAPS, height, width) * mask.unsqueeze(1)
+    taps = sample(x, _sampling_grid(offset, height, width), align_corners=False)
+    taps = taps.view(n, channels, TAPS, height, width) * mask.to(x.dtype).unsqueeze(1)
     return F.conv2d(taps.flatten(1, 2), weight.flatten(1)[..., None, None], bias)
 
 
+@exact
 def _sampling_grid(offset: Tensor, height: int, width: int) -> Tensor:
     """Where every tap samples, as a (N, 9·H, W, 2) grid in `grid_sample`'s [-1, 1] (edges, not centres)."""
     steps = torch.arange(-1, 2, device=offset.device, dtype=offset.dtype)
-    rows = torch.arange(height, device=offset.device, dtype=offset.dtype)
-    columns = torch.arange(width, device=offset.device, dtype=offset.dtype)
+    columns, rows = pixels(height, width, offset).unbind(-1)
     dy, dx = offset[:, 0::2], offset[:, 1::2]
-    y = dy + steps.repeat_interleave(3).view(1, TAPS, 1, 1) + rows.view(1, 1, height, 1)
-    x = dx + steps.repeat(3).view(1, TAPS, 1, 1) + columns.view(1, 1, 1, width)
+    y = dy + steps.repeat_interleave(3).view(1, TAPS, 1, 1) + rows
+    x = dx + steps.repeat(3).view(1, TAPS, 1, 1) + columns
     grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
     return grid.flatten(1, 2)
 
@@ -54,4 +56,4 @@ class ModulatedDeformConv3x3(nn.Module):
         """(N, C, H, W) to (N, O, H, W)."""
         predicted = self.offset_mask(x).float()
         offset, mask = predicted[:, : 2 * TAPS], predicted[:, 2 * TAPS :].sigmoid()
-        return modulated_deform_conv3x3(x, offset, mask.to(x.dtype), self.weight, self.bias)
+        return modulated_deform_conv3x3(x, offset, mask, self.weight, self.bias)

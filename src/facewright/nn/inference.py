@@ -1,20 +1,25 @@
-"""The form in which a convolutional network runs fastest at inference: batch norms folded, channels last, bfloat16."""
+"""The forms in which networks run fastest at inference: batch norms folded, channels last, bfloat16.
+
+A form is a copy. `InferenceForms` makes each one once and again when the weights it was made from have changed.
+"""
 
 from __future__ import annotations
 
 import copy
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from .prelu import PReLU
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+M = TypeVar("M", bound=nn.Module)
 
 _tracing = threading.Lock()
 
@@ -52,7 +57,7 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and supported is not None and bool(supported())
 
 
-def deployed(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+def folded_copy(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy for inference: batch norms folded into the convolutions before them, weights in `dtype`, channels last.
 
     The network must be traceable by torch.fx and is left as it is. Other threads may run networks meanwhile.
@@ -60,5 +65,96 @@ def deployed(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     evaluated = copy.deepcopy(network).eval()
     with _tracing:  # two traces at a time would leave the replaced methods behind
         traced = fx.GraphModule(evaluated, _Tracer().trace(evaluated))
-    folded = fuse(traced, inplace=True, no_trace=True).requires_grad_(False)
-    return folded.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return converted(fuse(traced, inplace=True, no_trace=True), dtype)
+
+
+def plain_copy(network: M, dtype: torch.dtype) -> M:
+    """A copy for inference of a network that has nothing to fold."""
+    return converted(copy.deepcopy(network).eval(), dtype)
+
+
+def converted(network: M, dtype: torch.dtype) -> M:
+    """The network itself with frozen weights in `dtype`, channels last.
+
+    A module's `full_precision` names parameters and buffers of its own that stay as they are: coordinates, codebooks.
+    """
+    network.requires_grad_(False)
+    owned = [(part, name) for part in network.modules() for name in getattr(part, "full_precision", ())]
+    kept = [(part, name, getattr(part, name).detach()) for part, name in owned]
+    network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for part, name, tensor in kept:
+        is_weight = name in part._parameters
+        setattr(part, name, nn.Parameter(tensor, requires_grad=False) if is_weight else tensor)
+    return network
+
+
+class AutocastCopy(nn.Module):
+    """A copy that computes under autocast: for networks that say themselves what must stay in float32.
+
+    Answers keep the types that autocast gives them.
+    """
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = plain_copy(network, torch.float32)
+        self.dtype = dtype
+
+    def forward(self, x: Tensor, *inputs: Any, **options: Any) -> Any:
+        with torch.autocast(x.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            return self.network(x.float(), *inputs, **options)
+
+
+class InferenceForms:
+    """Forms of networks by type, each made once for the weights as they are. Threads may share it.
+
+    Training, loading, moving and replacing weights or modules all count as a change. A form lives as long as its
+    network and must not refer to it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of: WeakKeyDictionary[nn.Module, _Made] = WeakKeyDictionary()
+
+    def get(self, network: nn.Module, dtype: torch.dtype, make: Callable[[torch.dtype], nn.Module]) -> nn.Module:
+        """The network's form in `dtype`; `make(dtype)` makes it where there is none of these weights."""
+        with self._lock:
+            made = self._of.setdefault(network, _Made())
+        with made.lock:
+            if made.source is None or made.source.has_changed():
+                made.source = _Source(network)
+                made.forms = {}
+            if dtype not in made.forms:
+                with torch.inference_mode(False), torch.no_grad():
+                    made.forms[dtype] = make(dtype)
+            return made.forms[dtype]
+
+
+class _Made:
+    """The forms of one network and the weights they were made of."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.source: _Source | None = None
+        self.forms: dict[torch.dtype, nn.Module] = {}
+
+
+class _Source:
+    """What a network consisted of at one time; asking whether it still does takes a tenth of walking through it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        parts = list(network.modules())
+        self._modules = [(part._modules, name, child) for part in parts for name, child in part._modules.items()]
+        tables: list[Mapping[str, Tensor | None]] = [own for part in parts for own in (part._parameters, part._buffers)]
+        named = [(own, name, tensor) for own in tables for name, tensor in own.items() if tensor is not None]
+        self._tensors = [(own, name, t, t.data_ptr(), _version(t)) for own, name, t in named]
+
+    def has_changed(self) -> bool:
+        return any(own.get(name) is not part for own, name, part in self._modules) or any(
+            own.get(name) is not t or t.data_ptr() != address or _version(t) != version
+            for own, name, t, address, version in self._tensors
+        )
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was written to; those made in inference mode do not count it."""
+    return 0 if tensor.is_inference() else tensor._version

@@ -9,13 +9,14 @@ logarithmic offsets. Module names are torchvision's state-dict keys; `trunk_stat
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from .sampling import exact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +61,7 @@ class PositionTable(nn.Module):
 class PositionNetwork(nn.Module):
     """Position biases of the second version: a small network of the offsets on a logarithmic scale."""
 
+    full_precision: ClassVar[tuple[str, ...]] = ("offsets",)
     offsets: Tensor
 
     def __init__(self, window: int, heads: int) -> None:
@@ -73,9 +75,12 @@ class PositionNetwork(nn.Module):
 
     def forward(self) -> Tensor:
         """(offsets, heads)."""
-        dtype = next(self.parameters()).dtype
-        biases: Tensor = self.cpb_mlp(self.offsets.to(dtype))
-        return _BIAS_RANGE * biases.sigmoid()
+        return _position_biases(self.offsets, *self.cpb_mlp.parameters())
+
+
+@exact
+def _position_biases(offsets: Tensor, weight: Tensor, bias: Tensor, last: Tensor) -> Tensor:
+    return _BIAS_RANGE * F.linear(F.linear(offsets, weight, bias).relu(), last).sigmoid()
 
 
 class WindowAttention(nn.Module):

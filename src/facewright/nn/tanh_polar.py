@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
+from .sampling import exact, pixels, sample
 
 _LEAST = 1e-9
 
@@ -32,6 +33,7 @@ class _Frame(NamedTuple):
     axes: Tensor
 
 
+@exact
 def _frame(boxes: Tensor) -> _Frame:
     if boxes.dim() != 2 or boxes.shape[1] != 4:
         raise UsageError(f"boxes must be (N, 4), not {tuple(boxes.shape)}")
@@ -64,7 +66,7 @@ def polar_grid(
     keep_aspect: bool = True,
     angles: Tensor | None = None,
 ) -> Tensor:
-    """(N, height, width, 2) where in a picture of (H, W) the pixels of a polar view come from, for `grid_sample`."""
+    """(N, height, width, 2) where in a picture of (H, W) the pixels of a polar view come from, for `sample`."""
     frame = _frame(boxes)
     offsets = _turned(_polar_offsets(frame, height, width, keep_aspect=keep_aspect), angles)
     return _normalised(frame.middle[:, None, None] + offsets, picture)
@@ -98,28 +100,28 @@ def polar_restore_grid(
 ) -> Tensor:
     """(N, height, width, 2) where in a polar view of (h, w), padded by `_wrapped`, a picture's pixels come from."""
     frame = _frame(boxes)
-    offsets = _turned(_pixels(boxes, height, width) - frame.middle[:, None, None], angles, back=True)
+    offsets = _turned(_pixels(frame.middle, height, width) - frame.middle[:, None, None], angles, back=True)
     return _place_in_view(offsets, frame, view, keep_aspect=keep_aspect)
 
 
 def cartesian_warp(images: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
     """The Cartesian tanh views (N, C, height, width) of pictures (N, C, H, W): each axis bent by itself."""
     frame = _frame(boxes)
-    offsets = _unbent(boxes, height, width) * frame.half[:, None, None]
+    offsets = _unbent(frame.middle, height, width) * frame.half[:, None, None]
     return _sample(images, _normalised(frame.middle[:, None, None] + offsets, images.shape[2:]))
 
 
 def cartesian_restore(views: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
     """The pictures (N, C, height, width) that Cartesian tanh views show; the inverse of `cartesian_warp`."""
     frame = _frame(boxes)
-    offsets = _pixels(boxes, height, width) - frame.middle[:, None, None]
+    offsets = _pixels(frame.middle, height, width) - frame.middle[:, None, None]
     return _sample(views, _bent(offsets, frame, views.shape[2:]))
 
 
 def polar_to_cartesian(views: Tensor, boxes: Tensor, height: int, width: int, *, keep_aspect: bool = True) -> Tensor:
     """Polar views as Cartesian tanh views (N, C, height, width); of the boxes only the ratio of the sides matters."""
     frame = _frame(boxes)
-    offsets = _unbent(boxes, height, width) * frame.half[:, None, None]
+    offsets = _unbent(frame.middle, height, width) * frame.half[:, None, None]
     return _sample(_wrapped(views), _place_in_view(offsets, frame, views.shape[2:], keep_aspect=keep_aspect))
 
 
@@ -133,7 +135,7 @@ def cartesian_to_polar(views: Tensor, boxes: Tensor, height: int, width: int, *,
 def circular_warp(images: Tensor, boxes: Tensor, height: int, width: int, *, keep_aspect: bool = True) -> Tensor:
     """The circular views (N, C, height, width): polar views laid out as a disc, with directions as in the picture."""
     frame = _frame(boxes)
-    at = (_pixels(boxes, height, width) + 0.5) * 2 / boxes.new_tensor([width, height]) - 1
+    at = (_pixels(frame.middle, height, width) + 0.5) * 2 / frame.middle.new_tensor([width, height]) - 1
     radius = at.norm(dim=-1, keepdim=True)
     direction = at / radius.clamp(min=_LEAST)
     offsets = _arctanh(radius) * _unit(direction, frame, keep_aspect=keep_aspect)
@@ -153,12 +155,12 @@ def _unit(direction: Tensor, frame: _Frame, *, keep_aspect: bool) -> Tensor:
     axes = frame.axes[:, None, None]
     if not keep_aspect:
         return axes * direction
-    shorter: Tensor = (direction / axes).norm(dim=-1, keepdim=True)
+    shorter: Tensor = (direction / axes).norm(dim=-1, keepdim=True).clamp(min=_LEAST)  # the middle has no direction
     return direction / shorter
 
 
 def _place_in_view(offsets: Tensor, frame: _Frame, view: torch.Size, *, keep_aspect: bool) -> Tensor:
-    """Where in a padded polar view of (h, w) lies what is that many pixels from the middle, for `grid_sample`."""
+    """Where in a padded polar view of (h, w) lies what is that many pixels from the middle, for `sample`."""
     height, width = view
     scaled = offsets / frame.axes[:, None, None]
     direction = offsets if keep_aspect else scaled
@@ -180,12 +182,13 @@ def _unbent(like: Tensor, height: int, width: int) -> Tensor:
 
 
 def _bent(offsets: Tensor, frame: _Frame, view: torch.Size) -> Tensor:
-    """Where in a Cartesian view of (h, w) lies what is that many pixels from the middle, for `grid_sample`."""
+    """Where in a Cartesian view of (h, w) lies what is that many pixels from the middle, for `sample`."""
     sides = offsets.new_tensor([view[1], view[0]])
     at = ((offsets / frame.half[:, None, None]).tanh() + 1) / 2 * sides - 0.5
     return _normalised(at, view)
 
 
+@exact
 def _turned(offsets: Tensor, angles: Tensor | None, *, back: bool = False) -> Tensor:
     if angles is None:
         return offsets
@@ -196,17 +199,16 @@ def _turned(offsets: Tensor, angles: Tensor | None, *, back: bool = False) -> Te
 
 def _pixels(like: Tensor, height: int, width: int) -> Tensor:
     """(1, height, width, 2) x and y of every pixel."""
-    y, x = torch.meshgrid(torch.arange(height).to(like), torch.arange(width).to(like), indexing="ij")
-    return torch.stack([x, y], -1)[None]
+    return pixels(height, width, like)[None]
 
 
 def _normalised(at: Tensor, picture: torch.Size) -> Tensor:
-    """Pixels (x, y) of a picture of (H, W) in the units of `grid_sample` with aligned corners."""
+    """Pixels (x, y) of a picture of (H, W) in the units of `sample` with aligned corners."""
     return at / at.new_tensor([picture[1] - 1, picture[0] - 1]) * 2 - 1
 
 
 def _sample(images: Tensor, grid: Tensor) -> Tensor:
-    return F.grid_sample(images, grid.to(images.dtype), align_corners=True)
+    return sample(images, grid, align_corners=True)
 
 
 def _arctanh(x: Tensor) -> Tensor:

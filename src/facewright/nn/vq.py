@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..losses.vq import vq_loss
 from .attention import SpatialAttention, group_norm
+from .inference import converted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -281,6 +282,7 @@ class VectorQuantiser(nn.Module):
     Distances are float32, whatever autocast says.
     """
 
+    full_precision: ClassVar[tuple[str, ...]] = ("codebook",)
     counts: Tensor
     sums: Tensor
 
@@ -358,19 +360,12 @@ class VQAutoencoder(nn.Module):
 
 
 def inference_copy(network: M, dtype: torch.dtype) -> M:
-    """A copy that runs fast: `dtype` weights but for the codebooks, channels last, up-sampling folded.
-
-    Codebooks are shared with the network.
-    """
-    twin = copy.deepcopy(network).eval().requires_grad_(False)
-    books = {name: part for name, part in network.named_modules() if isinstance(part, VectorQuantiser)}
+    """A copy that runs fast: `dtype` weights but for the codebooks, channels last, up-sampling folded."""
+    twin = copy.deepcopy(network).eval()
     for name, part in list(twin.named_modules()):
         if isinstance(part, Upsample):
             twin.set_submodule(name, FoldedUpsample(part))
-    twin.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for name, book in books.items():
-        twin.get_submodule(name).codebook = book.codebook
-    return twin
+    return converted(twin, dtype)
 
 
 # --- published key layouts --------------------------------------------------------------------------------------

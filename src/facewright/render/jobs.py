@@ -16,6 +16,7 @@ import torch
 
 from ..errors import OutputError, UsageError
 from ..io.atomic import atomic_output
+from ..runtime.processors import use_threads
 from .backgrounds import Backgrounds
 from .clips import Clip, make_clip
 from .coarse import coarse_face
@@ -139,13 +140,14 @@ def run(plan: Plan, *, jobs: int = 1, resume: bool = False, progress: Callable[[
 
 def _worked(plan: Plan, parts: Sequence[range], jobs: int) -> Iterator[range]:
     if jobs <= 1 or len(parts) <= 1:
-        threads = torch.get_num_threads()
+        threads = torch.get_num_threads(), cv2.getNumThreads()
         _begin(plan)
         try:
             for part in parts:
                 yield _work(part)
         finally:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(threads[0])
+            cv2.setNumThreads(threads[1])
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(plan,)) as pool:
@@ -163,8 +165,7 @@ _studio: Studio | None = None
 
 def _begin(plan: Plan) -> None:
     global _studio
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    use_threads(1)
     _studio = Studio(plan)
 
 

@@ -18,10 +18,10 @@ from typing import NamedTuple, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UsageError
+from ..nn.sampling import sample
 
 BACKGROUND = -1
 _FARTHEST = 2**31 - 1  # above the bits of every finite float32
@@ -163,7 +163,7 @@ def sample_texture(texture: Tensor, uv: Tensor, fragments: Fragments) -> Tensor:
     grid = torch.stack([uv[:, 0] * 2 - 1, 1 - uv[:, 1] * 2], -1)
     counts = [len(uv)] if texture.shape[0] == 1 else torch.bincount(fragments.picture, minlength=n).tolist()
     sampled = [
-        F.grid_sample(one[None], points[None, None], mode="bilinear", padding_mode="border", align_corners=False)
+        sample(one[None], points[None, None], padding_mode="border", align_corners=False)
         for one, points in zip(texture, torch.split(grid, counts))
     ]
     return torch.cat([s[0, :, 0].T for s in sampled])

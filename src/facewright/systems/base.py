@@ -10,13 +10,15 @@ import dataclasses
 import importlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError, WeightsError
+from ..nn.inference import AutocastCopy, InferenceForms, has_bf16
+from ..nn.memory import trim
 from ..tasks.card import Card, Preprocess, get_card, upgraded_record
 from ..weights.store import load_file, resolve, save_file, sha256
 
@@ -29,16 +31,24 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
+Precision = Literal["auto", "fp32", "bf16"]
+
+_forms = InferenceForms()
+
 
 class System(nn.Module):
     """Base of all published systems.
 
     A subclass sets `slug`, a frozen dataclass `Config` (its defaults are the paper's full size, `Config.compact()` is
     what ships) and `preprocess_for(config)`, and builds its network from the configuration alone.
+
+    `precision`: arithmetic of the calls on pictures; `auto` takes bfloat16 where the processor has it. Calls that need
+    all of float32 say so and ignore it.
     """
 
     slug: ClassVar[str]
     Config: ClassVar[type[Any]]
+    precision: Precision = "auto"
     weights_sha256: str | None = None  # of the file the weights came from
 
     def __init__(self, config: Any = None) -> None:
@@ -70,6 +80,30 @@ class System(nn.Module):
 
     def _any_tensor(self) -> Tensor:
         return next(iter([*self.parameters(), *self.buffers()]))
+
+    @property
+    def picture_dtype(self) -> torch.dtype:
+        """What calls on pictures compute in, by `precision` and the device: bfloat16 or float32."""
+        low = self.precision == "bf16" or (self.precision == "auto" and has_bf16(self.device))
+        return torch.bfloat16 if low else torch.float32
+
+    def picture_autocast(self) -> torch.autocast:
+        """A context in which the network itself computes in `picture_dtype`."""
+        dtype = self.picture_dtype
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16)
+
+    def inference(self, dtype: torch.dtype | None = None) -> nn.Module:
+        """The network, or the part of it that pictures pass, in the form that runs fastest in `dtype`.
+
+        `dtype` is `picture_dtype` if None. The form is a copy in evaluation mode, made once and again when the weights
+        have changed; threads may ask at the same time. What pictures of other sizes left of memory is given back first.
+        """
+        trim()
+        return _forms.get(self, dtype or self.picture_dtype, self._inference_form)
+
+    def _inference_form(self, dtype: torch.dtype) -> nn.Module:
+        """Make what `inference` returns: a copy that does not refer to this network."""
+        return AutocastCopy(self, dtype)
 
     def normalise(self, images: NDArray[np.uint8]) -> Tensor:
         """(N, H, W, 3) uint8 RGB to the network's (N, 3, H, W) float input, by its preprocess record."""

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import MissingDependencyError, UsageError, WeightsError
+from ..runtime.processors import single_threaded
 from ..systems.base import System, system_class
 
 if TYPE_CHECKING:
@@ -321,7 +322,7 @@ class Trainer:
             num_workers=recipe.workers,
             collate_fn=getattr(dataset, "collate", None),
             prefetch_factor=4 if recipe.workers else None,
-            worker_init_fn=_single_thread,
+            worker_init_fn=single_threaded,
         )
         yield from accelerator.prepare(loader) if accelerator.num_processes > 1 else loader
 
@@ -381,7 +382,3 @@ class Trainer:
         assert isinstance(model, System)
         with self.ema.applied(model):
             return model.save_pretrained(self.folder / "model")
-
-
-def _single_thread(_: int) -> None:
-    torch.set_num_threads(1)

@@ -29,24 +29,22 @@ if TYPE_CHECKING:
 
     from ..systems.base import System
 
+_SIZES = ((640, 480), (255, 387))  # traced, and compared: odd, so that every rounding of a side is
 TOLERANCE = 1e-3
 """Largest difference to PyTorch that is let through, relative to the largest value of an output."""
 
 
 @dataclass(frozen=True, slots=True)
 class OnnxForm:
-    """How a system is exported: its outputs by name, and the side of its picture where the network takes any.
-
-    With a side, batches are of one.
-    """
+    """How a system is exported: its outputs by name, and whether the network takes pictures of any size."""
 
     outputs: tuple[str, ...]
-    side: int = 0
+    any_size: bool = False
 
 
 FORMS = {
     "frgp": OnnxForm(("restored", "degradation")),
-    "mos": OnnxForm(("logits", "boxes", "points", "angles"), side=640),
+    "mos": OnnxForm(("logits", "boxes", "points", "angles"), any_size=True),
     "sface": OnnxForm(("embedding",)),
 }
 
@@ -63,8 +61,8 @@ class OnnxReport:
 def export_onnx(model: System, path: Path, *, overwrite: bool = False) -> OnnxReport:
     """Write a network as ONNX and compare it with PyTorch on other pictures.
 
-    Input `image` (N, 3, S, S) float32, as `model.normalise` makes it; N is free and S that of the network;
-    for a detector they are 1 and 640. Raises MissingDependencyError without the
+    Input `image` (N, 3, S, S) float32, as `model.normalise` makes it; N is free and S that of the network, for a
+    detector (N, 3, H, W) of any size. Raises MissingDependencyError without the
     `onnx` extra, UsageError for a system that has no ONNX form, WeightsError when the file computes something else.
     Nothing is left behind then.
     """
@@ -74,7 +72,7 @@ def export_onnx(model: System, path: Path, *, overwrite: bool = False) -> OnnxRe
     program = _trace(_Plain(_without_keywords(model)).eval(), form, model)
     _describe(program, model)
     with atomic_output(path, overwrite=overwrite) as temporary:
-        program.save(str(temporary), external_data=False)
+        _save(program, temporary)
         difference = _compare(temporary, model, form)
         wrong = [f"{name} by {value:.1e}" for name, value in difference.items() if not value <= TOLERANCE]
         if wrong:
@@ -120,16 +118,15 @@ def _trace(network: _Plain, form: OnnxForm, model: System) -> Any:
             (_pictures(model, form, seed=0),),
             input_names=["image"],
             output_names=list(form.outputs),
-            dynamic_shapes=None if form.side else {"image": {0: torch.export.Dim.DYNAMIC}},
+            dynamic_shapes={"image": dict.fromkeys((0, 2, 3) if form.any_size else (0,), torch.export.Dim.DYNAMIC)},
             dynamo=True,
         )
 
 
 def _pictures(model: System, form: OnnxForm, seed: int) -> Tensor:
-    """Noise pictures, normalised: 1 for a network of free size, else 2 or more."""
-    side = form.side or model.preprocess.size
-    count = 1 if form.side else 2 + seed
-    pixels = np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    """Two or more noise pictures, normalised, of other sizes for other seeds where the network takes any."""
+    height, width = _SIZES[seed] if form.any_size else (model.preprocess.size,) * 2
+    pixels = np.random.default_rng(seed).integers(0, 256, (2 + seed, height, width, 3), dtype=np.uint8)
     return model.normalise(pixels)
 
 
@@ -137,6 +134,18 @@ def _describe(program: Any, model: System) -> None:
     program.model.producer_name = "facewright"
     notes = {"slug": model.slug, "preprocess": asdict(model.preprocess), "config": asdict(model.config)}
     program.model.metadata_props["facewright"] = json.dumps(notes, sort_keys=True)
+
+
+def _save(program: Any, path: Path) -> None:
+    """Write the graph without noted shapes of its weights: quantisers transpose weights and stumble over old notes."""
+    import onnx
+
+    model = program.model_proto
+    weights = {weight.name for weight in model.graph.initializer}
+    noted = [value for value in model.graph.value_info if value.name not in weights]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(noted)
+    onnx.save(model, str(path))
 
 
 def _compare(path: Path, model: System, form: OnnxForm) -> dict[str, float]:

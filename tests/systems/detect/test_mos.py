@@ -123,8 +123,8 @@ def test_fused_network_computes_the_same() -> None:
     model.eval()
     x = torch.randn(1, 3, 64, 96)
     with torch.inference_mode():
-        plain, fused = model(x), model._fused()(x)
-    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model._fused().modules())
+        plain, fused = model(x), model.inference()(x)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.inference().modules())
     for a, b in zip(plain, fused):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 

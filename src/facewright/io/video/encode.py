@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import av
 from av.filter import Graph
 
+from ...runtime.processors import codec_threads
 from .colour import Colour, bit_depth, display_matrix, has_alpha
 from .hdr import HLG, PQ, Mastering, WorkingSpace
 from .read import frame_rate
@@ -168,6 +169,7 @@ class SegmentWriter:
         stream.width, stream.height, stream.pix_fmt = width, height, self.encoder.pix_fmt
         context = stream.codec_context
         context.time_base = look.time_base
+        context.thread_count = codec_threads()
         if self.encoder.codec == "libvpx-vp9":
             context.bit_rate = 0
         if look.aspect:

@@ -12,6 +12,7 @@ import av.error
 from av.stream import Disposition
 
 from ...errors import VideoError
+from ...runtime.processors import codec_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +98,7 @@ def video_stream(container: InputContainer, path: Path) -> av.VideoStream:
         if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
             # a decoder error then belongs to the packet just sent, which frame threads would blur
             stream.thread_type = "SLICE"
+            stream.codec_context.thread_count = codec_threads()
             return stream
     raise VideoError(f"{path} has no video stream that can be decoded")
 

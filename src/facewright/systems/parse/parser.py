@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import UsageError
-from ...nn.inference import deployed, has_bf16
+from ...nn.inference import folded_copy
 from ..base import System
 from .taxonomy import mirrored
 
@@ -21,17 +20,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Precision = Literal["auto", "fp32", "bf16"]
-
 
 class FaceParser(System):
-    """Base of parsing systems whose `net` maps normalised pictures (N, 3, H, W) to logits of the same size.
-
-    `precision`: arithmetic of `parse` and `probabilities`; `auto` takes bfloat16 where the processor has it.
-    """
+    """Base of parsing systems whose `net` maps normalised pictures (N, 3, H, W) to logits of the same size."""
 
     net: nn.Module
-    precision: Precision = "auto"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -88,7 +81,8 @@ class FaceParser(System):
         return (scores.softmax(0) + other.softmax(0)) / 2
 
     def _look(self, crop: NDArray[np.uint8], points: NDArray[np.floating[Any]] | None) -> Tensor:
-        network, dtype = self._inference_form()
+        dtype = self.picture_dtype
+        network = self.inference(dtype)
         fitted = self.fit(crop)
         marks = None
         if points is not None:
@@ -114,27 +108,8 @@ class FaceParser(System):
         """A crop (H, W, 3) at the size the network wants."""
         return resized(crop, self.preprocess.size, self.preprocess.size)
 
-    def _inference_form(self) -> tuple[nn.Module, torch.dtype]:
-        """A low-precision copy of `net` with folded norms, made again whenever the weights have changed."""
-        wanted = self.precision == "bf16" or (self.precision == "auto" and has_bf16(self.device))
-        dtype = torch.bfloat16 if wanted else torch.float32
-        state = [*self.net.parameters(), *self.net.buffers()]
-        key = (dtype, self.device, tuple((id(t), 0 if t.is_inference() else t._version) for t in state))
-        cached: tuple[object, nn.Module] | None = self.__dict__.get("_fast")
-        if cached is None or cached[0] != key:
-            cached = (key, self._deployed(dtype))
-            self.__dict__["_fast"] = cached  # not a submodule: neither saved nor trained
-        return cached[1], dtype
-
-    def _deployed(self, dtype: torch.dtype) -> nn.Module:
-        """The network as it runs fastest."""
-        return deployed(self.net, dtype)
-
-
-def plain_copy(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy for inference of a network that has nothing to fold."""
-    evaluated = copy.deepcopy(network).eval().requires_grad_(False)
-    return evaluated.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    def _inference_form(self, dtype: torch.dtype) -> nn.Module:
+        return folded_copy(self.net, dtype)
 
 
 def resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import UsageError
-from ...nn.inference import deployed, has_bf16
+from ...nn.inference import folded_copy
 from ..base import System
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Precision = Literal["auto", "fp32", "bf16"]
 
 _BATCH = 32
 BOX_MARGIN = 0.15
@@ -30,12 +29,11 @@ class Recogniser(System):
 
     forward returns the backbone's raw embedding, whose length some losses and quality measures use. `embed` follows
     the field's protocol: crop and mirror image, summed before normalisation. `mirror=False` halves the time and costs
-    a little accuracy. `precision`: arithmetic of `embed`; `auto` takes bfloat16 where the processor has it.
+    a little accuracy.
     """
 
     backbone: nn.Module
     mirror: bool = True
-    precision: Precision = "auto"
 
     @property
     def dim(self) -> int:
@@ -60,7 +58,8 @@ class Recogniser(System):
         side = self.preprocess.size
         if crops.ndim != 4 or crops.shape[1:] != (side, side, 3):
             raise UsageError(f"{self.slug} takes crops (N, {side}, {side}, 3), not {crops.shape}")
-        network, dtype = self._inference_form()
+        dtype = self.picture_dtype
+        network = self.inference(dtype)
         rows = [self._run(network, dtype, crops[i : i + _BATCH]) for i in range(0, len(crops), _BATCH)]
         return np.concatenate(rows) if rows else np.zeros((0, self.dim), np.float32)
 
@@ -74,17 +73,8 @@ class Recogniser(System):
                 out = out[: len(crops)] + out[len(crops) :]
         return np.asarray(out.cpu().numpy(), np.float32)
 
-    def _inference_form(self) -> tuple[nn.Module, torch.dtype]:
-        """The folded low-precision copy of the backbone, made again whenever the weights have changed."""
-        wanted = self.precision == "bf16" or (self.precision == "auto" and has_bf16(self.device))
-        dtype = torch.bfloat16 if wanted else torch.float32
-        state = [*self.backbone.parameters(), *self.backbone.buffers()]
-        key = (dtype, self.device, tuple((id(t), 0 if t.is_inference() else t._version) for t in state))
-        cached: tuple[object, nn.Module] | None = self.__dict__.get("_deployed")
-        if cached is None or cached[0] != key:
-            cached = (key, deployed(self.backbone, dtype))
-            self.__dict__["_deployed"] = cached  # not a submodule: neither saved nor trained
-        return cached[1], dtype
+    def _inference_form(self, dtype: torch.dtype) -> nn.Module:
+        return folded_copy(self.backbone, dtype)
 
 
 def embedding_distance(a: Tensor, b: Tensor) -> Tensor:

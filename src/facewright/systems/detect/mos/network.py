@@ -24,8 +24,10 @@ from ....geometry.crop import CropSpec
 from ....nn.batching import padded
 from ....nn.boxes import containment_nms, decode_boxes, decode_points, make_anchors, nms
 from ....nn.deform import ModulatedDeformConv3x3
+from ....nn.inference import converted
+from ....nn.sampling import exact
 from ....tasks.card import Preprocess
-from ...base import System
+from ...base import Precision, System
 from .refiner import PointRefiner, refine_points
 
 if TYPE_CHECKING:
@@ -317,10 +319,10 @@ class MOS(System):
 
     slug: ClassVar[str] = "mos"
     Config: ClassVar[type[Any]] = MOSConfig
+    precision: Precision = "fp32"  # landmarks place every later crop
 
     def __init__(self, config: MOSConfig | None = None) -> None:
         super().__init__(config)
-        self._fast: list[MOS] = []
         c: MOSConfig = self.config
         self.backbone = Backbone(c.backbone, c.width)
         self.pyramid = Pyramid(self.backbone.channels, c.fpn, c.deformable)
@@ -434,8 +436,8 @@ class MOS(System):
 
     def _candidates(self, images: NDArray[np.uint8], threshold: float) -> Candidates:
         """Decoded anchors above the threshold, in pixels of the (N, H, W, 3) images."""
-        network = self._fused()
-        levels = network.features(self.normalise(images).to(self.dtype))
+        network = cast("MOS", self.inference())
+        levels = network.features(self.normalise(images).to(self.picture_dtype))
         height, width = images.shape[1:3]
         found = [Candidates.none(self.device)]
         for number, (branch, features) in enumerate(zip(network._branches(), levels)):
@@ -459,29 +461,11 @@ class MOS(System):
             )
         return Candidates(*(torch.cat(parts) for parts in zip(*found)))
 
-    def _fused(self) -> MOS:
-        """A copy for inference with batch norms folded into their convolutions, made once per set of weights."""
-        if self.training:
-            return self
-        for twin in self._fast:
-            return twin
-        twin = copy.deepcopy(self)
+    def _inference_form(self, dtype: torch.dtype) -> MOS:
+        """With batch norms folded into their convolutions."""
+        twin = copy.deepcopy(self).eval()
         fuse_norms(twin)
-        twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._fast = [twin]
-        return twin
-
-    def train(self, mode: bool = True) -> Self:
-        self._fast.clear()
-        return super().train(mode)
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        self._fast.clear()
-        return super().load_state_dict(*args, **kwargs)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        self._fast.clear()
-        return super()._apply(*args, **kwargs)  # type: ignore[no-any-return, no-untyped-call]
+        return converted(twin, dtype)
 
 
 class Candidates(NamedTuple):
@@ -519,6 +503,7 @@ class Candidates(NamedTuple):
         return self._replace(points=points, boxes=boxes.flatten(1))
 
 
+@exact
 def expected_angle(bins: Tensor, *, centre: bool) -> Tensor:
     """Expectation in degrees over the last axis of bin logits; `centre` counts a bin at its centre, else its edge."""
     edges = LOWEST_ANGLE + BIN_DEGREES * torch.arange(BINS, device=bins.device, dtype=torch.float32)

@@ -24,7 +24,8 @@ from ....face import Landmarks
 from ....geometry.crop import CropSpec
 from ....geometry.similarity import invert, transform_points
 from ....nn.batching import padded
-from ....nn.inference import deployed, has_bf16
+from ....nn.inference import folded_copy
+from ....nn.sampling import exact, pixels, sample
 from ....tasks.card import Preprocess
 from ...base import System, batches
 from ...detect.mos.network import InvertedResidual, conv_norm
@@ -216,14 +217,19 @@ def read_patches(features: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
     Coordinate 0 is the centre of the first feature pixel and 1 that of the last.
     """
-    steps = torch.linspace(0, 1, PATCH, device=low.device)
-    places = low[..., None] + (high - low)[..., None] * steps
-    x, y = places.unbind(2)
     number, points = low.shape[:2]
-    shape = (number, points, PATCH, PATCH)
-    grid = torch.stack([x[:, :, None, :].expand(shape), y[:, :, :, None].expand(shape)], -1)
-    read = F.grid_sample(features, 2 * grid.flatten(1, 2) - 1, padding_mode="border", align_corners=True)
+    grid = 2 * _patch_places(low, high).flatten(1, 2) - 1
+    read = sample(features, grid, padding_mode="border", align_corners=True)
     return read.view(number, -1, points, PATCH * PATCH).transpose(1, 2).flatten(2)
+
+
+@exact
+def _patch_places(low: Tensor, high: Tensor) -> Tensor:
+    """(N, K, 7, 7, 2) x and y of the readings in K boxes."""
+    steps = torch.linspace(0, 1, PATCH, device=low.device)
+    x, y = (low[..., None] + (high - low)[..., None] * steps).unbind(2)
+    shape = (*low.shape[:2], PATCH, PATCH)
+    return torch.stack([x[:, :, None, :].expand(shape), y[:, :, :, None].expand(shape)], -1)
 
 
 class WflwHead(nn.Module):
@@ -359,21 +365,13 @@ class FaceWarp(System):
         if crops.ndim != 4 or crops.shape[1:] != (side, side, 3) or crops.dtype != np.uint8:
             raise UsageError(f"{self.slug} takes uint8 crops (N, {side}, {side}, 3), not {crops.shape} {crops.dtype}")
         count = len(crops)
-        backbone, dtype = self._inference_backbone()
+        dtype = self.picture_dtype
         images = padded(self.normalise(crops).to(dtype)).contiguous(memory_format=torch.channels_last)
-        found = self.refine(backbone(images).to(self.dtype))
+        found = self.refine(self.inference(dtype)(images).to(self.dtype))
         return Prediction(*(None if part is None else part[:count] for part in found))  # type: ignore[arg-type]
 
-    def _inference_backbone(self) -> tuple[nn.Module, torch.dtype]:
-        """The backbone folded, in bfloat16 where the processor has it; made again when the weights have changed."""
-        dtype = torch.bfloat16 if has_bf16(self.device) else self.dtype
-        state = [*self.backbone.parameters(), *self.backbone.buffers()]
-        key = (dtype, self.device, tuple((id(t), 0 if t.is_inference() else t._version) for t in state))
-        cached: tuple[object, nn.Module] | None = self.__dict__.get("_deployed")
-        if cached is None or cached[0] != key:
-            cached = (key, deployed(self.backbone, dtype))
-            self.__dict__["_deployed"] = cached  # not a submodule: neither saved nor trained
-        return cached[1], dtype
+    def _inference_form(self, dtype: torch.dtype) -> nn.Module:
+        return folded_copy(self.backbone, dtype)
 
     def locate(self, image: NDArray[np.uint8], faces: Sequence[Face], *, mirror: bool | None = None) -> list[Landmarks]:
         """Landmarks of the faces of an (H, W, 3) uint8 RGB photo in photo pixels, in the order of the faces.
@@ -424,6 +422,7 @@ _RIDGE = 1e-9  # keeps two predicted points that coincide from making the system
 _GREY = (0.299, 0.587, 0.114)
 
 
+@exact
 def spline_flow(control: Tensor, values: Tensor, queries: Tensor) -> Tensor:
     """Second-order polyharmonic spline through `values` (N, K, 2) at `control` points (N, K, 2), read at `queries`.
 
@@ -458,19 +457,13 @@ def warp(images: Tensor, landmarks: Tensor, wanted: Tensor, *, detached: bool = 
     interpolation weights carry no gradient, and only batch statistics move in its warper phase).
     """
     height, width = images.shape[-2:]
-    rows, columns = torch.meshgrid(
-        torch.arange(height, device=images.device, dtype=images.dtype),
-        torch.arange(width, device=images.device, dtype=images.dtype),
-        indexing="ij",
-    )
-    places = torch.stack([columns, rows], -1).flatten(0, 1).expand(len(images), -1, -1)
+    places = pixels(height, width, images).flatten(0, 1).expand(len(images), -1, -1)
     flow = spline_flow(wanted, wanted - landmarks, places)
     if detached:
         flow = flow.detach()
-    last = torch.tensor([width - 1, height - 1], device=images.device, dtype=images.dtype)
+    last = places.new_tensor([width - 1, height - 1])
     grid = (2 * (places - flow) / last - 1).view(-1, height, width, 2)
-    bent: Tensor = F.grid_sample(images, grid, padding_mode="border", align_corners=True)
-    return bent
+    return sample(images, grid, padding_mode="border", align_corners=True)
 
 
 def edges(images: Tensor) -> Tensor:

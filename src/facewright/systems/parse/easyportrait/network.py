@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from ....errors import UsageError
 from ....geometry.crop import CropSpec
 from ....nn.attention import attend
+from ....nn.inference import plain_copy
 from ....nn.resnet import ResNet, resnet
 from ....tasks.card import Preprocess
-from ..parser import FaceParser, plain_copy, resized
+from ..parser import FaceParser, resized
 from ..taxonomy import EASYPORTRAIT_9, EASYPORTRAIT_FP_8, EASYPORTRAIT_PS_2
 
 if TYPE_CHECKING:
@@ -288,7 +289,7 @@ class EasyPortrait(FaceParser):
         height, width = (max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in crop.shape[:2])
         return resized(crop, height, width)
 
-    def _deployed(self, dtype: torch.dtype) -> nn.Module:
+    def _inference_form(self, dtype: torch.dtype) -> nn.Module:
         return plain_copy(self.net, dtype)
 
 

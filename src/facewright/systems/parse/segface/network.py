@@ -25,11 +25,12 @@ from ....nn import swin
 from ....nn.attention import attend
 from ....nn.convnext import ChannelNorm, convnext
 from ....nn.efficientnet import EfficientNetV2
-from ....nn.inference import deployed
+from ....nn.inference import folded_copy, plain_copy
 from ....nn.mobilenetv3 import MobileNetV3, Row
 from ....nn.resnet import Bottleneck, ResNet
+from ....nn.sampling import exact, pixels, sample
 from ....tasks.card import Preprocess
-from ..parser import FaceParser, plain_copy
+from ..parser import FaceParser
 from ..taxonomy import CELEBAMASK_19, LAPA_11
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ class TwoWayBlock(nn.Module):
 class ClassTokenDecoder(nn.Module):
     """A fused map (N, D, h, w) to logits (N, C, 4h, 4w), one token for each of the C classes."""
 
+    full_precision: ClassVar[tuple[str, ...]] = ("frequencies",)
     frequencies: Tensor
 
     def __init__(self, classes: int, width: int, heads: int, hidden: int, depth: int, features: int) -> None:
@@ -193,7 +195,7 @@ class ClassTokenDecoder(nn.Module):
 
     def forward(self, fused: Tensor) -> Tensor:
         height, width = fused.shape[2:]
-        places = self.places(height, width).to(fused.dtype)
+        places = pixel_positions(self.frequencies, height, width).to(fused.dtype)
         pixels = fused.permute(0, 2, 3, 1).flatten(1, 2)
         tokens = self.tokens.expand(len(fused), -1, -1)
         for block in self.blocks:
@@ -203,13 +205,14 @@ class ClassTokenDecoder(nn.Module):
         logits: Tensor = features.permute(0, 2, 3, 1) @ self.head(tokens).transpose(1, 2)[:, None]
         return logits.permute(0, 3, 1, 2)
 
-    def places(self, height: int, width: int) -> Tensor:
-        """(h·w, D) position of every pixel: sines and cosines of its place in [−1, 1]² in random directions."""
-        frequencies = self.frequencies.float()
-        y, x = ((torch.arange(side).to(frequencies) + 0.5) / side * 2 - 1 for side in (height, width))
-        at = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1).flatten(0, 1)
-        angles = 2 * torch.pi * (at @ frequencies)
-        return torch.cat([angles.sin(), angles.cos()], 1)
+
+@exact
+def pixel_positions(frequencies: Tensor, height: int, width: int) -> Tensor:
+    """(h·w, D) position of every pixel: sines and cosines of its place in [−1, 1]² in random directions (2, D / 2)."""
+    sides = frequencies.new_tensor([width, height])
+    at = (pixels(height, width, frequencies).flatten(0, 1) + 0.5) / sides * 2 - 1
+    angles = 2 * torch.pi * (at @ frequencies)
+    return torch.cat([angles.sin(), angles.cos()], 1)
 
 
 class SegFaceNet(nn.Module):
@@ -285,20 +288,21 @@ class SegFace(FaceParser):
             return cast("Tensor", network(image))
         size = image.shape[2:]
         matrix = lapa_alignment(points.float(), size)
-        bent = F.grid_sample(image.float(), bending_grid(matrix, size), align_corners=False)
+        bent = sample(image.float(), bending_grid(matrix, size), align_corners=False)
         logits = network(bent.to(image.dtype)).float()
-        return F.grid_sample(logits, straightening_grid(matrix, size), align_corners=False)
+        return sample(logits, straightening_grid(matrix, size), align_corners=False)
 
-    def _deployed(self, dtype: torch.dtype) -> nn.Module:
+    def _inference_form(self, dtype: torch.dtype) -> nn.Module:
         network = plain_copy(self.net, dtype)
         if any(isinstance(module, nn.BatchNorm2d) for module in self.net.backbone.modules()):
-            network.backbone = deployed(self.net.backbone, dtype)
+            network.backbone = folded_copy(self.net.backbone, dtype)
         return network
 
 
 # --- the LaPa variant's view ------------------------------------------------------------------------------------
 
 
+@exact
 def lapa_alignment(points: Tensor, size: torch.Size) -> Tensor:
     """(N, 3, 3) similarities that bring five points (N, 5, 2) nearest to LaPa's template in a picture of (H, W)."""
     height, width = size
@@ -315,23 +319,19 @@ def lapa_alignment(points: Tensor, size: torch.Size) -> Tensor:
     return torch.cat([torch.cat([turn, shift], 2), last], 1)
 
 
+@exact
 def bending_grid(matrix: Tensor, size: torch.Size) -> Tensor:
-    """(N, H, W, 2) where `grid_sample` finds the pixels of the bent picture: the whole plane within a square."""
+    """(N, H, W, 2) where `sample` finds the pixels of the bent picture: the whole plane within a square."""
     sides = matrix.new_tensor([size[1], size[0]])
-    straight = (_unbent(_pixels(matrix, size) / sides * 2 - 1) + 1) / 2 * sides
+    straight = (_unbent(pixels(size[0], size[1], matrix)[None] / sides * 2 - 1) + 1) / 2 * sides
     return _moved(torch.linalg.inv(matrix), straight) / sides * 2 - 1
 
 
+@exact
 def straightening_grid(matrix: Tensor, size: torch.Size) -> Tensor:
-    """(N, H, W, 2) where `grid_sample` finds the pixels of the original picture in the bent one."""
+    """(N, H, W, 2) where `sample` finds the pixels of the original picture in the bent one."""
     sides = matrix.new_tensor([size[1], size[0]])
-    return _bent(_moved(matrix, _pixels(matrix, size)) / sides * 2 - 1)
-
-
-def _pixels(like: Tensor, size: torch.Size) -> Tensor:
-    """(1, H, W, 2) x and y of every pixel."""
-    y, x = torch.meshgrid(*(torch.arange(side).to(like) for side in size), indexing="ij")
-    return torch.stack([x, y], -1)[None]
+    return _bent(_moved(matrix, pixels(size[0], size[1], matrix)[None]) / sides * 2 - 1)
 
 
 def _moved(matrix: Tensor, at: Tensor) -> Tensor:

@@ -23,7 +23,6 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ....errors import UsageError, WeightsError
 from ....geometry.crop import CropSpec
-from ....nn.inference import has_bf16
 from ....nn.iresnet import IResNet
 from ....nn.stylegan2 import leaky, upsample_bilinear
 from ....nn.vgg import VGG
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Features = Literal["vgg19", "sface"]
-Precision = Literal["auto", "fp32", "bf16"]
 
 PARTS = ("left_eye", "right_eye", "nose", "mouth")
 REDUCTIONS = (2, 4, 8, 16)
@@ -311,7 +309,6 @@ class DFDNet(System):
         super().__init__(config)
         c = self.config
         _check(c)
-        self.precision: Precision = "auto"
         self.extractor = EXTRACTORS[c.features]().requires_grad_(False)
         widths = self.extractor.widths
         shapes = c.dictionary_shapes()
@@ -446,8 +443,7 @@ class DFDNet(System):
             raise UsageError("dfdnet has no control of fidelity; blend with the input instead (strength)")
         refuse_seed(self.slug, seed)
         boxes = None if landmarks is None else component_boxes(landmarks, self.config.size)
-        wanted = self.precision == "bf16" or (self.precision == "auto" and has_bf16(self.device))
-        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted):
+        with torch.inference_mode(), self.picture_autocast():
             restored = self(self.normalise(crops), boxes)
             pixels = restored.float().add(1).mul(127.5).round().to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()  # type: ignore[no-any-return]

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from ....errors import UsageError, WeightsError
 from ....face import DegradationEstimate
 from ....geometry.crop import CropSpec
-from ....nn.inference import has_bf16
 from ....nn.mmrb import MMRB, ConvLeaky, Paths, init_conv
 from ....nn.norm import pixel_norm
 from ....nn.stylegan2 import (
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Latent = Literal["w_plus", "w", "z"]
-Precision = Literal["auto", "fp32", "bf16"]
 
 _HEAD_INIT = 0.1
 _LATENT_INIT = 0.1
@@ -329,7 +327,6 @@ class FRGP(System):
         super().__init__(config)
         c = self.config
         _check(c)
-        self.precision: Precision = "auto"
         scales = resolutions(c.working_size)
         rule = channel_widths(c.working_size, c.channel_multiplier, c.narrow)
         g_width = _per_scale(c.generator_widths, scales, "widths") or rule
@@ -471,7 +468,7 @@ class FRGP(System):
     def assess(self, crops: NDArray[np.uint8]) -> list[DegradationEstimate]:
         """Estimate the degradation of (N, S, S, 3) uint8 RGB crops; runs the encoder only."""
         quality = self._require_quality_head()
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), self.picture_autocast():
             image = self.normalise(crops)
             self._check_input(image)
             return decode_estimate(quality(self.encoder(self._unshuffle(image))))
@@ -489,15 +486,11 @@ class FRGP(System):
         if seed is not None and self.config.injection.startswith("noise"):
             raise UsageError(f"with injection {self.config.injection!r} no noise is drawn; leave out the seed")
         noise = None if seed is None else self.generator.draw_noise(seed)
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), self.picture_autocast():
             result = self(self.normalise(crops), fidelity=fidelity, noise=noise, return_aux=return_aux)
             out, aux = result if return_aux else (result, {})
             pixels = out.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy(), aux
-
-    def _autocast(self) -> torch.autocast:
-        wanted = self.precision == "bf16" or (self.precision == "auto" and has_bf16(self.device))
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
 
     # The prior
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from ....errors import UsageError
 from ....geometry.crop import CropSpec
-from ....nn.inference import has_bf16
 from ....nn.mmrb import MMRB
 from ....nn.stylegan2 import Generator, channel_widths, leaky, num_latents, resolutions
 from ....tasks.card import Preprocess
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Precision = Literal["auto", "fp32", "bf16"]
 EncoderBlock = Literal["residual", "mmrb"]
 
 _ENCODER_NARROW = 0.5
@@ -112,7 +110,6 @@ class GFPGAN(System):
         c = self.config
         if c.encoder_block not in get_args(EncoderBlock):
             raise UsageError(f"encoder_block {c.encoder_block!r}: choose one of {', '.join(get_args(EncoderBlock))}")
-        self.precision: Precision = "auto"
         scales = resolutions(c.size)
         width = channel_widths(c.size, c.channel_multiplier, c.narrow * _ENCODER_NARROW)
         rising, falling = list(zip(scales, scales[1:])), list(zip(scales[::-1], scales[-2::-1]))
@@ -203,8 +200,7 @@ class GFPGAN(System):
         if not 0 <= fidelity <= 1:
             raise UsageError(f"fidelity {fidelity} is outside 0…1")
         noise = None if seed is None else self.generator.draw_noise(seed)
-        wanted = self.precision == "bf16" or (self.precision == "auto" and has_bf16(self.device))
-        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted):
+        with torch.inference_mode(), self.picture_autocast():
             restored = self(self.normalise(crops), fidelity=fidelity, noise=noise)
             pixels = restored.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()  # type: ignore[no-any-return]

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from ....errors import UsageError, WeightsError
 from ....geometry.crop import CropSpec
-from ....nn.inference import has_bf16
 from ....nn.mmrb import MMRB
 from ....nn.vq import Encoder, Level, ResBlock, VQAutoencoder, VQLayout, inference_copy
 from ....tasks.card import Preprocess
@@ -30,21 +29,11 @@ from ...base import System, refuse_seed
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Precision = Literal["auto", "fp32", "bf16"]
 EncoderBlock = Literal["residual", "mmrb"]
 
 
 class CodebookRestorer(System):
-    """What restorers with a codebook share: a fast copy for pictures, made once per set of weights.
-
-    `precision`: arithmetic of `restore`; `auto` takes bfloat16 where the processor has it.
-    """
-
-    precision: Precision = "auto"
-
-    def __init__(self, config: Any = None) -> None:
-        super().__init__(config)
-        self._fast: dict[torch.dtype, nn.Module] = {}
+    """What restorers with a codebook share."""
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
@@ -60,8 +49,8 @@ class CodebookRestorer(System):
 
     @torch.inference_mode()
     def _restored(self, crops: NDArray[np.uint8], *, fidelity: float, **options: Any) -> NDArray[np.uint8]:
-        network = self._deployed()
-        dtype = next(network.parameters()).dtype
+        dtype = self.picture_dtype
+        network = self.inference(dtype)
         restored = np.empty_like(crops)
         for index, crop in enumerate(crops):  # a batch would need more memory and be no faster
             out = network(self.normalise(crop[None]).to(dtype), fidelity=fidelity, **options)
@@ -69,28 +58,8 @@ class CodebookRestorer(System):
             restored[index] = pixels.permute(1, 2, 0).cpu().numpy()
         return restored
 
-    def _deployed(self) -> nn.Module:
-        wanted = self.precision == "bf16" or (self.precision == "auto" and has_bf16(self.device))
-        dtype = torch.bfloat16 if wanted else torch.float32
-        if self.training:
-            self._fast.clear()
-        network = self._fast.get(dtype)
-        if network is None:
-            network = inference_copy(self, dtype)
-            self._fast = {dtype: network}  # replaced, not changed: other threads may be looking at the old one
-        return network
-
-    def train(self, mode: bool = True) -> Self:
-        self._fast.clear()
-        return super().train(mode)
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        self._fast.clear()
-        return super().load_state_dict(*args, **kwargs)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        self._fast.clear()
-        return super()._apply(*args, **kwargs)  # type: ignore[no-any-return, no-untyped-call]
+    def _inference_form(self, dtype: torch.dtype) -> nn.Module:
+        return inference_copy(self, dtype)
 
 
 @dataclass(frozen=True)

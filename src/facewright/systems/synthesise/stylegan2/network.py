@@ -9,7 +9,7 @@ NVlabs/stylegan2-ada-pytorch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from torch import Tensor
 from ....errors import UsageError
 from ....geometry.crop import CropSpec
 from ....io.provenance import LEAST_MARKED, embed_watermark
-from ....nn.inference import has_bf16
 from ....nn.stylegan2 import (
     Generator,
     Upsample,
@@ -30,7 +29,6 @@ from ...base import System, batches
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Precision = Literal["auto", "fp32", "bf16"]
 
 _BATCH = 16
 
@@ -72,7 +70,6 @@ class StyleGAN2(System):
     slug: ClassVar[str] = "stylegan2"
     Config: ClassVar[type[StyleGAN2Config]] = StyleGAN2Config
     config: StyleGAN2Config
-    precision: Precision = "auto"
 
     def __init__(self, config: StyleGAN2Config | None = None) -> None:
         super().__init__(config)
@@ -123,10 +120,9 @@ class StyleGAN2(System):
     @torch.inference_mode()
     def paint(self, latents: Tensor) -> NDArray[np.uint8]:
         """Styles w (N, D) or w⁺ (N, num_latents, D) to pictures (N, S, S, 3) uint8 RGB, not marked."""
-        low = self.precision == "bf16" or (self.precision == "auto" and has_bf16(self.device))
         pictures = []
         for part in batches(latents, _BATCH):  # type: ignore[arg-type]
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
+            with self.picture_autocast():
                 image = self.generator(part)
             pixels = image.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
             pictures.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
