@@ -73,7 +73,7 @@ def kept_share(picture: Picture, truth: Picture) -> float:
 
 
 def samples(faces: PackedFaces, count: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64], list[tuple]]:
-    """Signals (N, 6), kept shares (N,), and kind and side of each."""
+    """Signals (N, 8), kept shares (N,), and kind and side of each."""
     rng = np.random.default_rng(seed)
     rows, kept, what = [], [], []
     for number in range(count):

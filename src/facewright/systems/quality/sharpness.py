@@ -1,7 +1,7 @@
 """Whether a face is as sharp as a face of its size can be, by the spectrum of its crop at the photo's own resolution.
 
 A sharp picture has energy in every octave; what was blurred, enlarged, or compressed hard lacks the finest. Noise has
-energy there, too, but as much in flat places as at edges. Six numbers of the luma say so; a logistic model on them and
+energy there, too, but as much in flat places as at edges. Eight numbers of the luma say so; a logistic model on them and
 their products, fitted on sharp faces × damage × size, gives the probability that most of the detail is left
 (`reproductions/gate`).
 """
@@ -30,16 +30,20 @@ LEAST_SIDE, MOST_SIDE = 48, 512
 WEIGHTS_FILE = "sharpness.json"
 _LEVELS = 4
 _TINY = 1e-2  # squared grey levels: what rounding to 8 bits leaves of nothing
+_STEEPEST = (0.97, 0.995)
 _FLAT, _STEEP = 0.4, 0.8  # shares of the pixels by slope that count as flat, and from which they are edges
 
 
 def signals(crop: NDArray[np.uint8]) -> Floats:
-    """(6,) of a square (S, S, 3) uint8 RGB crop on the `ffhq` template that was not enlarged.
+    """(8,) of a square (S, S, 3) uint8 RGB crop on the `ffhq` template that was not enlarged.
 
     Log energies of the three finest octaves against the one below each; how much more the finest has at edges than in
-    flat places, and the second finest likewise; the finest in flat places, which is mostly noise.
+    flat places, and the second finest likewise; the finest in flat places, which is mostly noise; by how much smoothing
+    lowers the steepest slopes, at two shares.
     """
     luma = np.asarray(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), np.float32)
+    slopes = [_slopes(luma, sigma) for sigma in (0.6, 1.8)]
+    widths = [float(np.log10((np.quantile(slopes[0], q) + 0.1) / (np.quantile(slopes[1], q) + 0.1))) for q in _STEEPEST]
     bands = []
     for _ in range(_LEVELS):
         below = cv2.pyrDown(luma)
@@ -54,7 +58,12 @@ def signals(crop: NDArray[np.uint8]) -> Floats:
         edges = energy[slope >= np.quantile(slope, _STEEP)].mean()
         contrast.append(float(np.log10((edges + _TINY) / (flat + _TINY))))
     floor = float(np.log10(energies[0][steep[0] <= np.quantile(steep[0], _FLAT)].mean() + _TINY))
-    return np.array([logs[0] - logs[1], logs[1] - logs[2], logs[2] - logs[3], *contrast, floor])
+    return np.array([logs[0] - logs[1], logs[1] - logs[2], logs[2] - logs[3], *contrast, floor, *widths])
+
+
+def _slopes(luma: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    smooth = np.asarray(cv2.GaussianBlur(luma, (0, 0), sigma), np.float32)
+    return _part(np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)))
 
 
 def _part(band: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -69,14 +78,14 @@ def _steepness(coarser: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[
 
 
 def expanded(values: Floats) -> Floats:
-    """(..., 6) signals to them, their products and squares, (..., 27)."""
+    """(..., 8) signals to them, their products and squares, (..., 44)."""
     first, second = np.triu_indices(values.shape[-1])
     return np.concatenate([values, values[..., first] * values[..., second]], -1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SharpnessModel:
-    """A logistic model on expanded signals: (27,) mean, spread and weights, and a bias."""
+    """A logistic model on expanded signals: (44,) mean, spread and weights, and a bias."""
 
     mean: Floats
     spread: Floats
@@ -84,7 +93,7 @@ class SharpnessModel:
     bias: float
 
     def __call__(self, values: Floats) -> Floats:
-        """(..., 6) signals to probabilities (...)."""
+        """(..., 8) signals to probabilities (...)."""
         odds = ((expanded(values) - self.mean) / self.spread) @ self.weights + self.bias
         return np.asarray(1 / (1 + np.exp(-np.clip(odds, -50, 50))))
 

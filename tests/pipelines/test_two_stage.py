@@ -1,0 +1,84 @@
+"""Two stages: the first sees what is damaged at its size, the second everything."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facewright.face import DegradationEstimate
+from facewright.geometry.crop import CropSpec
+from facewright.pipelines.two_stage import TwoStageRestorer
+from facewright.tasks.card import Preprocess
+from facewright.tasks.quality import DegradationEstimator
+from facewright.tasks.restore import Restorer
+
+
+class Structure:
+    """Sees damage in dark crops and makes them lighter by 40."""
+
+    slug = "first"
+    preprocess = Preprocess(CropSpec.aligned(64))
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def assess(self, crops: np.ndarray) -> list[DegradationEstimate]:
+        return [DegradationEstimate(0, 1, 0, 100, 30, 0.5 if crop.mean() < 100 else 0.95) for crop in crops]
+
+    def restore(self, crops: np.ndarray, *, fidelity: float = 1.0, seed: int | None = None) -> np.ndarray:
+        self.seen.append((crops.shape, fidelity, seed))
+        return crops + 40
+
+
+class Detail:
+    """Adds 1."""
+
+    slug, weights_sha256 = "second", "abc"
+    preprocess = Preprocess(CropSpec.aligned(128))
+
+    def restore(self, crops: np.ndarray, *, fidelity: float = 1.0, seed: int | None = None) -> np.ndarray:
+        assert seed is None
+        return crops + 1
+
+
+@pytest.fixture
+def stages() -> SimpleNamespace:
+    first = Structure()
+    return SimpleNamespace(first=first, both=TwoStageRestorer(first, Detail()))
+
+
+def test_only_damaged_crops_go_through_the_first_stage(stages: SimpleNamespace) -> None:
+    crops = np.stack([np.full((128, 128, 3), level, np.uint8) for level in (60, 180)])
+    before = crops.copy()
+    out = stages.both.restore(crops, fidelity=0.7, seed=5)
+    assert stages.first.seen == [((1, 64, 64, 3), 0.7, 5)]
+    assert (out[0] == 101).all()
+    assert (out[1] == 181).all()
+    assert np.array_equal(crops, before)
+
+
+def test_both_names_and_the_protocols(stages: SimpleNamespace) -> None:
+    both = stages.both
+    assert (both.slug, both.weights_sha256, both.preprocess.size) == ("first+second", "abc", 128)
+    assert isinstance(both, Restorer)
+    assert isinstance(both, DegradationEstimator)
+
+
+def test_a_batch_equals_single_crops(stages: SimpleNamespace) -> None:
+    crops = np.random.default_rng(0).integers(0, 200, (4, 128, 128, 3), dtype=np.uint8)
+    single = np.concatenate([stages.both.restore(crop[None]) for crop in crops])
+    np.testing.assert_array_equal(stages.both.restore(crops), single)
+
+
+def test_detail_finer_than_the_first_stage_stays_where_it_changes_little() -> None:
+    class Gentle(Structure):
+        def restore(self, crops: np.ndarray, *, fidelity: float = 1.0, seed: int | None = None) -> np.ndarray:
+            return crops
+
+    fine = np.indices((128, 128)).sum(0) % 2 * 40 + 40
+    crop = np.repeat(fine[..., None], 3, 2).astype(np.uint8)[None]
+    out = TwoStageRestorer(Gentle(), Detail()).restore(crop).astype(int) - 1
+    assert np.abs(out - crop).max() <= 1
