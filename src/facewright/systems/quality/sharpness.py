@@ -1,8 +1,8 @@
 """Whether a face is as sharp as a face of its size can be, by the spectrum of its crop at the photo's own resolution.
 
 A sharp picture has energy in every octave; what was blurred, enlarged, or compressed hard lacks the finest. Noise has
-energy there, too, but as much in flat places as at edges. Eight numbers of the luma say so; a logistic model on them and
-their products, fitted on sharp faces × damage × size, gives the probability that most of the detail is left
+energy there, too, but as much in flat places as at edges. Eight numbers of the luma say so; a logistic model on them
+and their products, fitted on sharp faces × damage × size, gives the probability that most of the detail is left
 (`reproductions/gate`).
 """
 
