@@ -18,7 +18,7 @@ from restore import best, group_photo
 from facewright.io.image import read
 from facewright.loading import create, load_analyser
 from facewright.pipelines.demo import astronaut
-from facewright.runtime.processors import processors
+from facewright.processors import processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

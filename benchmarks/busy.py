@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facewright.runtime.processors import processors
+from facewright.processors import processors
 
 HERE = Path(__file__).resolve().parents[1] / "src"
 SETTINGS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")

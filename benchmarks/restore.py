@@ -22,7 +22,7 @@ from facewright.loading import load_pipeline
 from facewright.metrics import psnr
 from facewright.pipelines.demo import astronaut
 from facewright.pipelines.restore import RestoreOptions
-from facewright.runtime.processors import processors
+from facewright.processors import processors
 from facewright.systems.restore.frgp.network import FRGP
 
 if TYPE_CHECKING:

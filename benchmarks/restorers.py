@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from facewright.metrics import psnr
-from facewright.runtime.processors import processors
+from facewright.processors import processors
 from facewright.systems.base import system_class
 from facewright.tasks.restore import Restorer
 

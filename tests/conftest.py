@@ -15,7 +15,7 @@ import pytest
 from facewright.face import Face, Pose
 from facewright.geometry.crop import CropSpec
 from facewright.geometry.templates import TEMPLATES
-from facewright.runtime.processors import single_threaded
+from facewright.processors import single_threaded
 from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:

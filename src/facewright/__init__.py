@@ -14,7 +14,7 @@ from .api import *  # noqa: F403
 from .errors import FacewrightError
 from .face import Face, FaceCrop, Pose
 from .loading import create, degrade_photo, download, load_pipeline, models, read
-from .runtime.processors import prepare as _prepare_processors
+from .processors import prepare as _prepare_processors
 from .runtime.session import Session
 
 __version__ = "0.1.0"

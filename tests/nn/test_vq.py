@@ -12,8 +12,9 @@ from scipy.spatial import cKDTree
 from scipy.stats import entropy
 
 from facewright.errors import UsageError
-from facewright.losses.vq import adaptive_weight, perplexity, vq_loss
+from facewright.losses.vq import adaptive_weight, perplexity
 from facewright.nn import vq
+from facewright.nn.vq import vq_loss
 
 SMALL = vq.VQLayout(
     size=32, width=32, multipliers=(1, 2, 2), attention_at=(8,), cross_at=(16, 8), heads=2, codes=16, code_dim=32

@@ -1,7 +1,7 @@
-"""Losses of codebooks: quantisation error, how much of the book is used, and the adaptive adversarial weight.
+"""How much of a codebook is used, and the adaptive adversarial weight; the quantisation error is `nn.vq.vq_loss`.
 
-Sources: van den Oord et al., "Neural Discrete Representation Learning" (NeurIPS 2017, equation 3); Esser et al.,
-"Taming Transformers for High-Resolution Image Synthesis" (CVPR 2021, equation 7 for the adaptive weight).
+Source: Esser et al., "Taming Transformers for High-Resolution Image Synthesis" (CVPR 2021, equation 7 for the
+adaptive weight).
 """
 
 from __future__ import annotations
@@ -11,17 +11,6 @@ from torch import Tensor
 
 _WEIGHT_EPS = 1e-4
 _WEIGHT_LIMIT = 1e4
-
-
-def vq_loss(features: Tensor, codes: Tensor, *, beta: float = 0.25) -> Tensor:
-    """mean (sg[codes] − features)² + β · mean (codes − sg[features])², for two tensors of one shape; a scalar.
-
-    β is on the term that moves the codes, as in the published code of the taming family; the paper of VQ-VAE has it on
-    the other. The value is (1 + β) times the mean squared error either way.
-    """
-    commitment = (codes.detach() - features).square().mean()
-    movement = (codes - features.detach()).square().mean()
-    return commitment + beta * movement
 
 
 def perplexity(indices: Tensor, codes: int) -> Tensor:

@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..losses.vq import vq_loss
 from .attention import SpatialAttention, group_norm
 from .inference import converted
 
@@ -28,6 +27,18 @@ M = TypeVar("M", bound=nn.Module)
 
 _COUNT_EPS = 1e-5
 _RESTART_SHARE = 0.03
+
+
+def vq_loss(features: Tensor, codes: Tensor, *, beta: float = 0.25) -> Tensor:
+    """mean (sg[codes] − features)² + β · mean (codes − sg[features])², for two tensors of one shape; a scalar.
+
+    Van den Oord et al., "Neural Discrete Representation Learning" (NeurIPS 2017, equation 3). β is on the term that
+    moves the codes, as in the published code of the taming family; the paper has it on the other. The value is (1 + β)
+    times the mean squared error either way.
+    """
+    commitment = (codes.detach() - features).square().mean()
+    movement = (codes - features.detach()).square().mean()
+    return commitment + beta * movement
 
 
 @dataclass(frozen=True)

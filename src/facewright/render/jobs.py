@@ -16,7 +16,7 @@ import torch
 
 from ..errors import OutputError, UsageError
 from ..io.atomic import atomic_output
-from ..runtime.processors import use_threads
+from ..processors import use_threads
 from .backgrounds import Backgrounds
 from .clips import Clip, make_clip
 from .coarse import coarse_face

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import MissingDependencyError, UsageError, WeightsError
-from ..runtime.processors import single_threaded
+from ..processors import single_threaded
 from ..systems.base import System, system_class
 
 if TYPE_CHECKING:

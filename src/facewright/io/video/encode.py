@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import av
 from av.filter import Graph
 
-from ...runtime.processors import codec_threads
+from ...processors import codec_threads
 from .colour import Colour, bit_depth, display_matrix, has_alpha
 from .hdr import HLG, PQ, Mastering, WorkingSpace
 from .read import frame_rate

@@ -12,7 +12,7 @@ import av.error
 from av.stream import Disposition
 
 from ...errors import VideoError
-from ...runtime.processors import codec_threads
+from ...processors import codec_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from facewright.runtime import processors as own
+from facewright import processors as own
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +83,7 @@ def test_processors_are_the_lesser(
 def test_affinity_counts() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from facewright.runtime.processors import processors; print(processors())"
+        "from facewright.processors import processors; print(processors())"
     )
     assert python(code) == "1"
 
