@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from .network import FaceDetail
 
+_USUAL_ERROR = 0.06  # root mean square in [−1, 1]: a face shrunk to a quarter
 _CELL = 16  # px, in which texture energy is compared
 _LUMA = (0.299, 0.587, 0.114)
 _LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
@@ -39,7 +40,8 @@ class FaceDetailTraining(Training):
     """Charbonnier, logarithmic, gradient and texture losses; from `gan_from` on hinge loss and feature matching.
 
     `region_weight` is what eyes, brows and mouth count more than the rest. `free_fidelity` is the share of samples with
-    a random fidelity; at fidelity f the adversarial terms weigh 1 + `freedom` · (1 − f) as much. `features_weight` is
+    a random fidelity; at fidelity f the adversarial terms weigh 1 + `freedom` · (1 − f) as much, and the more the
+    farther the input is from the truth. `features_weight` is
     for whole faces; without it the parser is not loaded.
     """
 
@@ -49,7 +51,7 @@ class FaceDetailTraining(Training):
         *,
         lr: float = 5e-4,
         discriminator_lr: float = 4e-4,
-        log_weight: float = 0.06,
+        log_weight: float = 0.1,
         edge_weight: float = 0.5,
         energy_weight: float = 0.2,
         estimate_weight: float = 0.1,
@@ -101,7 +103,8 @@ class FaceDetailTraining(Training):
             losses["features"] = self.features_weight * self.features.to(low.device)(restored, high)
         adversarial = self.gan_weight > 0 and progress >= self.gan_from
         if adversarial:
-            losses |= self._adversarial(restored, high, mask, 1 + self.freedom * (1 - fidelity))
+            wanted = (1 + self.freedom * (1 - fidelity)) * _room(low, high, mask)
+            losses |= self._adversarial(restored, high, mask, wanted)
         update("model", torch.stack(list(losses.values())).sum())
         logs: dict[str, float | Tensor] = {key: value.detach() for key, value in losses.items()}
         if adversarial:
@@ -186,6 +189,15 @@ def texture_energy_loss(prediction: Tensor, target: Tensor, mask: Tensor) -> Ten
 
 def _cells(mask: Tensor) -> tuple[int, int]:
     return mask.shape[-2] // _CELL, mask.shape[-1] // _CELL
+
+
+def _room(low: Tensor, high: Tensor, mask: Tensor) -> Tensor:
+    """(N,): the error of each input against a usual one, within limits: room for what an adversary wants.
+
+    In a lightly damaged picture invented texture costs more than all that can be restored.
+    """
+    error = ((low - high).square() * mask).sum((1, 2, 3)) / (3 * mask.sum((1, 2, 3))).clamp(min=1)
+    return (error.sqrt() / _USUAL_ERROR).clamp(0.2, 2.5)
 
 
 def _parser_loss() -> ParserLoss:
