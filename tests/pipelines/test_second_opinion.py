@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from facewright.face import Face
 
 TEMPLATE = template_points("arcface", LOOK_SIZE)
-COUNT_ALL = OpinionModel(0.0, 1.0, 1.0, 1.0, -1.0, 1.0, -1.0)
+COUNT_ALL = OpinionModel(0.0, 1.0, 1.0, 1.0, -1.0, 1.0, -1.0, 1.0)
 
 
 def points68(face: Face, off: float = 0.0) -> np.ndarray:
@@ -41,6 +41,10 @@ def points68(face: Face, off: float = 0.0) -> np.ndarray:
 
 def landmarks(off: float = 0.0, sure: float = 0.9):
     return lambda image, faces: [(points68(face, off), np.full(68, sure, np.float32)) for face in faces]
+
+
+def verifier(odds: float = 2.0):
+    return lambda image, faces: np.full(len(faces), odds)
 
 
 class Steady:
@@ -70,16 +74,16 @@ def face(fakes: SimpleNamespace) -> Face:
 
 
 def test_signals_of_a_steady_face(face: Face, fakes: SimpleNamespace) -> None:
-    opinion = SecondOpinion(landmarks(), Steady(), COUNT_ALL)
+    opinion = SecondOpinion(landmarks(), Steady(), verifier(), COUNT_ALL)
     (signals,) = opinion.signals(fakes.textured(110, 150), [face])
-    wanted = [np.log(4), np.log(9), np.log(9), np.log(0.01), 5.0, np.log(0.01)]
+    wanted = [np.log(4), np.log(9), np.log(9), np.log(0.01), 5.0, np.log(0.01), 2.0]
     assert signals == pytest.approx(wanted, abs=0.05)
 
 
 def test_points_that_disagree_or_move_count_against_a_face(face: Face, fakes: SimpleNamespace) -> None:
     picture = fakes.textured(110, 150)
     agreed, apart, unsteady, unsure = (
-        SecondOpinion(marks, look, COUNT_ALL).certainties(picture, [face])[0]
+        SecondOpinion(marks, look, verifier(), COUNT_ALL).certainties(picture, [face])[0]
         for marks, look in (
             (landmarks(sure=0.5), Steady()),
             (landmarks(0.3, sure=0.5), Steady()),
@@ -88,14 +92,23 @@ def test_points_that_disagree_or_move_count_against_a_face(face: Face, fakes: Si
         )
     )
     assert max(apart, unsteady, unsure) < agreed
-    moved = SecondOpinion(landmarks(), Steady(0.3), COUNT_ALL).signals(picture, [face])[0, 5]
+    moved = SecondOpinion(landmarks(), Steady(0.3), verifier(), COUNT_ALL).signals(picture, [face])[0, 5]
     assert moved == pytest.approx(np.log(0.3 * np.sqrt(2) + 0.01), abs=0.05)
-    assert SecondOpinion(landmarks(), Steady(logits=(5.0, 5.0, -4.0)), COUNT_ALL).signals(picture, [face])[0, 4] == -4
+    assert SecondOpinion(landmarks(), Steady(logits=(5.0, 5.0, -4.0)), verifier(), COUNT_ALL).signals(picture, [face])[0, 4] == -4
+
+
+def test_a_verifier_that_doubts_counts_against_a_face(face: Face, fakes: SimpleNamespace) -> None:
+    picture = fakes.textured(110, 150)
+    believed, doubted = (
+        SecondOpinion(landmarks(sure=0.5), Steady(logits=(-4.0,)), verifier(odds), COUNT_ALL).certainties(picture, [face])
+        for odds in (3.0, -9.0)
+    )
+    assert doubted[0] < LEAST_CERTAINTY < believed[0]
 
 
 def test_views_are_turned_scaled_and_mirrored(face: Face, fakes: SimpleNamespace) -> None:
     look = Steady()
-    SecondOpinion(landmarks(), look, COUNT_ALL).certainties(fakes.textured(110, 150), [face, face])
+    SecondOpinion(landmarks(), look, verifier(), COUNT_ALL).certainties(fakes.textured(110, 150), [face, face])
     assert look.crops.shape == (12, LOOK_SIZE, LOOK_SIZE, 3)
     plain, mirrored = look.crops[0].astype(int), look.crops[1][:, ::-1].astype(int)
     assert np.abs(plain - mirrored).mean() < 2
@@ -106,7 +119,7 @@ def test_nobody_is_asked_about_nothing(fakes: SimpleNamespace) -> None:
     def nobody(*_: object) -> None:
         raise AssertionError
 
-    assert SecondOpinion(nobody, nobody, COUNT_ALL).certainties(fakes.textured(40, 40), []) == []  # type: ignore[arg-type]
+    assert SecondOpinion(nobody, nobody, nobody, COUNT_ALL).certainties(fakes.textured(40, 40), []) == []  # type: ignore[arg-type]
 
 
 def test_odds_and_probabilities_are_inverse() -> None:
@@ -117,7 +130,7 @@ def test_odds_and_probabilities_are_inverse() -> None:
 
 def test_the_shipped_model_counts_every_signal_the_right_way() -> None:
     model = shipped_model()
-    assert min(model.detector, model.inner_points, model.contour_points, model.worst_look) > 0
+    assert min(model.detector, model.inner_points, model.worst_look, model.verifier) > 0
     assert max(model.five_points, model.unsteadiness) < 0
     assert OpinionModel.from_json(model.to_json()) == model
 

@@ -51,7 +51,8 @@ def finder_of(session: Networks, detector: Detector, device: str) -> FaceFinder:
     from ..systems.detect.mos.refiner import look_at
 
     landmarker, refiner = session.network("facewarp", None, device), session.network("mos", None, device).refiner
-    opinion = SecondOpinion(partial(landmarker.locate, mirror=False), partial(look_at, refiner))
+    verifier = session.network("faceverifier", None, device)
+    opinion = SecondOpinion(partial(landmarker.locate, mirror=False), partial(look_at, refiner), verifier.verify)
     return FaceFinder(detector, opinion)
 
 

@@ -1,9 +1,9 @@
 """A second opinion on what a detector found: how likely is it a face, before any of its pixels change.
 
-A detector's false alarms (coins, gravel, patterned cloth, animals) fool one network from one view. Two others are
-asked: the landmarker, which on a face is sure of its 68 points, and they agree with the detector's five; and the
-network of the second look, which must say "face" again and put the points in the same places when the crop is
-mirrored, scaled and turned. A logistic model of these signals, whose weights `reproductions/second_opinion` fits, says
+A detector's false alarms (coins, gravel, patterned cloth, animals) fool one network from one view. Three others are
+asked: the verifier, which was taught on such false alarms and sees what is around them; the landmarker, which on a face
+is sure of its 68 points, and they agree with the detector's five; and the network of the second look, which must say
+"face" again and put the points in the same places when the crop is mirrored, scaled and turned. A logistic model of these signals, whose weights `reproductions/second_opinion` fits, says
 how likely a face is.
 """
 
@@ -71,6 +71,14 @@ class SecondLook(Protocol):
         ...
 
 
+class Verifier(Protocol):
+    """What is needed of a verifier, `verify` of `systems.opinion.faceverifier`."""
+
+    def __call__(self, image: Image, faces: Sequence[Face]) -> Floats:
+        """(H, W, 3) uint8 RGB and N finds in it to the log odds (N,) of each to be a face."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class OpinionModel:
     """A logistic model: `bias` and a weight for each of the signals of `signals`."""
@@ -82,9 +90,10 @@ class OpinionModel:
     five_points: float
     worst_look: float
     unsteadiness: float
+    verifier: float
 
     def __call__(self, signals: Floats) -> Floats:
-        """(..., 6) signals to log odds (...) of being a face."""
+        """(..., 7) signals to log odds (...) of being a face."""
         return np.asarray(np.asarray(signals, np.float64) @ np.array(astuple(self)[1:]) + self.bias)
 
     def to_json(self) -> str:
@@ -100,8 +109,11 @@ class OpinionModel:
 class SecondOpinion:
     """The networks and the logistic model behind `Face.certainty`."""
 
-    def __init__(self, landmarks: Landmarks, look: SecondLook, model: OpinionModel | None = None) -> None:
-        self.landmarks, self.look, self.model = landmarks, look, model or shipped_model()
+    def __init__(
+        self, landmarks: Landmarks, look: SecondLook, verifier: Verifier, model: OpinionModel | None = None
+    ) -> None:
+        self.landmarks, self.look, self.verifier = landmarks, look, verifier
+        self.model = model or shipped_model()
 
     def certainties(self, image: Image, faces: Sequence[Face]) -> list[float]:
         """The probability, 0 to 1, of each find in an (H, W, 3) uint8 RGB photo to be a face."""
@@ -115,15 +127,16 @@ class SecondOpinion:
         return self.certainties(crop.image, [_in_crop(face, points)])[0]
 
     def signals(self, image: Image, faces: Sequence[Face]) -> Floats:
-        """(N, 6): log odds of the detector's score; mean log odds of the inner and of the contour landmarks; log of
-        their distance from the five points; the worst logit of the second look; log of how far its points move."""
+        """(N, 7): log odds of the detector's score; mean log odds of the inner and of the contour landmarks; log of
+        their distance from the five points; the worst logit of the second look; log of how far its points move; log
+        odds of the verifier."""
         rows = []
         for start in range(0, len(faces), BATCH):
             group = faces[start : start + BATCH]
             sure, apart = self._landmark_signals(image, group)
             worst, moved = self._look_signals(image, group)
             scores = log_odds(np.clip([face.score for face in group], _OFTEN, 1 - _OFTEN))
-            rows.append(np.column_stack([scores, sure, apart, worst, moved]))
+            rows.append(np.column_stack([scores, sure, apart, worst, moved, self.verifier(image, group)]))
         return np.concatenate(rows)
 
     def _landmark_signals(self, image: Image, faces: Sequence[Face]) -> tuple[Floats, Floats]:
