@@ -1,12 +1,14 @@
 """Gather what the detector finds, faces and other things, as crops that the face verifier learns from.
 
-    python -m reproductions.second_opinion.finds OUT.npz [--seconds 600] [--part 0] \\
-        [--faces FOLDER ...] [--masked CELEBA_HQ_FOLDER] [--faceless FOLDER]
+    python -m reproductions.second_opinion.finds OUT.npz [--draws 1000] [--part 0] \\
+        [--faces FOLDER ...] [--masked CELEBA_HQ_FOLDER] [--faceless FOLDER] [--quick COUNT | --whole]
 
 Pictures are composed scenes, damaged and enlarged portraits of the labelled collections (FACEWRIGHT_DATA, training
 people) and of `--faces`, and pieces of faceless pictures at every size and turn, from the half of them that
 `teaches` says. `--masked` holds `images/` and `masks/` with CelebAMask-HQ's classes: pieces without skin (hair, cloth,
-background) are taken. Parts with different `--part` are different draws.
+background) are taken. `--quick` gathers so many crops without the detector instead: labelled faces, and windows of
+faceless pictures; `--whole` looks through the teaching half of the faceless pictures at every size. Parts with
+different `--part` are different draws.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import tarfile
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,21 +24,21 @@ import cv2
 import numpy as np
 import torch
 
-from facewright.data.detection import BOX, FACE, LABEL, POINTS, Scenes, labelled_face
+from facewright.data.detection import BOX, FACE, LABEL, POINTS, Scenes, labelled_face, photograph
 from facewright.data.faces import data_root, open_faces
 from facewright.degrade import degrade_photo
+from facewright.face import Face
+from facewright.geometry.resample import crop_by_matrix
 from facewright.geometry.turns import TURNS, turned_by, turned_points
-from facewright.loading import load_detector
 from facewright.metrics.detection import box_iou
+from facewright.runtime.session import default_session
 from facewright.systems.opinion.faceverifier.network import CROP
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.random import Generator
     from numpy.typing import NDArray
-
-    from facewright.face import Face
 
     Image = NDArray[np.uint8]
     Floats = NDArray[np.float64]
@@ -47,6 +49,8 @@ PICTURES = (".jpg", ".jpeg", ".png")
 PRESETS = ("clean", "mild", "gfpgan", "severe", "small", "far", "mixed", "compressed", "shaken", "old-photo")
 FACE_PARTS = range(1, 13)  # of CelebAMask-HQ's classes: skin, nose, glasses, eyes, brows, ears, mouth, lips
 OTHER, A_FACE, UNCLEAR = 0, 1, -1
+SIZES, MOST_SIDE = (0.5, 1.0, 2.0, 4.0, 8.0, 20.0), 8000
+NEAR_MISS = 0.5  # finds in whole pictures from this score on
 CANVAS = 320  # one size for all pictures: a new one costs the detector time
 
 
@@ -164,7 +168,7 @@ class Finds:
 
     def __init__(self, part: int, faces: Sequence[Path], masked: Path | None, faceless: Path | None) -> None:
         self.rng = np.random.default_rng((71, part))
-        self.detector = load_detector().detector
+        self.detector = default_session().component("detect", "")  # as it is, without a second opinion
         pictures = backgrounds()
         if faceless:
             pictures += [(f"sk/{p.stem}", _read(p)) for p in sorted(faceless.iterdir())]
@@ -251,6 +255,35 @@ class Finds:
         faces = self.detector.detect(image, threshold=LEAST_DOUBT)
         return name.split("/")[0], image, faces, [OTHER] * len(faces)
 
+    def quick(self) -> tuple[str, Image, int]:
+        """A crop that needs no detector: a labelled face by points as a detector gives them, or a window of a faceless
+        picture."""
+        rng = self.rng
+        if rng.random() < 0.5:
+            name, picture = self.pictures[rng.integers(len(self.pictures))]
+            side = float(np.exp(rng.uniform(np.log(12), np.log(min(picture.shape[:2])))))
+            turn, centre = rng.uniform(0, 2 * np.pi), rng.uniform((0, 0), picture.shape[1::-1])
+            linear = CROP.size / side * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+            matrix = np.column_stack([linear, CROP.size / 2 - linear @ centre])
+            return name.split("/")[0], crop_by_matrix(picture, matrix, CROP.size).image, OTHER
+        collection = self.collections[int(rng.random() < 0.4)]
+        face = labelled_face(collection, int(rng.choice(collection.rows)))
+        image, points = face.image, face.points
+        eyes = float(np.hypot(*(points[1] - points[0])))
+        factor = min(1.0, float(np.exp(rng.uniform(np.log(4.5), np.log(60)))) / max(eyes, 1.0))
+        small = self._resized(image, factor)
+        points = points * (small.shape[1] / image.shape[1]) + rng.normal(0, 0.05 * factor * eyes, points.shape)
+        crop = CROP.cut(small, replace(_PLACEHOLDER, points5=points.astype(np.float32))).image
+        return collection.name, photograph(crop, rng)[0], A_FACE
+
+    def whole(self) -> Iterator[tuple[str, Image]]:
+        """Crops of what is found in whole faceless pictures at every size."""
+        for name, picture in self.pictures:
+            for size in SIZES:
+                image = resized(picture, min(size, MOST_SIDE / max(picture.shape)))
+                for face in self.detector.detect(image, threshold=NEAR_MISS):
+                    yield name.split("/")[0], CROP.cut(image, face).image
+
     def _on_canvas(self, image: Image) -> Image:
         """A picture in the upper left corner of a canvas; the rest is faceless."""
         whole = self.scenes.patch(self.rng, CANVAS, CANVAS)
@@ -262,6 +295,17 @@ class Finds:
         size = [max(16, round(side * factor)) for side in image.shape[1::-1]]
         how = [cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4][self.rng.integers(3)]
         return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else how), np.uint8)
+
+
+_PLACEHOLDER = Face(np.array([0, 0, 1, 1], np.float32), 1.0, np.zeros((5, 2), np.float32))
+
+
+def resized(picture: Image, factor: float) -> Image:
+    """A picture at another size, averaged when it shrinks and bicubic when it grows."""
+    if factor == 1:
+        return picture
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture, None, fx=factor, fy=factor, interpolation=how), np.uint8)
 
 
 def _read(path: Path) -> Image:
@@ -306,17 +350,26 @@ def _judged(face: Face, boxes: Floats, points: Floats, labels: NDArray[np.floati
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--part", type=int, default=0)
     parser.add_argument("--faces", type=Path, nargs="*", default=[])
     parser.add_argument("--masked", type=Path)
     parser.add_argument("--faceless", type=Path)
+    parser.add_argument("--quick", type=int, default=0)
+    parser.add_argument("--whole", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     finds = Finds(options.part, options.faces, options.masked, options.faceless)
     crops, labels, scores, eyes, sources = [], [], [], [], []
-    began = saved = time.monotonic()
-    while time.monotonic() - began < options.seconds:
+    if options.quick:
+        sources, crops, labels = zip(*(finds.quick() for _ in range(options.quick)))
+        np.savez_compressed(options.out, crop=np.stack(crops), face=labels, source=np.array(sources))
+        return
+    if options.whole:
+        sources, crops = zip(*finds.whole())
+        np.savez_compressed(options.out, crop=np.stack(crops), face=np.zeros(len(crops), int), source=np.array(sources))
+        return
+    for _ in range(options.draws):
         source, image, faces, known = finds.draw()
         for face, label in zip(faces, known):
             if label != UNCLEAR:
@@ -325,12 +378,10 @@ def main() -> None:
                 scores.append(face.score)
                 eyes.append(face.eye_distance)
                 sources.append(source)
-        if time.monotonic() - saved > 30 or time.monotonic() - began >= options.seconds:
-            saved = time.monotonic()
-            np.savez_compressed(
-                options.out, crop=np.stack(crops), face=labels, score=scores, eyes=eyes, source=np.array(sources)
-            )
-            print(finds.number, len(labels), sum(labels), flush=True)
+    np.savez_compressed(
+        options.out, crop=np.stack(crops), face=labels, score=scores, eyes=eyes, source=np.array(sources)
+    )
+    print(f"{len(labels)} finds, {sum(labels)} of them faces")
 
 
 if __name__ == "__main__":

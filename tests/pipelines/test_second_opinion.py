@@ -94,13 +94,20 @@ def test_points_that_disagree_or_move_count_against_a_face(face: Face, fakes: Si
     assert max(apart, unsteady, unsure) < agreed
     moved = SecondOpinion(landmarks(), Steady(0.3), verifier(), COUNT_ALL).signals(picture, [face])[0, 5]
     assert moved == pytest.approx(np.log(0.3 * np.sqrt(2) + 0.01), abs=0.05)
-    assert SecondOpinion(landmarks(), Steady(logits=(5.0, 5.0, -4.0)), verifier(), COUNT_ALL).signals(picture, [face])[0, 4] == -4
+    assert (
+        SecondOpinion(landmarks(), Steady(logits=(5.0, 5.0, -4.0)), verifier(), COUNT_ALL).signals(picture, [face])[
+            0, 4
+        ]
+        == -4
+    )
 
 
 def test_a_verifier_that_doubts_counts_against_a_face(face: Face, fakes: SimpleNamespace) -> None:
     picture = fakes.textured(110, 150)
     believed, doubted = (
-        SecondOpinion(landmarks(sure=0.5), Steady(logits=(-4.0,)), verifier(odds), COUNT_ALL).certainties(picture, [face])
+        SecondOpinion(landmarks(sure=0.5), Steady(logits=(-4.0,)), verifier(odds), COUNT_ALL).certainties(
+            picture, [face]
+        )
         for odds in (3.0, -9.0)
     )
     assert doubted[0] < LEAST_CERTAINTY < believed[0]

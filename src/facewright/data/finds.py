@@ -45,10 +45,10 @@ class FoundCrops(Dataset[dict[str, "Tensor"]]):
         length: int = 1 << 40,
     ) -> None:
         crops, faces = zip(*(_stored(Path(file), split) for file in files)) if files else ((), ())
-        if not crops or not 0 < sum(f.sum() for f in faces) < sum(len(f) for f in faces):
+        self.faces = [c[f] for c, f in zip(crops, faces) if f.any()]
+        self.others = [c[~f] for c, f in zip(crops, faces) if not f.all()]
+        if not self.faces or not self.others:
             raise UsageError(f"there must be faces and other things for {split} in {', '.join(files) or 'no file'}")
-        self.crops, known = np.concatenate(crops), np.concatenate(faces)
-        self.faces, self.others = np.flatnonzero(known), np.flatnonzero(~known)
         self.split, self.seed, self.turned, self.length = split, seed, turned, length
 
     def __len__(self) -> int:
@@ -65,8 +65,10 @@ class FoundCrops(Dataset[dict[str, "Tensor"]]):
             crop = self._changed(crop, rng)
         return {"image": torch.from_numpy(np.ascontiguousarray(crop)), "face": torch.tensor(float(is_face))}
 
-    def _any(self, rng: Generator, among: NDArray[np.int64]) -> Image:
-        return np.asarray(self.crops[among[rng.integers(len(among))]], np.uint8)
+    def _any(self, rng: Generator, sets: Sequence[Image]) -> Image:
+        """A crop of any file; every file is as likely, however long."""
+        crops = sets[int(rng.integers(len(sets)))]
+        return np.asarray(crops[int(rng.integers(len(crops)))], np.uint8)
 
     def _changed(self, crop: Image, rng: Generator) -> Image:
         """Mirrored, moved, coarser, partly hidden, photographed."""

@@ -3,8 +3,8 @@
 A detector's false alarms (coins, gravel, patterned cloth, animals) fool one network from one view. Three others are
 asked: the verifier, which was taught on such false alarms and sees what is around them; the landmarker, which on a face
 is sure of its 68 points, and they agree with the detector's five; and the network of the second look, which must say
-"face" again and put the points in the same places when the crop is mirrored, scaled and turned. A logistic model of these signals, whose weights `reproductions/second_opinion` fits, says
-how likely a face is.
+"face" again and put the points in the same places when the crop is mirrored, scaled and turned. A logistic model of
+these signals, whose weights `reproductions/second_opinion` fits, says how likely a face is.
 """
 
 from __future__ import annotations

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
 from ....training.trainer import Batch, Training, Update, signed
+from ...base import system_class
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,11 +24,17 @@ SPARED = 0.99  # share of the faces that validation keeps
 class FaceVerifierTraining(Training):
     """Batches have `image` (N, 64, 64, 3) uint8 RGB and `face` (N,) of 1 for a face and 0 for anything else.
 
-    `soft` is the probability given to the other answer.
+    `soft` is the probability given to the other answer. `features_of` names a system whose second look has convolutions
+    of the same shape, to begin with.
     """
 
-    def __init__(self, model: FaceVerifier, *, lr: float = 2e-3, soft: float = 0.01, decay: float = 0.02) -> None:
+    def __init__(
+        self, model: FaceVerifier, *, lr: float = 2e-3, soft: float = 0.01, decay: float = 0.02, features_of: str = ""
+    ) -> None:
         self.model: FaceVerifier = model
+        if features_of:
+            known: Any = system_class(features_of).from_pretrained()
+            model.features.load_state_dict(known.refiner.features.state_dict())
         self.lr, self.soft, self.decay = lr, soft, decay
 
     def modules(self) -> dict[str, nn.Module]:
