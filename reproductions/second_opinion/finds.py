@@ -1,14 +1,15 @@
 """Gather what the detector finds, faces and other things, as crops that the face verifier learns from.
 
     python -m reproductions.second_opinion.finds OUT.npz [--draws 1000] [--part 0] \\
-        [--faces FOLDER ...] [--masked CELEBA_HQ_FOLDER] [--faceless FOLDER] [--quick COUNT | --whole]
+        [--faces FOLDER ...] [--masked CELEBA_HQ_FOLDER] [--faceless FOLDER] [--quick COUNT | --scenes COUNT | --whole]
 
 Pictures are composed scenes, damaged and enlarged portraits of the labelled collections (FACEWRIGHT_DATA, training
 people) and of `--faces`, and pieces of faceless pictures at every size and turn, from the half of them that
 `teaches` says. `--masked` holds `images/` and `masks/` with CelebAMask-HQ's classes: pieces without skin (hair, cloth,
-background) are taken. `--quick` gathers so many crops without the detector instead: labelled faces, and windows of
-faceless pictures; `--whole` looks through the teaching half of the faceless pictures at every size. Parts with
-different `--part` are different draws.
+background) are taken. Parts with different `--part` are different draws. Three kinds need no detector, or more of it:
+`--quick` gathers so many crops of labelled faces and windows of faceless pictures, `--scenes` the labelled faces of so
+many composed scenes and as many damaged portraits, and `--whole` what is found in the whole teaching half of the
+faceless pictures at every size.
 """
 
 from __future__ import annotations
@@ -266,15 +267,32 @@ class Finds:
             linear = CROP.size / side * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
             matrix = np.column_stack([linear, CROP.size / 2 - linear @ centre])
             return name.split("/")[0], crop_by_matrix(picture, matrix, CROP.size).image, OTHER
+        return "portrait", photograph(self.portrait("clean"), rng)[0], A_FACE
+
+    def portrait(self, preset: str) -> Image:
+        """The crop of a labelled face at 4.5 to 60 px between the eyes, damaged by a preset."""
+        rng = self.rng
         collection = self.collections[int(rng.random() < 0.4)]
         face = labelled_face(collection, int(rng.choice(collection.rows)))
-        image, points = face.image, face.points
-        eyes = float(np.hypot(*(points[1] - points[0])))
+        eyes = float(np.hypot(*(face.points[1] - face.points[0])))
         factor = min(1.0, float(np.exp(rng.uniform(np.log(4.5), np.log(60)))) / max(eyes, 1.0))
-        small = self._resized(image, factor)
-        points = points * (small.shape[1] / image.shape[1]) + rng.normal(0, 0.05 * factor * eyes, points.shape)
-        crop = CROP.cut(small, replace(_PLACEHOLDER, points5=points.astype(np.float32))).image
-        return collection.name, photograph(crop, rng)[0], A_FACE
+        small = self._resized(face.image, factor)
+        factor = small.shape[1] / face.image.shape[1]
+        small = _damaged(small, preset, 2.2 * factor * float(face.box[2] - face.box[0]), rng)
+        points = face.points * factor + rng.normal(0, 0.05 * factor * eyes, face.points.shape)
+        return CROP.cut(small, replace(_PLACEHOLDER, points5=points.astype(np.float32))).image
+
+    def composed(self, number: int) -> list[Image]:
+        """Crops of the labelled faces of a composed scene, by points as a detector gives them, and a damaged portrait
+        for each."""
+        image, rows = self.scenes.scene(number)
+        crops = []
+        for row in rows[rows[:, LABEL] == FACE]:
+            points = row[POINTS].reshape(5, 2)
+            spread = self.rng.uniform(0.02, 0.09) * float(np.hypot(*(points[1] - points[0])))
+            points = points + self.rng.normal(0, spread, points.shape)
+            crops.append(CROP.cut(image, replace(_PLACEHOLDER, points5=points.astype(np.float32))).image)
+        return crops + [self.portrait(PRESETS[self.rng.integers(1, len(PRESETS))]) for _ in crops]
 
     def whole(self) -> Iterator[tuple[str, Image]]:
         """Crops of what is found in whole faceless pictures at every size."""
@@ -356,6 +374,7 @@ def main() -> None:
     parser.add_argument("--masked", type=Path)
     parser.add_argument("--faceless", type=Path)
     parser.add_argument("--quick", type=int, default=0)
+    parser.add_argument("--scenes", type=int, default=0)
     parser.add_argument("--whole", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -364,6 +383,10 @@ def main() -> None:
     if options.quick:
         sources, crops, labels = zip(*(finds.quick() for _ in range(options.quick)))
         np.savez_compressed(options.out, crop=np.stack(crops), face=labels, source=np.array(sources))
+        return
+    if options.scenes:
+        crops = [crop for number in range(options.scenes) for crop in finds.composed(number)]
+        np.savez_compressed(options.out, crop=np.stack(crops), face=np.ones(len(crops), int))
         return
     if options.whole:
         sources, crops = zip(*finds.whole())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -23,8 +24,6 @@ from facewright.pipelines.second_opinion import (
 )
 
 if TYPE_CHECKING:
-    from types import SimpleNamespace
-
     from facewright.face import Face
 
 TEMPLATE = template_points("arcface", LOOK_SIZE)
@@ -44,7 +43,7 @@ def landmarks(off: float = 0.0, sure: float = 0.9):
 
 
 def verifier(odds: float = 2.0):
-    return lambda image, faces: np.full(len(faces), odds)
+    return SimpleNamespace(verify=lambda image, faces: np.full(len(faces), odds))
 
 
 class Steady:

@@ -52,7 +52,7 @@ def finder_of(session: Networks, detector: Detector, device: str) -> FaceFinder:
 
     landmarker, refiner = session.network("facewarp", None, device), session.network("mos", None, device).refiner
     verifier = session.network("faceverifier", None, device)
-    opinion = SecondOpinion(partial(landmarker.locate, mirror=False), partial(look_at, refiner), verifier.verify)
+    opinion = SecondOpinion(partial(landmarker.locate, mirror=False), partial(look_at, refiner), verifier)
     return FaceFinder(detector, opinion)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..face import Face, FaceCrop
+    from ..tasks.detect import Verifier
 
     Image = NDArray[np.uint8]
     Floats = NDArray[np.float64]
@@ -68,14 +69,6 @@ class SecondLook(Protocol):
 
     def __call__(self, crops: Image) -> tuple[Floats, Floats]:
         """(N, 64, 64, 3) uint8 RGB crops on ArcFace's template to points (N, 5, 2) in them, and logits (N,)."""
-        ...
-
-
-class Verifier(Protocol):
-    """What is needed of a verifier, `verify` of `systems.opinion.faceverifier`."""
-
-    def __call__(self, image: Image, faces: Sequence[Face]) -> Floats:
-        """(H, W, 3) uint8 RGB and N finds in it to the log odds (N,) of each to be a face."""
         ...
 
 
@@ -136,7 +129,7 @@ class SecondOpinion:
             sure, apart = self._landmark_signals(image, group)
             worst, moved = self._look_signals(image, group)
             scores = log_odds(np.clip([face.score for face in group], _OFTEN, 1 - _OFTEN))
-            rows.append(np.column_stack([scores, sure, apart, worst, moved, self.verifier(image, group)]))
+            rows.append(np.column_stack([scores, sure, apart, worst, moved, self.verifier.verify(image, group)]))
         return np.concatenate(rows)
 
     def _landmark_signals(self, image: Image, faces: Sequence[Face]) -> tuple[Floats, Floats]:
