@@ -80,7 +80,7 @@ def with_faces(scenes: int) -> Iterator[Sample]:
 
 
 def measured(scenes: int, folder: Path) -> dict[str, NDArray[np.generic]]:
-    """Signals (N, 7), whether a find is a face, whether it would be restored today, and its picture."""
+    """Signals (N, 2), whether a find is a face, whether it would be restored today, and its picture."""
     finder, pipeline = load_detector(), load_pipeline()
     signals, faces, restored, names = [], [], [], []
 

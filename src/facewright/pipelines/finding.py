@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ..geometry.turns import TURNS, turned_face, upright
+from .likeness import Likeness
 from .second_opinion import SecondOpinion, believable, log_odds
 
 if TYPE_CHECKING:
@@ -51,9 +52,8 @@ def finder_of(session: Networks, detector: Detector, device: str) -> FaceFinder:
     from ..systems.detect.mos.refiner import look_at
 
     landmarker, refiner = session.network("facewarp", None, device), session.network("mos", None, device).refiner
-    verifier = session.network("faceverifier", None, device)
-    opinion = SecondOpinion(partial(landmarker.locate, mirror=False), partial(look_at, refiner), verifier)
-    return FaceFinder(detector, opinion)
+    likeness = Likeness(partial(landmarker.locate, mirror=False), partial(look_at, refiner))
+    return FaceFinder(detector, SecondOpinion(session.network("faceverifier", None, device), likeness))
 
 
 class FaceFinder:
