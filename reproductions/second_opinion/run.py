@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 MIN_SCORE = 0.7
 NEAR_MISS = 0.6  # finds from this score on teach, too
-RIDGE = 1.0
+RIDGE = 0.1
 LOST = 0.01  # share of the faces today restored that the second opinion may cost
 PRESETS = ("clean", "mild", "gfpgan", "severe", "small", "far", "mixed", "compressed", "shaken", "old-photo")
 
@@ -119,7 +119,8 @@ def fit(signals: Floats, is_face: NDArray[np.bool_]) -> Floats:
     def loss(weights: Floats) -> float:
         return float(np.logaddexp(0, -sign * (design @ weights)).sum() + RIDGE / 2 * (weights[1:] ** 2).sum())
 
-    weights = minimize(loss, np.zeros(design.shape[1])).x
+    positive = [(None, None), *[(0.0, None)] * signals.shape[1]]  # both speak for a face
+    weights = minimize(loss, np.zeros(design.shape[1]), bounds=positive, method="L-BFGS-B").x
     scaled = weights[1:] / spread
     return np.concatenate([[weights[0] - scaled @ mean], scaled])
 
