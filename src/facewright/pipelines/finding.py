@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Image = NDArray[np.uint8]
 
-SURE = 0.995
+SURE = 0.95
 """Certainty from which a face says that it was looked at the right way up; see docs/results/false-faces.md."""
 LIKELY, CLEARLY = 0.9, 2.0  # certainty of a face that may turn a picture by itself, and its lead in log odds
 MOST_LEAN = 60.0  # degrees of roll; faces found leaning further say that the picture should be turned
