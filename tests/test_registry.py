@@ -14,7 +14,7 @@ from facewright.systems.base import System, system_class
 from facewright.systems.graph import GraphSystem
 from facewright.tasks.analyse import Landmarker, Parser
 from facewright.tasks.card import Card, Preprocess, cards, upgraded_record
-from facewright.tasks.detect import Detector
+from facewright.tasks.detect import Detector, Verifier
 from facewright.tasks.enlarge import Enlarger
 from facewright.tasks.quality import QualityEstimator
 from facewright.tasks.recognise import Embedder
@@ -33,6 +33,7 @@ TASKS = {
     "quality": QualityEstimator,
     "synthesise": Generator,
     "enlarge": Enlarger,
+    "opinion": Verifier,
 }
 
 EXTRA_OUTPUTS: dict[str, dict[str, Any]] = {

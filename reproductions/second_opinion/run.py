@@ -4,8 +4,9 @@
         [--fit src/facewright/pipelines/second_opinion.json]
 
 FACELESS_FOLDER holds pictures without faces (textures, objects, animals); the faceless pictures of the labelled
-collections (FACEWRIGHT_DATA) are added. Faces are those of composed validation scenes, and of validation photos of LFW
-under every preset of `facewright.degrade` at 0.12 to 3 times their size. What is kept in `--work` goes on where it was.
+collections (FACEWRIGHT_DATA) are added, and the half of them all that the verifier learned from is left out. Faces are
+those of composed validation scenes, and of validation photos of LFW under every preset of `facewright.degrade` at 0.12
+to 3 times their size. What is kept in `--work` goes on where it was.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import torch
+from reproductions.second_opinion.finds import MOST_SIDE, SIZES, backgrounds, resized, teaches
 from scipy.optimize import minimize
 
-from facewright.data.detection import BOX, FACE, LABEL, Scenes, labelled_face, load_backgrounds
+from facewright.data.detection import BOX, FACE, LABEL, Scenes, labelled_face
 from facewright.data.faces import open_faces
 from facewright.degrade import degrade_photo
 from facewright.geometry.resample import crop_face
@@ -41,30 +42,21 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Sample = tuple[str, Image, NDArray[np.float64]]
 
-SIZES = (0.5, 1.0, 2.0, 4.0, 8.0, 20.0)
-MOST_SIDE = 8000
 MIN_SCORE = 0.7
 NEAR_MISS = 0.6  # finds from this score on teach, too
-RIDGE = 1.0
+RIDGE = 0.1
 LOST = 0.01  # share of the faces today restored that the second opinion may cost
 PRESETS = ("clean", "mild", "gfpgan", "severe", "small", "far", "mixed", "compressed", "shaken", "old-photo")
 
 
 def faceless(folder: Path) -> Iterator[tuple[str, Image]]:
-    """Named pictures without faces at every size."""
-    pictures = [(path.name, read(path).rgb()) for path in sorted(folder.iterdir()) if path.is_file()]
-    for split in ("train", "val"):
-        pictures += [(f"{split}-{n}", picture) for n, picture in enumerate(load_backgrounds(split))]  # type: ignore[arg-type]
-    for name, picture in pictures:
+    """Named pictures without faces at every size, of those that the verifier did not learn from."""
+    pictures = [(f"sk/{path.stem}", read(path).rgb()) for path in sorted(folder.iterdir()) if path.is_file()]
+    for name, picture in [*pictures, *backgrounds()]:
+        if teaches(name):
+            continue
         for size in SIZES:
             yield name, resized(picture, min(size, MOST_SIDE / max(picture.shape)))
-
-
-def resized(picture: Image, factor: float) -> Image:
-    if factor == 1:
-        return picture
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(picture, None, fx=factor, fy=factor, interpolation=how), np.uint8)
 
 
 def with_faces(scenes: int) -> Iterator[Sample]:
@@ -88,7 +80,7 @@ def with_faces(scenes: int) -> Iterator[Sample]:
 
 
 def measured(scenes: int, folder: Path) -> dict[str, NDArray[np.generic]]:
-    """Signals (N, 6), whether a find is a face, whether it would be restored today, and its picture."""
+    """Signals (N, 2), whether a find is a face, whether it would be restored today, and its picture."""
     finder, pipeline = load_detector(), load_pipeline()
     signals, faces, restored, names = [], [], [], []
 
@@ -127,7 +119,8 @@ def fit(signals: Floats, is_face: NDArray[np.bool_]) -> Floats:
     def loss(weights: Floats) -> float:
         return float(np.logaddexp(0, -sign * (design @ weights)).sum() + RIDGE / 2 * (weights[1:] ** 2).sum())
 
-    weights = minimize(loss, np.zeros(design.shape[1])).x
+    positive = [(None, None), *[(0.0, None)] * signals.shape[1]]  # both speak for a face
+    weights = minimize(loss, np.zeros(design.shape[1]), bounds=positive, method="L-BFGS-B").x
     scaled = weights[1:] / spread
     return np.concatenate([[weights[0] - scaled @ mean], scaled])
 

@@ -1,19 +1,16 @@
-"""The second opinion: what its signals measure, with stand-in networks, and what the shipped one says of a photo."""
+"""The second opinion: what its signals are, with a stand-in verifier, and what the shipped one says of a photo."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 from facewright.geometry.resample import crop_face
-from facewright.geometry.templates import template_points
 from facewright.pipelines.second_opinion import (
     LEAST_CERTAINTY,
-    LOOK_SIZE,
     OpinionModel,
     SecondOpinion,
     believable,
@@ -22,91 +19,53 @@ from facewright.pipelines.second_opinion import (
     shipped_model,
 )
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    from facewright.face import Face
-
-TEMPLATE = template_points("arcface", LOOK_SIZE)
-COUNT_ALL = OpinionModel(0.0, 1.0, 1.0, 1.0, -1.0, 1.0, -1.0)
+NOBODY = SimpleNamespace()
+COUNT_BOTH = OpinionModel(0.0, 1.0, 1.0)
 
 
-def points68(face: Face, off: float = 0.0) -> np.ndarray:
-    """68 points whose eyes, nose tip and mouth corners are those of a face, moved by `off` eye distances."""
-    points = np.zeros((68, 2), np.float32)
-    points[36:42], points[42:48] = face.points5[0], face.points5[1]
-    points[[30, 48, 54]] = face.points5[2:]
-    return points + np.float32(off * face.eye_distance)
+class Known:
+    """A verifier whose log odds are known, and which remembers where it looked."""
+
+    def __init__(self, *odds: float) -> None:
+        self.odds, self.seen = odds, []
+
+    def verify(self, image: np.ndarray, faces: list) -> np.ndarray:
+        self.seen += [(image.shape, face) for face in faces]
+        return np.array(self.odds[: len(faces)])
 
 
-def landmarks(off: float = 0.0, sure: float = 0.9):
-    return lambda image, faces: [(points68(face, off), np.full(68, sure, np.float32)) for face in faces]
+def test_signals_are_the_detectors_and_the_verifiers_odds(fakes: SimpleNamespace) -> None:
+    faces = [fakes.face_at((70, 50), 12, score=0.8), fakes.face_at((30, 50), 12, score=1.0)]
+    signals = SecondOpinion(Known(2.0, -3.0), NOBODY, COUNT_BOTH).signals(fakes.textured(110, 150), faces)
+    assert signals[0] == pytest.approx([np.log(4), 2.0], abs=1e-3)
+    assert signals[1] == pytest.approx([np.log(99999), -3.0], abs=1e-3)
 
 
-class Steady:
-    """A second look that finds the face where it is in every view, less `shift` eye distances, and is sure of it."""
-
-    def __init__(self, shift: float = 0.0, logits: tuple[float, ...] = (5.0,)) -> None:
-        self.shift, self.logits, self.crops = shift, logits, np.zeros(0)
-
-    def __call__(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        from facewright.geometry.similarity import transform_points
-        from facewright.pipelines.second_opinion import MIRRORED, VIEWS, _views
-
-        self.crops = crops
-        found = []
-        for number in range(len(crops)):
-            view = number % len(VIEWS)
-            eye_distance = TEMPLATE[1, 0] - TEMPLATE[0, 0]
-            points = transform_points(_views()[view], TEMPLATE + (view > 0) * self.shift * eye_distance)
-            found.append(points[MIRRORED] if VIEWS[view][2] else points)
-        return np.array(found), np.resize(self.logits, len(crops)).astype(float)
+def test_a_verifier_that_doubts_counts_against_a_face(fakes: SimpleNamespace) -> None:
+    faces = [fakes.face_at((70, 50), 12, score=0.8), fakes.face_at((30, 50), 12, score=0.8)]
+    believed, doubted = SecondOpinion(Known(3.0, -9.0), NOBODY, COUNT_BOTH).certainties(fakes.textured(110, 150), faces)
+    assert doubted < LEAST_CERTAINTY < believed
+    assert believed == pytest.approx(float(probability(np.log(4) + 3.0)))
 
 
-@pytest.fixture
-def face(fakes: SimpleNamespace) -> Face:
-    points = template_points("arcface", 40) + np.array([50, 30])
-    return replace(fakes.face_at((70, 50), 12, score=0.8), points5=points.astype(np.float32))
-
-
-def test_signals_of_a_steady_face(face: Face, fakes: SimpleNamespace) -> None:
-    opinion = SecondOpinion(landmarks(), Steady(), COUNT_ALL)
-    (signals,) = opinion.signals(fakes.textured(110, 150), [face])
-    wanted = [np.log(4), np.log(9), np.log(9), np.log(0.01), 5.0, np.log(0.01)]
-    assert signals == pytest.approx(wanted, abs=0.05)
-
-
-def test_points_that_disagree_or_move_count_against_a_face(face: Face, fakes: SimpleNamespace) -> None:
-    picture = fakes.textured(110, 150)
-    agreed, apart, unsteady, unsure = (
-        SecondOpinion(marks, look, COUNT_ALL).certainties(picture, [face])[0]
-        for marks, look in (
-            (landmarks(sure=0.5), Steady()),
-            (landmarks(0.3, sure=0.5), Steady()),
-            (landmarks(sure=0.5), Steady(0.3)),
-            (landmarks(sure=0.5), Steady(logits=(5.0, 5.0, -4.0))),
-        )
-    )
-    assert max(apart, unsteady, unsure) < agreed
-    moved = SecondOpinion(landmarks(), Steady(0.3), COUNT_ALL).signals(picture, [face])[0, 5]
-    assert moved == pytest.approx(np.log(0.3 * np.sqrt(2) + 0.01), abs=0.05)
-    assert SecondOpinion(landmarks(), Steady(logits=(5.0, 5.0, -4.0)), COUNT_ALL).signals(picture, [face])[0, 4] == -4
-
-
-def test_views_are_turned_scaled_and_mirrored(face: Face, fakes: SimpleNamespace) -> None:
-    look = Steady()
-    SecondOpinion(landmarks(), look, COUNT_ALL).certainties(fakes.textured(110, 150), [face, face])
-    assert look.crops.shape == (12, LOOK_SIZE, LOOK_SIZE, 3)
-    plain, mirrored = look.crops[0].astype(int), look.crops[1][:, ::-1].astype(int)
-    assert np.abs(plain - mirrored).mean() < 2
-    assert np.array_equal(look.crops[:6], look.crops[6:])
+def test_a_crop_is_judged_by_where_its_points_are_in_it(fakes: SimpleNamespace) -> None:
+    picture, face, verifier = fakes.textured(110, 150), fakes.face_at((70, 50), 12, score=0.8), Known(1.0)
+    crop = crop_face(picture, face.points5, 64)
+    SecondOpinion(verifier, NOBODY, COUNT_BOTH).of_crop(crop, face)
+    ((shape, seen),) = verifier.seen
+    assert shape == (64, 64, 3)
+    expected = face.points5 @ crop.matrix[:, :2].T + crop.matrix[:, 2]
+    assert np.allclose(seen.points5, expected, atol=1e-3)
+    assert np.allclose(seen.box, [*expected.min(0), *expected.max(0)], atol=1e-3)
 
 
 def test_nobody_is_asked_about_nothing(fakes: SimpleNamespace) -> None:
     def nobody(*_: object) -> None:
         raise AssertionError
 
-    assert SecondOpinion(nobody, nobody, COUNT_ALL).certainties(fakes.textured(40, 40), []) == []  # type: ignore[arg-type]
+    assert (
+        SecondOpinion(SimpleNamespace(verify=nobody), NOBODY, COUNT_BOTH).certainties(fakes.textured(40, 40), []) == []
+    )
 
 
 def test_odds_and_probabilities_are_inverse() -> None:
@@ -117,8 +76,7 @@ def test_odds_and_probabilities_are_inverse() -> None:
 
 def test_the_shipped_model_counts_every_signal_the_right_way() -> None:
     model = shipped_model()
-    assert min(model.detector, model.inner_points, model.contour_points, model.worst_look) > 0
-    assert max(model.five_points, model.unsteadiness) < 0
+    assert min(model.detector, model.verifier) > 0
     assert OpinionModel.from_json(model.to_json()) == model
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ..geometry.turns import TURNS, turned_face, upright
+from .likeness import Likeness
 from .second_opinion import SecondOpinion, believable, log_odds
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     Image = NDArray[np.uint8]
 
-SURE = 0.995
+SURE = 0.95
 """Certainty from which a face says that it was looked at the right way up; see docs/results/false-faces.md."""
 LIKELY, CLEARLY = 0.9, 2.0  # certainty of a face that may turn a picture by itself, and its lead in log odds
 MOST_LEAN = 60.0  # degrees of roll; faces found leaning further say that the picture should be turned
@@ -51,8 +52,8 @@ def finder_of(session: Networks, detector: Detector, device: str) -> FaceFinder:
     from ..systems.detect.mos.refiner import look_at
 
     landmarker, refiner = session.network("facewarp", None, device), session.network("mos", None, device).refiner
-    opinion = SecondOpinion(partial(landmarker.locate, mirror=False), partial(look_at, refiner))
-    return FaceFinder(detector, opinion)
+    likeness = Likeness(partial(landmarker.locate, mirror=False), partial(look_at, refiner))
+    return FaceFinder(detector, SecondOpinion(session.network("faceverifier", None, device), likeness))
 
 
 class FaceFinder:

@@ -36,7 +36,7 @@ from .grain import with_grain
 from .masking import restoring_masks
 from .old_photo import Repair, mended_print, plausible_damage, with_tones
 from .order import reading_order
-from .second_opinion import NO_FACE, believable, log_odds
+from .second_opinion import NO_FACE, believable
 from .two_stage import TwoStageRestorer
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from ..tasks.detect import Detector
     from ..tasks.enlarge import Enlarger
     from ..tasks.restore import DamageFinder
+    from .likeness import Likeness
 
 MIN_EYE_DISTANCE = 5.0
 MAX_YAW = 75.0
@@ -497,20 +498,20 @@ class RestorePipeline:
 
         Only faces of which little is left are asked about: the others cannot go so wrong.
         """
-        opinion = getattr(self.detector, "opinion", None)
-        if opinion is None:
+        likeness = getattr(getattr(self.detector, "opinion", None), "likeness", None)
+        if likeness is None:
             return [1.0] * len(group)
-        return [self._plausible_share(opinion, result, after) for result, after in zip(group, outputs)]
+        return [self._plausible_share(likeness, result, after) for result, after in zip(group, outputs)]
 
-    def _plausible_share(self, opinion: Any, result: FaceResult, after: NDArray[np.uint8]) -> float:
+    def _plausible_share(self, likeness: Likeness, result: FaceResult, after: NDArray[np.uint8]) -> float:
         crop, face = result.crop, result.face
         assert crop is not None
         if kept(result.before) >= INVENTED_BELOW and face.eye_distance >= SMALL_EYES:
             return 1.0
-        before = _odds(opinion.of_crop(crop, face))
+        before = likeness.of_crop(crop, face)
         for share in (1.0, 0.5):
             shown = dataclasses.replace(crop, image=_mixed(crop.image, after, share))
-            if _odds(opinion.of_crop(shown, face)) >= min(before - WORSE_BY, SURE_ODDS):
+            if likeness.of_crop(shown, face) >= min(before - WORSE_BY, SURE_ODDS):
                 return share
         return 0.0
 
@@ -532,10 +533,6 @@ class RestorePipeline:
         if identity is None or self.calibration is None:
             return None
         return float(self.calibration.probability(identity))
-
-
-def _odds(certainty: float) -> float:
-    return float(log_odds(np.clip(certainty, 1e-4, 1 - 1e-4)))
 
 
 def _mixed(before: NDArray[np.uint8], after: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:

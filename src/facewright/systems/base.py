@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -79,7 +80,7 @@ class System(nn.Module):
         return self._any_tensor().dtype
 
     def _any_tensor(self) -> Tensor:
-        return next(iter([*self.parameters(), *self.buffers()]))
+        return next(chain(self.parameters(), self.buffers()))
 
     @property
     def picture_dtype(self) -> torch.dtype:

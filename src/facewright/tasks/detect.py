@@ -9,6 +9,8 @@ from .declare import Checked, Shape, Task
 from .records import FaceRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -21,6 +23,15 @@ class Detector(Protocol):
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
         """(H, W, 3) uint8 RGB to faces, best score first."""
+        ...
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """Says of what a detector found whether it is a face at all."""
+
+    def verify(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> NDArray[np.float64]:
+        """(H, W, 3) uint8 RGB and N finds in it to the log odds (N,) of each to be a face."""
         ...
 
 
