@@ -92,7 +92,7 @@ def _moved(crop: Image, rng: Generator) -> Image:
     """Turned, scaled and shifted a little."""
     side = crop.shape[0]
     matrix = cv2.getRotationMatrix2D((side / 2, side / 2), rng.normal(0, 4), float(np.exp(rng.normal(0, 0.06))))
-    matrix[:, 2] += rng.normal(0, 0.02 * side, 2)
+    matrix = matrix + np.column_stack([np.zeros((2, 2)), rng.normal(0, 0.02 * side, 2)])
     return np.asarray(cv2.warpAffine(crop, matrix, (side, side), borderMode=cv2.BORDER_REFLECT_101), np.uint8)
 
 
