@@ -18,7 +18,7 @@ from facewright.tasks.detect import Detector, Verifier
 from facewright.tasks.enlarge import Enlarger
 from facewright.tasks.quality import QualityEstimator
 from facewright.tasks.recognise import Embedder
-from facewright.tasks.restore import Restorer
+from facewright.tasks.restore import DamageFinder, Restorer
 from facewright.tasks.synthesise import Generator
 from facewright.weights.store import fetch, load_file
 
@@ -34,6 +34,7 @@ TASKS = {
     "synthesise": Generator,
     "enlarge": Enlarger,
     "opinion": Verifier,
+    "damage": DamageFinder,
 }
 
 EXTRA_OUTPUTS: dict[str, dict[str, Any]] = {

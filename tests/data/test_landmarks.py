@@ -55,7 +55,7 @@ class TestReaders:
     def test_damaged_pts_are_named(self, tmp_path: Path) -> None:
         path = tmp_path / "face.pts"
         path.write_text("version: 1\nn_points: 68\n{\n1 2\n}\n")
-        with pytest.raises(FacewrightError, match=r"face\.pts is no \.pts file"):
+        with pytest.raises(FacewrightError, match=r"face\.pts is not a \.pts file"):
             read_pts(path)
         with pytest.raises(FacewrightError, match="holds no"):
             read_300w(tmp_path / "elsewhere")

@@ -88,7 +88,7 @@ def test_lapa_layout_and_points(tmp_path: Path) -> None:
     (tmp_path / "val/landmarks/b_0.txt").write_text("106\n1 2\n")
     with pytest.raises(ImageReadError, match="106 landmarks"):
         data.points5(0)
-    with pytest.raises(FacewrightError, match="no folder"):
+    with pytest.raises(FacewrightError, match="not a folder"):
         LaPa(tmp_path, "train")
 
 

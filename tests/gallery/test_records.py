@@ -31,16 +31,16 @@ def test_opposite_vectors_are_nobody(unit: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"person": "  "}, "no usable name"),
-        ({"person": "a\nb"}, "no usable name"),
-        ({"person": "a" * 501}, "no usable name"),
+        ({"person": "  "}, "not a usable name"),
+        ({"person": "a\nb"}, "not a usable name"),
+        ({"person": "a" * 501}, "not a usable name"),
         ({"vector": np.ones(32, np.float32)}, "unit length"),
         ({"vector": np.full(32, np.nan, np.float32)}, "unit length"),
         ({"vector": np.eye(31, dtype=np.float32)[0]}, "vectors of 32"),
         ({"vector": np.eye(32, dtype=np.float32)[:1]}, "one vector"),
         ({"quality": 0.0}, "quality"),
         ({"quality": float("nan")}, "quality"),
-        ({"thumbnail": b"GIF89a"}, "no JPEG"),
+        ({"thumbnail": b"GIF89a"}, "not a JPEG"),
         ({"metadata": {"a": object()}}, "metadata"),
     ],
 )

@@ -10,6 +10,7 @@ import torch
 from facewright.data.detection import BOX, COLUMNS, FACE, IGNORED, LABEL, PADDING, POINTS, POSE
 from facewright.errors import UsageError
 from facewright.nn.boxes import decode_boxes, decode_points, encode_boxes, encode_points, make_anchors
+from facewright.systems.detect.mos import convert
 from facewright.systems.detect.mos import network as mos
 from facewright.systems.detect.mos import training as mos_training
 from facewright.systems.detect.mos.network import MOS, Candidates, MOSConfig, Predictions
@@ -52,7 +53,7 @@ def label_row(box, points=None, pose=(0.0, 0.0, 0.0), label=FACE) -> torch.Tenso
 def test_parity_with_published(parity, name: str, config: MOSConfig) -> None:
     arrays, published, _ = parity(name)
     model = MOS(config).eval()
-    model.load_state_dict(mos.convert_published({"state_dict": {f"module.{k}": v for k, v in published.items()}}))
+    model.load_state_dict(convert.convert_published({"state_dict": {f"module.{k}": v for k, v in published.items()}}))
     with torch.inference_mode():
         out = model(torch.from_numpy(arrays["in_image"]))
     angles = out.angles.softmax(-1)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from facewright.errors import UsageError, WeightsError
+from facewright.systems.parse.easyportrait import convert
 from facewright.systems.parse.easyportrait import network as ep
 from facewright.systems.parse.easyportrait.network import EasyPortrait, EasyPortraitConfig, ReducedAttention
 from facewright.systems.parse.taxonomy import EASYPORTRAIT_9, EASYPORTRAIT_FP_8, EASYPORTRAIT_PS_2
@@ -70,10 +71,10 @@ FPN = {
 )
 def test_published_keys_find_their_place(keys, config) -> None:
     state = {"meta": {}, "state_dict": {k: torch.empty(shape, device="meta") for k, shape in keys.items()}}
-    assert ep.published_config(state) == config
+    assert convert.published_config(state) == config
     with torch.device("meta"):
         own = EasyPortrait(config).state_dict()
-    converted = ep.convert_published(state)
+    converted = convert.convert_published(state)
     assert len(converted) == len(keys)
     for key, value in converted.items():
         assert own[key].shape == value.shape, key
@@ -82,21 +83,24 @@ def test_published_keys_find_their_place(keys, config) -> None:
 def test_larger_segformers_are_told_apart() -> None:
     stem = {"backbone.layers.0.0.projection.weight": torch.zeros(64, 3, 7, 7)}
     stem["decode_head.conv_seg.weight"] = torch.zeros(9, 256, 1, 1)
-    assert ep.published_config(stem).network == "segformer_b2"
-    assert ep.published_config(stem | {"backbone.layers.2.1.39.norm1.weight": torch.zeros(1)}).network == "segformer_b5"
+    assert convert.published_config(stem).network == "segformer_b2"
+    assert (
+        convert.published_config(stem | {"backbone.layers.2.1.39.norm1.weight": torch.zeros(1)}).network
+        == "segformer_b5"
+    )
 
 
 def test_foreign_checkpoints_are_refused() -> None:
     last = {"decode_head.conv_seg.weight": torch.zeros(9, 256, 1, 1)}
     with pytest.raises(WeightsError, match="tells the classes"):
-        ep.import_published({})
+        convert.import_published({})
     with pytest.raises(WeightsError, match="only SegFormer and FPN"):
-        ep.import_published(last)
+        convert.import_published(last)
     partial = last | {"backbone.layers.0.0.projection.weight": torch.zeros(32, 3, 7, 7)}
-    with pytest.raises(WeightsError, match="no complete checkpoint"):
-        ep.import_published(partial)
-    with pytest.raises(WeightsError, match="no complete checkpoint"):
-        ep.import_published(partial | {"decode_head.other.weight": torch.zeros(1)})
+    with pytest.raises(WeightsError, match="not a complete checkpoint"):
+        convert.import_published(partial)
+    with pytest.raises(WeightsError, match="not a complete checkpoint"):
+        convert.import_published(partial | {"decode_head.other.weight": torch.zeros(1)})
 
 
 @torch.inference_mode()

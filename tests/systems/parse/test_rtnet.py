@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from facewright.errors import UsageError, WeightsError
-from facewright.systems.parse.rtnet import network as rtnet
+from facewright.systems.parse.rtnet import convert
 from facewright.systems.parse.rtnet.network import DeepLabHead, HybridBlock, MixedPad, ResNetTrunk, RTNet, RTNetConfig
 
 TINY = RTNetConfig(size=65, width=8)
@@ -29,7 +29,7 @@ def build(config: RTNetConfig = TINY) -> RTNet:
 @torch.inference_mode()
 def test_equals_published(parity, name: str, trunk: str) -> None:
     arrays, state, _ = parity(name)
-    model = rtnet.import_published({"state_dict": state | {"aux_head.0.weight": torch.zeros(1)}})
+    model = convert.import_published({"state_dict": state | {"aux_head.0.weight": torch.zeros(1)}})
     assert (model.config.trunk, model.config.classes) == (trunk, 14)
     image = torch.from_numpy(arrays["in_image"])
     boxes = torch.from_numpy(arrays.get("in_rois", np.array([[0, 0, 30, 40]], np.float32)))
@@ -171,6 +171,6 @@ def test_wrong_input_is_refused() -> None:
     with pytest.raises(UsageError, match="12 classes"):
         RTNet(RTNetConfig(classes=12))
     with pytest.raises(WeightsError, match="tells the classes"):
-        rtnet.import_published({"conv1.weight": torch.zeros(1)})
-    with pytest.raises(WeightsError, match="no complete checkpoint"):
-        rtnet.import_published({"decoder.4.weight": torch.zeros(11, 512, 1, 1)})
+        convert.import_published({"conv1.weight": torch.zeros(1)})
+    with pytest.raises(WeightsError, match="not a complete checkpoint"):
+        convert.import_published({"decoder.4.weight": torch.zeros(11, 512, 1, 1)})

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from facewright.errors import UsageError, WeightsError
+from facewright.systems.parse.segface import convert
 from facewright.systems.parse.segface import network as sf
 from facewright.systems.parse.segface.network import SegFace, SegFaceConfig, SegFaceNet
 from facewright.systems.parse.segface.training import SegFaceTraining
@@ -50,7 +51,9 @@ def deviation(ours: torch.Tensor, published) -> float:
 @torch.inference_mode()
 def test_equals_published(parity, name: str, backbone: str, step: int) -> None:
     arrays, state, _ = parity(name)
-    model = sf.import_published({"epoch": 299, "state_dict_backbone": {f"module.{k}": v for k, v in state.items()}})
+    model = convert.import_published(
+        {"epoch": 299, "state_dict_backbone": {f"module.{k}": v for k, v in state.items()}}
+    )
     assert model.config.backbone == backbone
     assert model.config.warp == ("in_landmarks" in arrays)
     points = [torch.from_numpy(arrays["in_landmarks"])] if model.config.warp else []
@@ -66,7 +69,7 @@ def test_decoder_of_a_wide_picture_equals_published(parity) -> None:
         net = SegFaceNet(SegFaceConfig())
     net.backbone = torch.nn.Identity()
     tokens = torch.cat([state[f"face_decoder.{token}_token.weight"] for token in sf._TOKENS_CELEBAMASK])
-    rest = {sf._renamed(k): v for k, v in state.items() if not k.endswith("_token.weight")}
+    rest = {convert._renamed(k): v for k, v in state.items() if not k.endswith("_token.weight")}
     net.load_state_dict(rest | {"decoder.tokens": tokens}, assign=True)
     fused = net.fused([torch.from_numpy(arrays[f"in_feature_{i}"]) for i in range(4)])
     assert deviation(fused[..., ::5, ::5], arrays["out_feat_linear_fuse"]) < 1e-4
@@ -107,7 +110,7 @@ def published_keys(config: SegFaceConfig) -> dict[str, torch.Tensor]:
         name = key.removeprefix(chain.get(config.backbone, "net.backbone.features."))
         if config.backbone == "resnet101":
             child, _, rest = name.partition(".")
-            name = f"{next(k for k, v in sf._RESNET_CHILDREN.items() if v == child)}.{rest}"
+            name = f"{next(k for k, v in convert._RESNET_CHILDREN.items() if v == child)}.{rest}"
         elif config.backbone not in chain:
             name = f"0.{name}".replace(".attn.position.", ".attn.")
         state[f"backbone.{name}"] = value
@@ -122,23 +125,23 @@ def published_keys(config: SegFaceConfig) -> dict[str, torch.Tensor]:
 def test_every_backbone_is_recognised_and_all_its_tensors_find_their_place(backbone: str, labels) -> None:
     config = SegFaceConfig(backbone=backbone, labels=labels, warp=labels == "lapa")
     state = published_keys(config)
-    assert sf.published_config(state) == config
+    assert convert.published_config(state) == config
     with torch.device("meta"):
         own = SegFace(config).state_dict()
-    converted = sf.convert_published(state)
+    converted = convert.convert_published(state)
     assert {k for k in own if ".backbone." in k} == {k for k in converted if ".backbone." in k}
     assert all(converted[k].shape == own[k].shape for k in converted)
 
 
 def test_wrong_checkpoints_are_refused() -> None:
     with pytest.raises(WeightsError, match="no backbone"):
-        sf.import_published({"conv1.weight": torch.zeros(1)})
+        convert.import_published({"conv1.weight": torch.zeros(1)})
     state = published_keys(SegFaceConfig(backbone="mobilenet_v3_l"))
-    with pytest.raises(WeightsError, match="no complete checkpoint"):
-        sf.import_published(state)
+    with pytest.raises(WeightsError, match="not a complete checkpoint"):
+        convert.import_published(state)
     del state["face_decoder.hat_token.weight"]
     with pytest.raises(WeightsError, match="hat_token"):
-        sf.import_published(state)
+        convert.import_published(state)
 
 
 # --- the network

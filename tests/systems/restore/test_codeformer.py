@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from facewright.errors import UsageError, WeightsError
+from facewright.systems.restore.codeformer import convert
 from facewright.systems.restore.codeformer import network as cf
 from facewright.systems.restore.codeformer.network import CodeFormer, CodeFormerConfig, adaptive_instance_norm
 
@@ -50,7 +51,7 @@ def deviation(ours: torch.Tensor, published) -> float:
 @torch.no_grad()
 def test_output_equals_published(parity):
     arrays, state, _ = parity("codeformer")
-    model = cf.import_published({"params_ema": state})
+    model = convert.import_published({"params_ema": state})
     x = torch.from_numpy(arrays["in_image"])
     out, aux = model(x, fidelity=0.5, return_aux=True)
     assert np.array_equal(aux["logits"].argmax(2).flatten().numpy(), arrays["out_codes"])
@@ -67,7 +68,7 @@ def test_every_published_tensor_has_its_place(shared_dir):
     published = {key: torch.empty(entry["shape"], device="meta") for key, entry in manifest.items()}
     with torch.device("meta"):
         own = CodeFormer().state_dict()
-    converted = cf.convert_published({"params_ema": published})
+    converted = convert.convert_published({"params_ema": published})
     assert {k: v.shape for k, v in converted.items()} == {k: v.shape for k, v in own.items()}
     assert len(converted) == len(published)
 
@@ -151,9 +152,9 @@ def test_restore_is_the_network_in_pixels_with_both_switches():
 def test_foreign_and_partial_checkpoints_are_refused_by_name(monkeypatch):
     monkeypatch.setattr(cf, "CodeFormer", build)
     with pytest.raises(WeightsError, match=r"looks most like RestoreFormer\+\+: \d+ tensors missing"):
-        cf.import_published({"vqvae.decoder.up.4.attn.0.q.weight": torch.zeros(1)})
+        convert.import_published({"vqvae.decoder.up.4.attn.0.q.weight": torch.zeros(1)})
     with pytest.raises(WeightsError, match=r"looks most like CodeFormer: \d+ tensors missing"):
-        cf.import_published({"ft_layers.0.linear1.weight": torch.zeros(1)})
+        convert.import_published({"ft_layers.0.linear1.weight": torch.zeros(1)})
 
 
 def test_wrong_input_is_refused():

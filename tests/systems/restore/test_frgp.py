@@ -300,7 +300,7 @@ def test_priors_that_do_not_fit_are_refused():
     other = stylegan2.Generator(32, style_dim=16, channel_multiplier=1, narrow=0.125, mapping_layers=2)
     with pytest.raises(WeightsError, match="width"):
         model.load_prior(published(other))
-    with pytest.raises(WeightsError, match="no StyleGAN2"):
+    with pytest.raises(WeightsError, match="not a StyleGAN2"):
         convert_prior({"conv.weight": torch.zeros(1)})
 
 

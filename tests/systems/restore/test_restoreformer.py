@@ -11,6 +11,7 @@ import torch
 
 from facewright.errors import UsageError, WeightsError
 from facewright.nn.mmrb import MMRB
+from facewright.systems.restore.restoreformer import convert
 from facewright.systems.restore.restoreformer import network as rf
 from facewright.systems.restore.restoreformer.network import RestoreFormer, RestoreFormerConfig
 from facewright.systems.restore.restoreformer.training import DictionaryTraining, RestorationTraining
@@ -58,7 +59,7 @@ def stand_ins(shared_dir, name: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("variant", VECTORS)
 def test_output_equals_published(parity, variant):
     arrays, state, _ = parity(VECTORS[variant])
-    model = rf.import_published({"state_dict": {f"vqvae.{k}": v for k, v in state.items()}}, variant)
+    model = convert.import_published({"state_dict": {f"vqvae.{k}": v for k, v in state.items()}}, variant)
     out, aux = model(torch.from_numpy(arrays["in_image"]), return_aux=True)
     assert np.array_equal(aux["codes"].flatten().numpy(), arrays["out_codes"])
     assert deviation(out[..., ::7, ::7], arrays["out_image"]) < 1e-4
@@ -69,9 +70,9 @@ def test_output_equals_published(parity, variant):
 @pytest.mark.parametrize("variant", VECTORS)
 def test_every_published_tensor_has_its_place(shared_dir, variant):
     published = stand_ins(shared_dir, VECTORS[variant])
-    converted = rf.convert_published(published, variant)
+    converted = convert.convert_published(published, variant)
     with torch.device("meta"):
-        own = RestoreFormer(rf._VARIANTS[variant]).state_dict()
+        own = RestoreFormer(convert._VARIANTS[variant]).state_dict()
     assert {k: v.shape for k, v in converted.items()} == {k: v.shape for k, v in own.items()}
     assert len(published) - len(converted) == 2 * IDLE_NORMS[variant]
 
@@ -80,7 +81,7 @@ def test_full_sizes_have_the_counted_parameters():
     published = {"rohqd": 72_680_003, "restoreformer++": 73_472_579, "restoreformer": 72_680_003}
     for variant, count in published.items():
         with torch.device("meta"):
-            own = sum(p.numel() for p in RestoreFormer(rf._VARIANTS[variant]).parameters())
+            own = sum(p.numel() for p in RestoreFormer(convert._VARIANTS[variant]).parameters())
         assert own == count - IDLE_NORMS[variant] * 2 * 512, variant
 
 
@@ -90,11 +91,11 @@ def keys_of(*names: str) -> dict[str, torch.Tensor]:
 
 def test_variant_is_told_by_keys_and_by_what_was_saved_along():
     plain = keys_of("vqvae.decoder.up.5.attn.0.q.weight")
-    assert rf.published_variant(plain | keys_of("vqvae.decoder.up.4.attn.0.q.weight")) == "restoreformer++"
-    assert rf.published_variant(plain) == "restoreformer"
-    assert rf.published_variant({"state_dict": plain | keys_of("loss.discriminator.main.0.weight")}) == "rohqd"
+    assert convert.published_variant(plain | keys_of("vqvae.decoder.up.4.attn.0.q.weight")) == "restoreformer++"
+    assert convert.published_variant(plain) == "restoreformer"
+    assert convert.published_variant({"state_dict": plain | keys_of("loss.discriminator.main.0.weight")}) == "rohqd"
     components = keys_of("loss.discriminator.main.0.weight", "loss.net_d_mouth.conv1.0.weight")
-    assert rf.published_variant({"state_dict": plain | components}) == "restoreformer"
+    assert convert.published_variant({"state_dict": plain | components}) == "restoreformer"
 
 
 @pytest.mark.parametrize(
@@ -110,9 +111,9 @@ def test_variant_is_told_by_keys_and_by_what_was_saved_along():
     ],
 )
 def test_foreign_checkpoints_are_refused_by_name(monkeypatch, keys, name):
-    monkeypatch.setattr(rf, "_VARIANTS", dict.fromkeys(rf._VARIANTS, TINY))
+    monkeypatch.setattr(rf, "_VARIANTS", dict.fromkeys(convert._VARIANTS, TINY))
     with pytest.raises(WeightsError) as failure:
-        rf.import_published(keys_of(*keys))
+        convert.import_published(keys_of(*keys))
     assert f"looks most like {name}:" in str(failure.value)
     assert "tensors missing ['net.after.bias', 'net.after.weight'" in str(failure.value)
 

@@ -15,7 +15,7 @@ from facewright import create
 from facewright.errors import UsageError, WeightsError
 from facewright.io.provenance import detect_watermark
 from facewright.nn import stylegan2 as s2
-from facewright.systems.synthesise.stylegan2 import network as system
+from facewright.systems.synthesise.stylegan2 import convert
 from facewright.systems.synthesise.stylegan2.network import StyleGAN2, StyleGAN2Config
 from facewright.systems.synthesise.stylegan2.training import StyleGAN2Training
 
@@ -144,8 +144,8 @@ def layouts(model: StyleGAN2) -> dict[str, dict[str, Tensor]]:
 def test_published_layouts_give_the_same_pictures(name):
     model = build()
     state = layouts(model)[name]
-    assert system.layout_of(state) == name
-    read = system.import_published(state)
+    assert convert.layout_of(state) == name
+    read = convert.import_published(state)
     assert read.config == model.config
     z = torch.randn(2, 8)
     torch.testing.assert_close(read(z), model(z))
@@ -154,7 +154,7 @@ def test_published_layouts_give_the_same_pictures(name):
 @torch.no_grad()
 def test_clean_layout_gives_the_same_pictures():
     model = build(upsample="bilinear", equalised=False)
-    read = system.import_published(s2.to_basicsr(model.generator.state_dict(), clean=True))
+    read = convert.import_published(s2.to_basicsr(model.generator.state_dict(), clean=True))
     assert (read.config.upsample, read.config.equalised) == ("bilinear", False)
     z = torch.randn(2, 8)
     torch.testing.assert_close(read(z), model(z))
@@ -164,7 +164,7 @@ def test_clean_layout_gives_the_same_pictures():
 @torch.no_grad()
 def test_published_clean_checkpoint_is_recognised(parity):
     _, state, _ = parity("stylegan2-clean")
-    read = system.import_published(state)
+    read = convert.import_published(state)
     assert read.config == StyleGAN2Config(size=256, channel_multiplier=2, upsample="bilinear", equalised=False)
 
 
@@ -176,9 +176,9 @@ def test_partial_and_foreign_checkpoints_say_what_is_wrong():
         r"1 tensors missing \['generator.convs.0.conv.modulation.bias'\], 0 unknown"
     )
     with pytest.raises(WeightsError, match=said):
-        system.import_published(partial)
+        convert.import_published(partial)
     with pytest.raises(WeightsError, match=r"'backbone\.weight' is not part of a StyleGAN2 generator"):
-        system.import_published({"backbone.weight": torch.zeros(1)})
+        convert.import_published({"backbone.weight": torch.zeros(1)})
 
 
 # --- training
