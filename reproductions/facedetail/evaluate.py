@@ -49,10 +49,11 @@ class Row:
 
     def line(self, name: str, given: Row) -> str:
         """A row of the table, beside the input's."""
+        start = given.gmsd.mean()
         slipped = float(np.mean(self.identity < given.identity - SLIPPED))
         cells = [
             f"{self.detail.mean():.2f}",
-            f"{self.gmsd.mean():.3f} ({self.gmsd.mean() / given.gmsd.mean() - 1:+.0%})",
+            f"{self.gmsd.mean():.3f}" + (f" ({self.gmsd.mean() / start - 1:+.0%})" if start else ""),
             f"{self.psnr.mean():.2f} ({self.psnr.mean() - given.psnr.mean():+.2f})",
             f"{self.identity.mean():.3f} ({self.identity.mean() - given.identity.mean():+.3f})",
             f"{slipped:.0%}",
