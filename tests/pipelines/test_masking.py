@@ -103,7 +103,7 @@ def test_the_pipeline_restores_hair_when_told(fakes: SimpleNamespace) -> None:
     face = fakes.face_at((100, 90), 40)
     photo = read(fakes.textured(200, 200))
     pipeline = RestorePipeline(fakes.Detector(face), fakes.Restorer(), parser=HairParser())
-    plain = pipeline(photo, RestoreOptions(watermark=False))
+    plain = pipeline(photo, RestoreOptions(watermark=False, grain="none"))
     hairy = pipeline(photo, RestoreOptions(watermark=False, hair=True))
     above = np.s_[round(float(face.points5[:2, 1].mean())) - 30, round(float(face.points5[2, 0]))]
     assert np.array_equal(plain.image.pixels[above], photo.pixels[above])
@@ -120,8 +120,8 @@ def test_the_pipeline_leaves_glasses_their_bits_unless_told(fakes: SimpleNamespa
     photo = read(fakes.textured(200, 200))
     parser = GlassesParser()
     pipeline = RestorePipeline(fakes.Detector(face), fakes.Restorer(), parser=parser)
-    result = pipeline(photo, RestoreOptions(watermark=False))
-    whole = pipeline(photo, RestoreOptions(watermark=False, whole=True))
+    result = pipeline(photo, RestoreOptions(watermark=False, grain="none"))
+    whole = pipeline(photo, RestoreOptions(watermark=False, whole=True, grain="none"))
     x, y = (round(float(v)) for v in face.points5[:2].mean(0))
     assert parser.asked == 1
     assert np.array_equal(parser.seen[0], result.faces[0].output)  # not the damaged crop

@@ -606,7 +606,7 @@ def test_a_turned_face_is_restored_as_the_upright_one_is(turn: int, fakes: Simpl
 
     picture = fakes.textured(*SIZE)
     face = fakes.face_at((150, 100), 30, angle=6)
-    options = RestoreOptions(watermark=False)
+    options = RestoreOptions(watermark=False, grain="none")
     upright = fakes.pipeline(face)(read(picture), options)
     turned = fakes.pipeline(turned_face(face, turn, SIZE))(
         read(np.ascontiguousarray(turned_by(picture, turn))), options

@@ -53,11 +53,16 @@ def stages() -> SimpleNamespace:
 def test_only_damaged_crops_go_through_the_first_stage(stages: SimpleNamespace) -> None:
     crops = np.stack([np.full((128, 128, 3), level, np.uint8) for level in (60, 180)])
     before = crops.copy()
-    out = stages.both.restore(crops, fidelity=0.7, seed=5)
-    assert stages.first.seen == [((1, 64, 64, 3), 0.7, 5)]
+    out = stages.both.restore(crops, fidelity=0.7)
+    assert stages.first.seen == [((1, 64, 64, 3), 0.7, None)]
     assert (out[0] == 101).all()
     assert (out[1] == 181).all()
     assert np.array_equal(crops, before)
+
+
+def test_a_seed_reaches_every_crop(stages: SimpleNamespace) -> None:
+    stages.both.restore(np.full((2, 128, 128, 3), 180, np.uint8), seed=5)
+    assert stages.first.seen == [((2, 64, 64, 3), 1.0, 5)]
 
 
 def test_both_names_and_the_protocols(stages: SimpleNamespace) -> None:

@@ -142,6 +142,8 @@ def with_grain(patch: FacePatch, rgb: NDArray[np.uint8]) -> FacePatch:
     if not missing.visible:
         return patch
     noise = make(missing, (y1 - y0, x1 - x0), seed=(x0 * 73_856_093) ^ (y0 * 19_349_663))
+    # where the mask fades out, and what lies before the face, the picture's own grain is still there
+    noise *= np.clip((patch.mask - 0.2) / 0.4, 0, 1)[..., None]
     return replace(patch, change=np.asarray(patch.change + noise, np.float32))
 
 

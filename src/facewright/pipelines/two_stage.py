@@ -54,7 +54,8 @@ class TwoStageRestorer:
         """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape; `seed` is for the first stage's noise."""
         small = self._small(crops)
         estimates = self.structure.assess(small)
-        chosen = [number for number, found in enumerate(estimates) if found.ssim < DAMAGED_BELOW]
+        # a seed asks for other noise, which only the first stage draws
+        chosen = [n for n, found in enumerate(estimates) if found.ssim < DAMAGED_BELOW or seed is not None]
         prepared = crops
         if chosen:
             restored = self.structure.restore(small[chosen], fidelity=fidelity, seed=seed)

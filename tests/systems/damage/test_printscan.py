@@ -38,9 +38,9 @@ def test_tiles_agree_with_the_whole(model: PrintScan, monkeypatch: pytest.Monkey
     np.testing.assert_allclose(model.find(image), whole, atol=1e-4)
 
 
-def test_sides_must_fit(model: PrintScan) -> None:
-    with pytest.raises(UsageError, match="divisible by 8"):
-        model(torch.zeros(1, 3, 12, 16))
+def test_grey_tensors_are_refused(model: PrintScan) -> None:
+    with pytest.raises(UsageError, match=r"\(N, 3, H, W\)"):
+        model(torch.zeros(1, 1, 12, 16))
 
 
 def test_dice_of_known_masks() -> None:

@@ -35,9 +35,9 @@ def test_blurring_lowers_the_finest_octave_and_noise_raises_it_in_flat_places(as
     picture = portrait(160, astronaut)
     noisy = np.clip(picture + np.random.default_rng(0).normal(0, 8, picture.shape), 0, 255).astype(np.uint8)
     plain, soft, grainy = (signals(p) for p in (picture, cv2.GaussianBlur(picture, (0, 0), 1.5), noisy))
-    assert soft[0] < plain[0] - 0.5
-    assert grainy[5] > plain[5] + 0.5
-    assert grainy[3] < plain[3]
+    assert soft[0] < plain[0] - 0.4
+    assert grainy[5] > plain[5] + 0.2
+    assert grainy[3] < plain[3] - 0.1
 
 
 def test_flat_and_tiny_pictures_have_finite_signals() -> None:

@@ -146,7 +146,7 @@ def test_conversion_is_one_to_one():
 
 
 def test_import_refuses_other_checkpoints():
-    with pytest.raises(WeightsError, match=r"no ViT-FIQA checkpoint.*patch_embed"):
+    with pytest.raises(WeightsError, match=r"not a ViT-FIQA checkpoint.*patch_embed"):
         import_published({"conv1.weight": torch.zeros(1)})
 
 

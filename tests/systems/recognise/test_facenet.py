@@ -202,7 +202,7 @@ def test_foreign_checkpoint_is_refused_naming_what_does_not_fit():
     with torch.device("meta"), pytest.raises(WeightsError) as failure:
         import_published(foreign)
     said = str(failure.value)
-    assert "no complete checkpoint of FaceNet but looks most like a recogniser (IResNet)" in said
+    assert "not a complete checkpoint of FaceNet but looks most like a recogniser (IResNet)" in said
     assert "714 tensors missing ['blocks_a.0.branches.0.0.0.weight'" in said
     assert "2 unknown ['conv1.weight', 'layer1.0.prelu.weight']" in said
 
@@ -233,6 +233,9 @@ def test_refusal_names_the_file(tmp_path: Path):
 def test_card_names_the_class_the_files_and_what_is_not_proven():
     card = FaceNet.card()
     assert card.entry == f"{FaceNet.__module__}:{FaceNet.__name__}"
-    assert card.published == ("20180402-114759-vggface2.pt", "20180408-102900-casia-webface.pt")
+    assert tuple(one.file for one in card.published) == (
+        "20180402-114759-vggface2.pt",
+        "20180408-102900-casia-webface.pt",
+    )
     assert card.checkpoints == ()
     assert "no reference vector" in card.faithful

@@ -12,7 +12,6 @@ import torch
 from facewright.errors import UsageError, WeightsError
 from facewright.nn.mmrb import MMRB
 from facewright.systems.restore.restoreformer import convert
-from facewright.systems.restore.restoreformer import network as rf
 from facewright.systems.restore.restoreformer.network import RestoreFormer, RestoreFormerConfig
 from facewright.systems.restore.restoreformer.training import DictionaryTraining, RestorationTraining
 from facewright.weights.published import load_converted
@@ -111,7 +110,7 @@ def test_variant_is_told_by_keys_and_by_what_was_saved_along():
     ],
 )
 def test_foreign_checkpoints_are_refused_by_name(monkeypatch, keys, name):
-    monkeypatch.setattr(rf, "_VARIANTS", dict.fromkeys(convert._VARIANTS, TINY))
+    monkeypatch.setattr(convert, "_VARIANTS", dict.fromkeys(convert._VARIANTS, TINY))
     with pytest.raises(WeightsError) as failure:
         convert.import_published(keys_of(*keys))
     assert f"looks most like {name}:" in str(failure.value)

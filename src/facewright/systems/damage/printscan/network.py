@@ -65,8 +65,8 @@ class _Block(nn.Module):
 class PrintScan(System):
     """Damage of prints, by this project's own design.
 
-    forward: (N, 3, H, W) RGB in [−1, 1], sides divisible by `config.stride`, to logits (N, 1, H, W) of a pixel being
-    lost. `find` takes whole photos of any size, in tiles.
+    forward: (N, 3, H, W) RGB in [−1, 1] to logits (N, 1, H, W) of a pixel being lost. `find` takes whole photos in
+    tiles.
     """
 
     slug: ClassVar[str] = "printscan"
@@ -93,10 +93,11 @@ class PrintScan(System):
         return Preprocess(CropSpec.whole())
 
     def forward(self, image: Tensor) -> Tensor:
-        stride = self.config.stride
-        if image.dim() != 4 or image.shape[1] != 3 or image.shape[2] % stride or image.shape[3] % stride:
-            raise UsageError(f"PrintScan takes images (N, 3, H, W) with sides divisible by {stride}")
-        grey = image.mean(1, keepdim=True)
+        if image.dim() != 4 or image.shape[1] != 3:
+            raise UsageError(f"PrintScan takes images (N, 3, H, W), not {tuple(image.shape)}")
+        height, width = image.shape[2:]
+        below, right = -height % self.config.stride, -width % self.config.stride
+        grey = F.pad(image.mean(1, keepdim=True), (0, right, 0, below), mode="replicate")
         x = self.stem(F.pixel_unshuffle(grey, _PATCH).contiguous(memory_format=torch.channels_last))
         taps = []
         for block, down in zip(self.encoder, [*self.downs, None]):
@@ -106,7 +107,7 @@ class PrintScan(System):
                 x = down(x)
         for block, up, tap in reversed(list(zip(self.decoder, self.ups, taps))):
             x = block(F.pixel_shuffle(up(x), 2) + tap)
-        logits: Tensor = F.pixel_shuffle(self.out(x), _PATCH)
+        logits: Tensor = F.pixel_shuffle(self.out(x), _PATCH)[..., :height, :width]
         return logits
 
     @torch.inference_mode()
@@ -126,10 +127,7 @@ class PrintScan(System):
         y0, x0 = max(0, top - _OVERLAP), max(0, left - _OVERLAP)
         y1, x1 = min(height, top + step + _OVERLAP), min(width, left + step + _OVERLAP)
         part = image[y0:y1, x0:x1]
-        stride = self.config.stride
-        below, right = -len(part) % stride, -part.shape[1] % stride
-        padded = np.pad(part, ((0, below), (0, right), (0, 0)), mode="edge")
-        shares = torch.sigmoid(self(self.normalise(padded[None]))[0, 0]).float().cpu().numpy()
+        shares = torch.sigmoid(self(self.normalise(part[None]))[0, 0]).float().cpu().numpy()
         rows, columns = min(height, top + step) - top, min(width, left + step) - left
         inside = shares[top - y0 : top - y0 + rows, left - x0 : left - x0 + columns]
         found[top : top + rows, left : left + columns] = inside
