@@ -88,6 +88,7 @@ class Arguments:
             "level": lambda: 0,
             "height": lambda: 128,
             "width": lambda: 192,
+            "max_side": lambda: 320,
             "cell": lambda: torch.zeros(1, dtype=torch.long),
             "anchor": lambda: torch.zeros(1, dtype=torch.long),
             "features": lambda: features[method](),
