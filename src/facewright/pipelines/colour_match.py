@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from .two_stage import TwoStageRestorer
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
+    from ..face import DegradationEstimate
     from ..tasks.restore import Restorer
 
 TONED = (
@@ -30,12 +35,17 @@ def restore_crops(
     *,
     relight: bool = False,
     seed: int | None = None,
+    estimates: Sequence[DegradationEstimate] | None = None,
 ) -> NDArray[np.uint8]:
     """Restored (N, S, S, 3) uint8 RGB crops in the light and, where it is toned, in the tone of their inputs.
 
-    With `relight` in the light that the restorer sees; `seed` draws its noise anew.
+    With `relight` in the light that the restorer sees; `seed` draws its noise anew; `estimates` are what it has said
+    of the crops' damage already.
     """
-    outputs = restorer.restore(crops, fidelity=fidelity, seed=seed)
+    if isinstance(restorer, TwoStageRestorer):
+        outputs = restorer.restore(crops, fidelity=fidelity, seed=seed, estimates=estimates)
+    else:
+        outputs = restorer.restore(crops, fidelity=fidelity, seed=seed)
     if not relight:
         outputs = np.stack([in_light(output, crop) for output, crop in zip(outputs, crops)])
     tones = [tone_of(crop) for crop in crops]

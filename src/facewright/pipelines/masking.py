@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from ..geometry.paste import border_fade, face_mask
+from ..geometry.resample import resampled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,9 +41,17 @@ def restoring_masks(
 
     Without a parser these are ovals. With `hair` also all hair in the crop, fading out at the crop's border.
     """
+    if parser is None or len(crops) == 0:
+        return [face_mask(points, len(crop)) for crop, points in zip(crops, points5)]
+    side, own = len(crops[0]), parser.preprocess.size
+    if own and side > own:  # a parser tells no more from a larger crop, and masks are soft
+        scale, half = own / side, 0.5
+        small = [(np.asarray(points) + half) * scale - half for points in points5]
+        masks = restoring_masks([resampled(crop, own) for crop in crops], small, parser, hair=hair)
+        return [
+            np.asarray(cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR), np.float32) for mask in masks
+        ]
     ovals = [face_mask(points, len(crop)) for crop, points in zip(crops, points5)]
-    if parser is None or not ovals:
-        return ovals
     probabilities = parser.probabilities(np.stack(crops))
     faces = _summed(probabilities, parser, FACE_PARTS)
     masks = [_within(oval, part) for oval, part in zip(ovals, faces)]

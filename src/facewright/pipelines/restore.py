@@ -472,7 +472,9 @@ class RestorePipeline:
 
     def _restore_group(self, group: Sequence[FaceResult], options: RestoreOptions) -> list[FaceResult]:
         inputs = np.stack([g.crop.image for g in group if g.crop is not None])
-        outputs = restore_crops(self.restorer, inputs, options.fidelity, relight=options.relight, seed=options.seed)
+        estimates = [g.before for g in group]
+        dials = {"relight": options.relight, "seed": options.seed, "estimates": estimates}
+        outputs = restore_crops(self.restorer, inputs, options.fidelity, **dials)  # type: ignore[arg-type]
         shares = [1.0] * len(group) if options.force else self._plausible_shares(group, outputs)
         outputs = np.stack([_mixed(before, after, share) for before, after, share in zip(inputs, outputs, shares)])
         after = self.assess(outputs)

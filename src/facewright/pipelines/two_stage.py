@@ -14,6 +14,8 @@ import numpy as np
 from ..geometry.resample import resampled
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from ..face import DegradationEstimate
@@ -50,10 +52,20 @@ class TwoStageRestorer:
         found: list[DegradationEstimate] = self.structure.assess(self._small(crops))
         return found
 
-    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: int | None = None) -> NDArray[np.uint8]:
-        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape; `seed` is for the first stage's noise."""
+    def restore(
+        self,
+        crops: NDArray[np.uint8],
+        *,
+        fidelity: float = 1.0,
+        seed: int | None = None,
+        estimates: Sequence[DegradationEstimate] | None = None,
+    ) -> NDArray[np.uint8]:
+        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape.
+
+        `seed` is for the first stage's noise; `estimates` are what `assess` says of the crops, where it is known.
+        """
         small = self._small(crops)
-        estimates = self.structure.assess(small)
+        estimates = self.structure.assess(small) if estimates is None else estimates
         # a seed asks for other noise, which only the first stage draws
         chosen = [n for n, found in enumerate(estimates) if found.ssim < DAMAGED_BELOW or seed is not None]
         prepared = crops
