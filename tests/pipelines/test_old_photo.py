@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 
 from facewright.errors import UsageError
-from facewright.pipelines.old_photo import mend, plausible_damage, spread_tones, without_cast
+from facewright.pipelines.old_photo import mend, plausible_damage, spread_tones, without_cast, without_features
 
 
 def photo(side: int = 128) -> np.ndarray:
@@ -91,3 +93,14 @@ def test_a_cast_over_greys_is_taken_out() -> None:
         return float(np.hypot(lab[..., 1], lab[..., 2]).mean())
 
     assert chroma(done) < 0.4 * chroma(picture)
+
+
+def test_marks_within_the_eyes_are_spared_and_those_that_cross_them_are_not(fakes: SimpleNamespace) -> None:
+    face = fakes.face_at((64, 64), 30, angle=10)
+    left, right = face.points5[0], face.points5[1]
+    rim, crack = np.zeros((128, 128), np.uint8), np.zeros((128, 128), np.uint8)
+    cv2.circle(rim, tuple(int(v) for v in left), 8, 1, 1)
+    cv2.line(crack, (2, int(right[1]) - 20), (126, int(right[1]) + 20), 1, 1)
+    assert not without_features(rim > 0, [face]).any()
+    assert np.array_equal(without_features(crack > 0, [face]), crack > 0)
+    assert np.array_equal(without_features(rim > 0, []), rim > 0)

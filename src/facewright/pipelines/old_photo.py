@@ -25,6 +25,8 @@ LOST = 0.5  # probability from which a pixel counts as damaged
 _MOST_LOST = 0.35  # of the picture: more is no print any longer, or the network is wrong
 _GROWN = 0.0015  # of the shorter side: the rim of a mark is damaged as well
 _REACH = 0.006  # of the shorter side: how far around a hole its filling looks
+_EYES, _MOUTH = (2.6, 1.1), (1.5, 0.8)  # eye distances: place of glasses and of a mouth
+_INSIDE = 0.6  # share of a mark that lies there, from which it is taken for a part of the face
 _TAILS = 0.004  # share of the pixels that may be clipped at either end
 _LEAST_SPAN, _MOST_GAIN = 60.0, 2.5  # grey levels; factor
 _CAUTION = 0.8  # exponent of the gain
@@ -87,6 +89,26 @@ def plausible_damage(shares: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Where a print is damaged, from the probabilities (H, W); nowhere when it would be nearly everywhere."""
     damage = shares >= LOST
     return damage if damage.mean() <= _MOST_LOST else np.zeros_like(damage)
+
+
+def without_features(damage: NDArray[np.bool_], faces: Sequence[Face]) -> NDArray[np.bool_]:
+    """Damage (H, W) without what lies within the eyes' or the mouth's place of a face alone.
+
+    Rims of glasses, glints and teeth are bright, thin and sharp as scratches are; but a scratch seldom ends there.
+    """
+    features = np.zeros(damage.shape, np.uint8)
+    for face in faces:
+        unit, points = face.eye_distance, face.points5
+        for centre, size in ((points[:2].mean(0), _EYES), (points[3:5].mean(0), _MOUTH)):
+            angle = float(np.degrees(np.arctan2(*(points[1] - points[0])[::-1])))
+            box = cv2.boxPoints(((float(centre[0]), float(centre[1])), (size[0] * unit, size[1] * unit), angle))
+            cv2.fillPoly(features, [np.round(box).astype(np.int32)], 1)
+    count, parts = cv2.connectedComponents(damage.astype(np.uint8), connectivity=8)
+    sizes = np.bincount(parts.ravel(), minlength=count)
+    inside = np.bincount(parts.ravel(), weights=features.ravel(), minlength=count)
+    spared = inside > _INSIDE * sizes
+    spared[0] = False
+    return damage & ~spared[parts]
 
 
 def spread_tones(image: NDArray[np.uint8], damage: NDArray[np.bool_] | None = None) -> tuple[NDArray[np.uint8], str]:

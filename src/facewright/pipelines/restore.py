@@ -34,7 +34,7 @@ from .background import redrawn
 from .colour_match import restore_crops
 from .grain import with_grain
 from .masking import restoring_masks
-from .old_photo import Repair, mended_print, plausible_damage, with_tones
+from .old_photo import Repair, mended_print, plausible_damage, with_tones, without_features
 from .order import reading_order
 from .second_opinion import NO_FACE, believable
 from .two_stage import TwoStageRestorer
@@ -172,7 +172,8 @@ class RestoreResult:
         faces = [f for f in self.faces if f not in doubtful]
         line = f"{self.restored_count} of {len(faces)} face{'s' * (len(faces) != 1)} restored"
         if not faces:
-            line = f"no face found; the picture is {'unchanged' if self.base is self.original else 'only enlarged'}"
+            state = "unchanged" if self.base is self.original else "only enlarged"
+            line = "no face found" if self.repairs else f"no face found; the picture is {state}"
         if self.background:
             line += f"; the rest drawn by {self.background}"
         if self.repairs:
@@ -407,6 +408,8 @@ class RestorePipeline:
             raise UsageError("this pipeline has no network that finds damage; give a damage mask")
         else:
             mask = plausible_damage(self.damage_finder.find(rgb))
+            if mask.any():
+                mask = without_features(mask, [f for f in self.detector.detect(rgb) if f.score >= options.min_score])
         return mended_print(rgb, mask)
 
     def _sharpness(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FACE = np.s_[0.27:0.83, 0.2:0.8]
 """Rows and columns of a crop on the `ffhq` template that show the face, as shares of its side."""
-SHARP = 0.4
+SHARP = 0.5
 """Probability from which a face counts as sharp."""
 LEAST_SIDE, MOST_SIDE = 48, 512
 WEIGHTS_FILE = "sharpness.json"
