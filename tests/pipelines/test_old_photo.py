@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -10,6 +10,9 @@ import pytest
 
 from facewright.errors import UsageError
 from facewright.pipelines.old_photo import mend, plausible_damage, spread_tones, without_cast, without_features
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
 
 
 def photo(side: int = 128) -> np.ndarray:

@@ -26,6 +26,7 @@ _MOST_LOST = 0.35  # of the picture: more is no print any longer, or the network
 _GROWN = 0.0015  # of the shorter side: the rim of a mark is damaged as well
 _REACH = 0.006  # of the shorter side: how far around a hole its filling looks
 _EYES, _MOUTH = (2.6, 1.1), (1.5, 0.8)  # eye distances: place of glasses and of a mouth
+_GAP = 0.12  # eye distances between pieces of one mark
 _INSIDE = 0.6  # share of a mark that lies there, from which it is taken for a part of the face
 _TAILS = 0.004  # share of the pixels that may be clipped at either end
 _LEAST_SPAN, _MOST_GAIN = 60.0, 2.5  # grey levels; factor
@@ -103,12 +104,16 @@ def without_features(damage: NDArray[np.bool_], faces: Sequence[Face]) -> NDArra
             angle = float(np.degrees(np.arctan2(*(points[1] - points[0])[::-1])))
             box = cv2.boxPoints(((float(centre[0]), float(centre[1])), (size[0] * unit, size[1] * unit), angle))
             cv2.fillPoly(features, [np.round(box).astype(np.int32)], 1)
-    count, parts = cv2.connectedComponents(damage.astype(np.uint8), connectivity=8)
-    sizes = np.bincount(parts.ravel(), minlength=count)
-    inside = np.bincount(parts.ravel(), weights=features.ravel(), minlength=count)
+    # a crack is often found in pieces
+    reach = max(1, round(_GAP * max((face.eye_distance for face in faces), default=0.0)))
+    joined = cv2.dilate(damage.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+    count, parts = cv2.connectedComponents(joined, connectivity=8)
+    found = parts[damage]
+    sizes = np.bincount(found, minlength=count)
+    inside = np.bincount(found, weights=features[damage], minlength=count)
     spared = inside > _INSIDE * sizes
-    spared[0] = False
-    return damage & ~spared[parts]
+    kept: NDArray[np.bool_] = damage & ~spared[parts]
+    return kept
 
 
 def spread_tones(image: NDArray[np.uint8], damage: NDArray[np.bool_] | None = None) -> tuple[NDArray[np.uint8], str]:
