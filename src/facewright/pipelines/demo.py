@@ -82,8 +82,8 @@ def run_demo(folder: Path) -> Iterator[str]:
     report = {}
     for name, pixels in pictures.items():
         save_rgb(pixels, folder / f"{name}.png", overwrite=True)
-        upscale = 2 if name == "small" else 1
-        result = pipeline(read(folder / f"{name}.png"), RestoreOptions(upscale=upscale))  # type: ignore[arg-type]
+        options = RestoreOptions(upscale=2 if name == "small" else 1, old_photo=name == "aged")
+        result = pipeline(read(folder / f"{name}.png"), options)
         result.save(folder / f"{name}_restored.png", overwrite=True)
         result.compare().save(folder / f"{name}_before_after.png", overwrite=True)
         report[name] = result.report()
