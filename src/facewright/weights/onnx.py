@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..systems.base import System
 
 _SIZES = ((640, 480), (255, 387))  # traced, and compared: odd, so that every rounding of a side is
+_FOLDED = 1 << 24  # bytes of the largest weight that is computed beforehand
 TOLERANCE = 1e-3
 """Largest difference to PyTorch that is let through, relative to the largest value of an output."""
 
@@ -137,9 +138,12 @@ def _describe(program: Any, model: System) -> None:
 
 
 def _save(program: Any, path: Path) -> None:
-    """Write the graph without noted shapes of its weights: quantisers transpose weights and stumble over old notes."""
+    """Write the graph as quantisers want it: what is computed from weights alone is a weight, and no weight's shape is
+    noted, for they transpose weights and stumble over old notes."""
     import onnx
+    from onnxscript import optimizer
 
+    optimizer.optimize(program.model, input_size_limit=_FOLDED, output_size_limit=_FOLDED)
     model = program.model_proto
     weights = {weight.name for weight in model.graph.initializer}
     noted = [value for value in model.graph.value_info if value.name not in weights]
