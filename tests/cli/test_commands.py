@@ -89,7 +89,7 @@ def test_every_option_arrives(run: Any, pipeline: Any, photo: Path, out: Path, t
         "restore", photo, "-o", out, "--upscale", 2, "--fidelity", 0.25, "--strength", 0.5, "--faces", "0,1",
         "--skip", 0, "--box", "0,0,140,60", "--point", "100,30", "--max-faces", 3, "--min-score", 0.1, "--force",
         "--seed", 5, "--hair", "--whole", "--relight", "--no-watermark", "--report", tmp_path / "r.json",
-        "--compare", tmp_path / "c.png",
+        "--compare", tmp_path / "c.png", "--grain", "none",
     )  # fmt: skip
     assert code == 0
     data = json.loads((tmp_path / "r.json").read_text())
@@ -109,6 +109,11 @@ def test_every_option_arrives(run: Any, pipeline: Any, photo: Path, out: Path, t
         "hair": True,
         "whole": True,
         "relight": True,
+        "grain": "none",
+        "old_photo": False,
+        "scratches": True,
+        "tones": True,
+        "damage_mask": None,
     }
     assert [f["restored"] for f in data["faces"]] == [False, True]
     assert pipeline.restorer.seen == [(1, 0.25, 5)]

@@ -133,7 +133,7 @@ def test_options_of_films_are_refused_for_photos_and_folders(
     (tmp_path / "album").mkdir()
     photo = tmp_path / "album" / "a.png"
     Image.fromarray(fakes.textured(60, 140)).save(photo)
-    for source, what in ((photo, "a photo"), (photo.parent, "a folder")):
+    for source, what in ((photo, "a photo"), (photo.parent, "a folder without films")):
         code, _, err = run("restore", source, "-o", tmp_path / "out", *option)
         assert code == 2
         assert f"{option[0]} is for a film; it does nothing for {what}" in err

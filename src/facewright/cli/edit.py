@@ -80,7 +80,7 @@ def edit(
             raise UsageError(f"{source} is a folder; {task.verb} takes one photo")
         if compare is not None:
             raise UsageError("--compare makes the sheet of one photo; it is not possible for a folder")
-        _edit_folder(task, options, choice, source, output, save, report, resume)
+        _edit_folder(task, options, choice, source, output, save, report, film)
     else:
         _edit_file(task, options, choice, source, output, save, report, compare, film)
 
@@ -243,13 +243,15 @@ def _edit_folder(
     output: Path,
     save: SaveOptions,
     report: Path | None,
-    resume: bool,
+    film: FilmOptions,
 ) -> None:
     from ..progress import bar
     from ..runtime.folder import check, plan, run
     from ..runtime.session import default_session
 
-    jobs = plan(source, output)
+    jobs, resume = plan(source, output), film.resume
+    if not any(job.is_video for job in jobs):
+        film.refuse_for("a folder without films")
     check(jobs, options, save, resume=resume)
     pipeline = default_session().pipeline(task.verb, choice)
     with bar(source.name) as advance:

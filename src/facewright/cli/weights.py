@@ -65,7 +65,7 @@ def list_models(
     for card in chosen:
         weights = ", ".join([c.name for c in card.checkpoints] + [f"{f.name}*" for f in card.published]) or "none"
         typer.echo(f"{card.slug:22} {card.task:12} {card.title} ({card.year}); weights: {weights}")
-    typer.echo("* published by others: facewright download NAME, or give it as --weights")
+    typer.echo("* published by others: facewright download NAME, or give it as --weights", err=True)
 
 
 def _describe(card: Card) -> str:
@@ -144,11 +144,12 @@ def import_weights(
 
     if len(arguments) > 2:
         raise UsageError("give a checkpoint, or the name of a system and a checkpoint")
+    named = get_card(arguments[0]) if len(arguments) == 2 else None
     checkpoint = Path(arguments[-1])
     if not checkpoint.is_file():
         raise WeightsError(f"no checkpoint at {checkpoint}")
-    slug = arguments[0] if len(arguments) == 2 else _recognised(checkpoint)
-    card = get_card(slug)
+    card = named or get_card(_recognised(checkpoint))
+    slug = card.slug
     with on_terms(accept_licence):
         if (namesake := catalogue.impostor(card, checkpoint)) is not None:
             typer.echo(f"{checkpoint} is not the published {namesake.file}: its SHA-256 is another", err=True)
