@@ -142,7 +142,7 @@ def main() -> None:
     page = report(model, *samples(open_packed(options.faces, "val"), options.judge, seed=1))
     print(page)
     if options.write:
-        head = "# When a face is already good\n\n" + (__doc__ or "").partition("\n\n")[2].strip() + "\n\n"
+        head = "# When a face is already good\n\n" + (__doc__ or "").partition("\n\n")[2].rstrip() + "\n\n"
         options.write.write_text(head + page + "\n", encoding="utf-8")
 
 
