@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from facewright.errors import UsageError
-from facewright.pipelines.old_photo import mend, plausible_damage, spread_tones, without_cast, without_features
+from facewright.pipelines.old_photo import (
+    likely_marks,
+    mend,
+    plausible_damage,
+    spread_tones,
+    without_cast,
+    without_features,
+)
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -107,3 +114,22 @@ def test_marks_within_the_eyes_are_spared_and_those_that_cross_them_are_not(fake
     assert not without_features(rim > 0, [face]).any()
     assert np.array_equal(without_features(crack > 0, [face]), crack > 0)
     assert np.array_equal(without_features(rim > 0, []), rim > 0)
+
+
+def test_light_thin_marks_and_torn_edges_count_and_dark_or_thick_shapes_do_not() -> None:
+    picture = np.full((200, 200, 3), 120, np.uint8)
+    shapes = {name: np.zeros((200, 200), np.uint8) for name in ("crack", "line", "tie", "corner")}
+    cv2.line(shapes["crack"], (30, 40), (160, 60), 1, 2)
+    cv2.line(shapes["line"], (30, 100), (160, 100), 1, 2)
+    cv2.circle(shapes["tie"], (100, 150), 9, 1, -1)
+    cv2.fillPoly(shapes["corner"], [np.array([(0, 0), (30, 0), (0, 30)], np.int32)], 1)
+    masks = {name: mask > 0 for name, mask in shapes.items()}
+    for name, mask in masks.items():
+        picture[mask] = 20 if name == "line" else 240
+    found = likely_marks(picture, np.logical_or.reduce(list(masks.values())))
+    assert {name: bool(found[mask].all()) for name, mask in masks.items()} == {
+        "crack": True,
+        "line": False,
+        "tie": False,
+        "corner": True,
+    }

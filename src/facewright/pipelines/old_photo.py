@@ -25,6 +25,7 @@ LOST = 0.5  # probability from which a pixel counts as damaged
 _MOST_LOST = 0.35  # of the picture: more is no print any longer, or the network is wrong
 _GROWN = 0.0015  # of the shorter side: the rim of a mark is damaged as well
 _REACH = 0.006  # of the shorter side: how far around a hole its filling looks
+_NEAR, _WIDEST = 0.015, 0.01  # of the shorter side: surroundings of a mark, and half the width of one amid the picture
 _EYES, _MOUTH = (2.6, 1.1), (1.5, 0.8)  # eye distances: place of glasses and of a mouth
 _GAP = 0.12  # eye distances between pieces of one mark
 _INSIDE = 0.6  # share of a mark that lies there, from which it is taken for a part of the face
@@ -90,6 +91,33 @@ def plausible_damage(shares: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Where a print is damaged, from the probabilities (H, W); nowhere when it would be nearly everywhere."""
     damage = shares >= LOST
     return damage if damage.mean() <= _MOST_LOST else np.zeros_like(damage)
+
+
+def likely_marks(image: NDArray[np.uint8], damage: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Of what a network takes for damage (H, W), what a person would: light marks that are thin, or reach the edge.
+
+    Broken emulsion shows the paper; dark lines and thick light shapes amid a picture (a collar, a bow tie, boards of a
+    house) are mostly the picture itself.
+    """
+    side = min(image.shape[:2])
+    luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    around_it = cv2.GaussianBlur(luma, (0, 0), max(3.0, _NEAR * side))
+    radius = np.asarray(cv2.distanceTransform(damage.astype(np.uint8), cv2.DIST_L2, 3), np.float64)
+    count, parts = cv2.connectedComponents(damage.astype(np.uint8), connectivity=8)
+    found = parts[damage]
+    sizes = np.maximum(np.bincount(found, minlength=count), 1)
+    lighter = np.bincount(found, weights=(luma - around_it)[damage], minlength=count) / sizes
+    order = np.argsort(radius[damage], kind="stable")
+    widest = np.zeros(count)
+    widest[found[order]] = radius[damage][order]  # the last one written is the largest
+    at_edge = np.zeros(count, bool)
+    rim = max(1, round(0.01 * side))
+    for strip in (parts[:rim], parts[-rim:], parts[:, :rim], parts[:, -rim:]):
+        at_edge[np.unique(strip)] = True
+    thin = widest <= max(3.0, _WIDEST * side)
+    likely = (thin & (lighter > 0)) | (at_edge & ~thin)
+    kept: NDArray[np.bool_] = damage & likely[parts]
+    return kept
 
 
 def without_features(damage: NDArray[np.bool_], faces: Sequence[Face]) -> NDArray[np.bool_]:

@@ -34,7 +34,7 @@ from .background import redrawn
 from .colour_match import restore_crops
 from .grain import with_grain
 from .masking import restoring_masks
-from .old_photo import Repair, mended_print, plausible_damage, with_tones, without_features
+from .old_photo import Repair, likely_marks, mended_print, plausible_damage, with_tones, without_features
 from .order import reading_order
 from .second_opinion import NO_FACE, believable
 from .two_stage import TwoStageRestorer
@@ -407,7 +407,7 @@ class RestorePipeline:
         elif self.damage_finder is None:
             raise UsageError("this pipeline has no network that finds damage; give a damage mask")
         else:
-            mask = plausible_damage(self.damage_finder.find(rgb))
+            mask = likely_marks(rgb, plausible_damage(self.damage_finder.find(rgb)))
             if mask.any():
                 mask = without_features(mask, [f for f in self.detector.detect(rgb) if f.score >= options.min_score])
         return mended_print(rgb, mask)
