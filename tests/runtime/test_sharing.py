@@ -203,7 +203,12 @@ def test_with_overwrite_too_each_file_is_done_once_by_runs_side_by_side(album: P
 
 def test_a_failure_is_tried_by_one_and_told_by_all(album: Path, out: Path, workers: Any) -> None:
     (sources(album)[0]).rename(album / "00bad.png")
-    ends = [worker.end() for worker in [workers(0.05), workers(0.05)]]
+    out.mkdir()
+    with locked(out / "00bad.png"):  # until both have begun: who comes later tries again
+        both = [workers(0.05), workers(0.05)]
+        for worker in both:
+            worker.line()
+    ends = [worker.end() for worker in both]
     assert sum(name == "00bad.png" for names, _, _ in ends for name in names) == 1
     for _, (own, there, failed, code), report in ends:
         assert (own + there, failed, code) == (COUNT, 1, 1)
