@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -309,8 +310,12 @@ def test_one_process_may_run_twice_at_once(album: Path, out: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
     from types import SimpleNamespace
 
+    running = threading.Barrier(3)
+
     def pipeline(photo: Any, options: Any) -> Any:
         from facewright.io.image import save_rgb
+
+        time.sleep(0.25)  # nothing is finished before all three have looked at what is there
 
         def save(path: Path, *, overwrite: bool, **others: Any) -> None:
             save_rgb(255 - photo.rgb(), path, overwrite=overwrite)
@@ -321,6 +326,7 @@ def test_one_process_may_run_twice_at_once(album: Path, out: Path) -> None:
     options: Any = SimpleNamespace(upscale=1)
 
     def one(_: int) -> Summary:
+        running.wait()
         return run(jobs, pipeline, options, SaveOptions())  # type: ignore[arg-type]
 
     with ThreadPoolExecutor(3) as pool:
