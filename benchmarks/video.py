@@ -1,12 +1,12 @@
-"""Speed and memory of the video pipeline: frames per second and peak memory must not depend on the film's length.
+"""Speed and memory of the video pipeline: frames per second and peak memory must not depend on the video's length.
 
     python benchmarks/video.py                    # decode, pass through, encode
     python benchmarks/video.py --stage restore    # with the embedded detector and restorer
 
-Each length runs in processes of its own, whose peak resident memory the kernel reports, on a synthetic 720p film with
-a moving portrait. Segments are short, so that the short film has several, too: replacing an encoder costs memory once.
-The best rate and the highest peak of up to four runs count, with more runs for shorter films. Exits with 1 when the
-peak of the longest film is more than 5 % above that of the shortest.
+Each length runs in processes of its own, whose peak resident memory the kernel reports, on a synthetic 720p video with
+a moving portrait. Segments are short, so that the short video has several, too: replacing an encoder costs memory once.
+The best rate and the highest peak of up to four runs count, with more runs for shorter videos. Exits with 1 when the
+peak of the longest video is more than 5 % above that of the shortest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WIDTH, HEIGHT = 1280, 720
 SEGMENT_FRAMES = 24
 
 
-def write_film(path: Path, frames: int) -> None:
+def write_video(path: Path, frames: int) -> None:
     """A portrait drifting over a blurred, noisy ground, at 25 frames per second."""
     import av
     import cv2
@@ -63,16 +63,16 @@ def make_stage(name: str):  # type: ignore[no-untyped-def]
 def measure(source: Path, target: Path, stage_name: str, preset: str) -> dict[str, float]:
     from facewright.io.video import process_video
 
-    stage, batch = make_stage(stage_name)
-    report = process_video(source, target, stage, batch=batch, preset=preset, segment_frames=SEGMENT_FRAMES)
+    stage, batch_size = make_stage(stage_name)
+    report = process_video(source, target, stage, batch_size=batch_size, preset=preset, segment_frames=SEGMENT_FRAMES)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
     return {"frames": report.frames, "fps": report.fps, "peak_mib": peak}
 
 
 def run_alone(folder: Path, frames: int, stage: str, preset: str, repeats: int) -> dict[str, float]:
     source = folder / f"{frames}.mp4"
-    write_film_alone = [sys.executable, __file__, "--write", str(source), "--lengths", str(frames)]
-    subprocess.run(write_film_alone, check=True)
+    write_video_alone = [sys.executable, __file__, "--write", str(source), "--lengths", str(frames)]
+    subprocess.run(write_video_alone, check=True)
     command = [sys.executable, __file__, "--measure", str(source), "--stage", stage, "--preset", preset]
     outputs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(repeats)]
     results = [json.loads(output) for output in outputs]
@@ -88,7 +88,7 @@ def main() -> int:
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.write:
-        write_film(options.write, options.lengths[0])
+        write_video(options.write, options.lengths[0])
         return 0
     if options.measure:
         target = options.measure.with_name("out.mp4")
@@ -96,7 +96,7 @@ def main() -> int:
         target.unlink()
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        # how full the queues get is chance, and a short film has fewer chances of a high peak: let it try again
+        # how full the queues get is chance, and a short video has fewer chances of a high peak: let it try again
         tries = {n: min(4, max(options.lengths) // n) for n in options.lengths}
         results = [run_alone(Path(folder), n, options.stage, options.preset, tries[n]) for n in options.lengths]
     print(f"| stage | frames of {WIDTH}x{HEIGHT} | frames/s | peak memory (MiB) |\n|---|---:|---:|---:|")

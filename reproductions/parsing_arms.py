@@ -23,7 +23,7 @@ from facewright.metrics.segmentation import SegmentationScores
 from facewright.nn.inference import has_bf16
 from facewright.systems.parse.taxonomy import IGNORED
 
-from .floor import floor
+from . import common
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -112,15 +112,15 @@ def half() -> torch.autocast:
 
 def train(name: str, network: nn.Module, loss_of: Callable[[int], Tensor], steps: int, lr: float) -> None:
     """AdamW with a warm-up and a cosine; `loss_of(number)` is the loss of a step."""
-    floor.channels_last(network).train()
-    optimiser = torch.optim.AdamW(floor.decayed(network, lr, DECAY), lr)
+    common.channels_last(network).train()
+    optimiser = torch.optim.AdamW(common.decayed(network, lr, DECAY), lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, steps, pct_start=WARM_UP, cycle_momentum=False)
     began, shown = time.monotonic(), 0.0
     for number in range(steps):
         loss = loss_of(number)
         optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), floor.CLIP)
+        nn.utils.clip_grad_norm_(network.parameters(), common.MAX_GRAD_NORM)
         optimiser.step()
         schedule.step()
         seconds = time.monotonic() - began
@@ -236,7 +236,7 @@ def options(description: str | None, result: Path) -> argparse.Namespace:
     args = parser.parse_args()
     if args.quick and args.record:
         parser.error("--quick says nothing about the claim; record the full run")
-    floor.begin(args)
+    common.begin(args)
     return args
 
 

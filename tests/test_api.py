@@ -66,10 +66,10 @@ def test_unknown_options_are_told_before_any_work(monkeypatch: pytest.MonkeyPatc
         fw.restore(np.zeros((8, 8, 3), np.uint8), strength=3)
 
 
-def test_film_needs_an_output(pipeline: Any, tmp_path: Path) -> None:
-    (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x18ftypisom")
+def test_video_needs_an_output(pipeline: Any, tmp_path: Path) -> None:
+    (tmp_path / "video.mp4").write_bytes(b"\0\0\0\x18ftypisom")
     with pytest.raises(UsageError, match="output="):
-        fw.restore(tmp_path / "film.mp4")
+        fw.restore(tmp_path / "video.mp4")
 
 
 def test_every_error_is_of_one_family(tmp_path: Path) -> None:

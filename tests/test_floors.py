@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "src"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "processors", "progress"),
+    ("deprecation", "errors", "processors", "progress"),
     ("face", "geometry.*"),
     ("io.*", "degrade.*"),
     ("tasks.*",),

@@ -27,7 +27,7 @@ SURFACE: dict[str, tuple[str, ...]] = {
     "facewright.pipelines.restore": ("FaceResult", "RestorePipeline", "RestoreResult"),
     "facewright.pipelines.analyse": ("Analyser", "FaceAnalysis", "FaceMask"),
     "facewright.pipelines.portrait": ("Portrait", "PortraitMasks", "retouch"),
-    "facewright.pipelines.film": ("FilmReport", "restore_video"),
+    "facewright.pipelines.restore_video": ("VideoRestoreResult", "restore_video"),
     "facewright.runtime.folder": ("SaveOptions", "plan", "run"),
     "facewright.runtime.session": ("Session",),
     "facewright.systems.base": ("System",),

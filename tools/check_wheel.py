@@ -68,7 +68,7 @@ def _surplus(archive: zipfile.ZipFile) -> Iterator[str]:
         if {"tests", "__pycache__", "recipes", "reproductions"} & set(path.parts):
             yield f"{name} is for developers, not for users"
         if path.suffix.lower() in PICTURES:
-            yield f"{name} is a picture or film"
+            yield f"{name} is a picture or video"
         if path.suffix.lower() in PICKLES:
             yield f"{name} may be a pickle; weights are safetensors"
         if path.name.startswith("."):

@@ -34,8 +34,8 @@ FIRST = {
     Shape.EDIT: (
         ("source: Any", "output: str | Path | None = None"),
         (
-            "source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`; or the path of a film.",
-            "output: Where the result is written; a film needs it.",
+            "source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`; or the path of a video.",
+            "output: Where the result is written; a video needs it.",
         ),
     ),
     Shape.GENERATE: (("output: str | Path | None = None",), ("output: Folder the pictures are written into.",)),
@@ -56,7 +56,7 @@ NETWORKS = {
 def source() -> str:
     """The whole module, formatted."""
     table = [task for task in tasks().values() if task.public]
-    results = sorted({name for task in table for name in (task.result, task.film_result) if name})
+    results = sorted({name for task in table for name in (task.result, task.video_result) if name})
     imports = [f"    from .{module[11:]} import {name}" for module, _, name in (r.partition(":") for r in results)]
     options = [f"from .{t.options.__module__[11:]} import {t.options.__name__}" for t in table]
     parts = [HEAD + "\n".join(options), "if TYPE_CHECKING:\n" + "\n".join(imports), *map(function, table)]
@@ -131,8 +131,8 @@ def plain(kind: Any) -> str:
 
 def result_name(task: Task) -> str:
     name = task.result.partition(":")[2]
-    if task.film_result:
-        return f"{name} | {task.film_result.partition(':')[2]}"
+    if task.video_result:
+        return f"{name} | {task.video_result.partition(':')[2]}"
     return f"list[{name}]" if task.shape is Shape.RECORDS else name
 
 

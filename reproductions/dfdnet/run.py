@@ -37,8 +37,8 @@ from facewright.systems.restore.dfdnet.network import (
     component_boxes,
 )
 
-from ..floor import floor
-from ..floor.floor import Arms, Images, Indices
+from .. import common
+from ..common import Arms, Images, Indices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,7 +65,7 @@ class Settings:
     """`dictionary_faces`: what the atoms are clustered from; `test_faces`: one of each person."""
 
     steps: int = 400
-    batch: int = 8
+    batch_size: int = 8
     lr: float = 5e-4
     dictionary_faces: int = 2000
     test_faces: int = 200
@@ -195,7 +195,7 @@ def train(name: str, network: DFDNet, faces: Faces, s: Settings) -> None:
     """Adam with a cosine; pictures and damage are the same for every network."""
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], s.lr, betas=(0.5, 0.999))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, s.steps)
-    order, rng = floor.Epochs(len(faces.boxes), s.batch, seed=1), np.random.default_rng(1)
+    order, rng = common.Epochs(len(faces.boxes), s.batch_size, seed=1), np.random.default_rng(1)
     network.train()
     for number in range(s.steps):
         pairs = Pairs.of(faces, order.batch(number), rng, mirror=True)
@@ -217,8 +217,8 @@ def half() -> torch.autocast:
 
 def loss(network: DFDNet, pairs: Pairs) -> Tensor:
     """Charbonnier, and the distance of the frozen features as in the paper's reconstruction loss (section 3.3)."""
-    restored = network(floor.signed(pairs.damaged), pairs.boxes)
-    true = floor.signed(pairs.true)
+    restored = network(common.signed(pairs.damaged), pairs.boxes)
+    true = common.signed(pairs.true)
     mask = torch.from_numpy(pairs.valid)[:, None].float()
     with torch.no_grad():
         wanted = network.extractor(true)
@@ -249,7 +249,7 @@ def restore(network: DFDNet, test: Pairs) -> Images:
     done = []
     for some in batches(range(len(test.boxes)), 20):
         with half():
-            restored = network(floor.signed(test.damaged[some]), test.boxes[some])
+            restored = network(common.signed(test.damaged[some]), test.boxes[some])
         done.append(restored.float().add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
     return np.concatenate(done)
 
@@ -277,7 +277,7 @@ def feature_distances(restored: Images, test: Pairs) -> list[float]:
     extractor = fresh(DFDNet).extractor
     found = []
     for some in batches(range(len(restored)), 20):
-        maps = [extractor(floor.signed(images[some])) for images in (restored, test.true)]
+        maps = [extractor(common.signed(images[some])) for images in (restored, test.true)]
         for n, boxes in enumerate(test.boxes[some]):
             levels = zip(*maps, REDUCTIONS)
             gaps = [float(relative_gap(a[n][r], b[n][r])) for a, b, by in levels for r in regions(boxes // by)]
@@ -306,13 +306,13 @@ def verdicts(results: dict[str, dict[str, Any]]) -> list[str]:
         for rival in (NOTHING, RANDOM, ONE):
             by = gain(results, name, MANY, rival)
             words = "are nearer to the true features" if name == "features" else "keep the person better"
-            lines.append(floor.verdict(f"{MANY} {words} than {rival}", by.low > 0, by.text(4, sign=True)))
+            lines.append(common.verdict(f"{MANY} {words} than {rival}", by.low > 0, by.text(4, sign=True)))
     change = gain(results, "psnr", MANY, NOTHING)
     kept = f"the PSNR of the whole crop is at most {ALLOWED_LOSS} dB below that of {NOTHING}"
-    lines.append(floor.verdict(kept, change.low > -ALLOWED_LOSS, change.text(2, sign=True) + " dB"))
+    lines.append(common.verdict(kept, change.low > -ALLOWED_LOSS, change.text(2, sign=True) + " dB"))
     curve = [results[arm]["features"] for arm in (ONE, FEW, MANY)]
     falls = curve[0] > curve[1] > curve[2]
-    lines.append(floor.verdict("1, 8 and 32 atoms come ever nearer", falls, ", ".join(f"{v:.4f}" for v in curve)))
+    lines.append(common.verdict("1, 8 and 32 atoms come ever nearer", falls, ", ".join(f"{v:.4f}" for v in curve)))
     return lines
 
 
@@ -330,29 +330,29 @@ def report(results: dict[str, dict[str, Any]], s: Settings) -> list[str]:
         "```",
         "",
         f"One picture each of {s.test_faces} people none of the networks saw, {SIZE} px, damaged as in the paper.",
-        f"Every arm: {s.steps} steps of {s.batch} pictures; same start, pictures and damage. Dictionaries: k-means",
-        f"over {s.dictionary_faces} undamaged training faces. Components: inside the boxes of eyes, nose and mouth.",
-        "Identity: cosine of the true face and the true face with the components of the restored one, by a recogniser",
-        "nothing was trained with. Brackets: 95 % bootstrap intervals over faces, paired in the verdicts.",
+        f"Every arm: {s.steps} steps of {s.batch_size} pictures; same start, pictures and damage. Dictionaries:",
+        f"k-means over {s.dictionary_faces} undamaged training faces. Components: inside the boxes of eyes, nose",
+        "and mouth. Identity: cosine of the true face and the true face with the components of the restored one, by a",
+        "recogniser nothing was trained with. Brackets: 95 % bootstrap intervals over faces, paired in the verdicts.",
         "",
-        *floor.table(["arm", *MEASURES.values()], rows),
+        *common.table(["arm", *MEASURES.values()], rows),
         "",
         *verdicts(results),
     ]
 
 
 def main() -> None:
-    args = floor.options(__doc__).parse_args()
-    floor.begin(args)
+    args = common.options(__doc__).parse_args()
+    common.begin(args)
     s = Settings.quick() if args.quick else Settings()
     train_faces, test_faces = Faces.of("train"), Faces.of("val")
     chosen = test_faces.one_each(s.test_faces)
     s = replace(s, test_faces=len(chosen))
     test = Pairs.of(test_faces, chosen, np.random.default_rng(2), mirror=False)
-    arms = Arms(floor.arms_file(args, SLUG), s, len(ATOMS) + 1)
+    arms = Arms(common.arms_file(args, SLUG), s, len(ATOMS) + 1)
     results = {INPUT: arms.run(INPUT, measure, test.damaged, test)}
     results |= {arm: arms.run(arm, run_arm, arm, train_faces, test, s) for arm in ATOMS}
-    floor.finish(args, SLUG, report(results, s))
+    common.finish(args, SLUG, report(results, s))
 
 
 if __name__ == "__main__":

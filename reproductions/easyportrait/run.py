@@ -24,8 +24,7 @@ from facewright.systems.parse.easyportrait.network import FPN_WIDTH, EasyPortrai
 from facewright.systems.parse.parser import resized
 from facewright.systems.parse.taxonomy import CELEBAMASK_19, EASYPORTRAIT_9, conversion
 
-from .. import parsing_arms
-from ..floor import floor
+from .. import common, parsing_arms
 from ..parsing_arms import Bootstrap, Faces, iou, percent, points, verdict
 
 if TYPE_CHECKING:
@@ -47,14 +46,14 @@ class Settings:
 
     small: int = 64
     large: int = 128
-    batch: int = 8
+    batch_size: int = 8
     steps: int = 700
     lr: float = 2e-3
     seeds: tuple[int, ...] = (0, 1)
 
     @classmethod
     def quick(cls) -> Settings:
-        return cls(small=32, large=64, batch=4, steps=20, seeds=(0,))
+        return cls(small=32, large=64, batch_size=4, steps=20, seeds=(0,))
 
     def arms(self) -> tuple[tuple[str, int], ...]:
         return ((SEGFORMER, self.small), (SEGFORMER, self.large), (FPN, self.large))
@@ -81,7 +80,7 @@ def reduced(faces: Faces, size: int) -> tuple[Images, Images]:
 
 def arm(train: Faces, test: Faces, s: Settings, network: str, size: int, seed: int) -> dict[str, Any]:
     model = parser(network, size, seed)
-    order = floor.Epochs(len(train), s.batch, seed)
+    order = common.Epochs(len(train), s.batch_size, seed)
     rng = np.random.default_rng(seed)
     pictures, known = reduced(train, size)
 
@@ -131,14 +130,14 @@ def report(s: Settings, runs: dict[tuple[str, int], list[dict[str, Any]]], pictu
     coarse, fine, fpn = s.arms()
     share = runs[fine][0]["weights"] / runs[fpn][0]["weights"]
     return [
-        f"{pictures} test pictures, parsed at the size they are labelled in; {s.steps} steps of {s.batch}; "
+        f"{pictures} test pictures, parsed at the size they are labelled in; {s.steps} steps of {s.batch_size}; "
         f"{len(s.seeds)} seed{'s' * (len(s.seeds) != 1)}.",
         "Mean IoU (%) of the eight classes with background, and of brows and eyes alone; in brackets the range of 95 %",
         "of the resamples of pictures and seeds. The time is that of one whole picture on the machine of the run.",
         "",
-        *floor.table(["", "weights (M)", "ms a picture", "mean IoU", "brows and eyes"], rows),
+        *common.table(["", "weights (M)", "ms a picture", "mean IoU", "brows and eyes"], rows),
         "",
-        *floor.table(["IoU (%)", *(f"{network}, {size} px" for network, size in runs)], by_class),
+        *common.table(["IoU (%)", *(f"{network}, {size} px" for network, size in runs)], by_class),
         "",
         f"At {s.large} px the SegFormer has {share:.2f} times the weights of the FPN, and differs from it by "
         f"{points(score(fine, KNOWN) - score(fpn, KNOWN))} points, on brows and eyes by "
@@ -162,7 +161,7 @@ def main() -> None:
     args = parsing_arms.options(__doc__, RESULT)
     s = Settings.quick() if args.quick else Settings()
     train, test = parsing_arms.load_faces(quick=args.quick)
-    arms = floor.Arms(floor.arms_file(args, SLUG), s, len(s.arms()) * len(s.seeds))
+    arms = common.Arms(common.arms_file(args, SLUG), s, len(s.arms()) * len(s.seeds))
     runs: dict[tuple[str, int], list[dict[str, Any]]] = {which: [] for which in s.arms()}
     for seed in s.seeds:
         for network, size in s.arms():

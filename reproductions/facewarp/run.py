@@ -18,8 +18,8 @@ from facewright.data.landmarks import WarpPairs
 from facewright.systems.landmarks.facewarp.network import FaceWarp, FaceWarpConfig
 from facewright.systems.landmarks.facewarp.training import FaceWarpTraining, LandmarkTraining
 
-from ..floor import floor
-from ..floor.floor import Arms
+from .. import common
+from ..common import Arms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ class Settings:
     size: int = 64
     real: int = 3000
     judged: int = 500
-    batch: int = 32
+    batch_size: int = 32
     before: int = 800
     steps: int = 250
     turn: int = 50
@@ -90,7 +90,7 @@ def optimise(name: str, training: LandmarkTraining, data: Batch, s: Settings, st
     """
     optimisers = training.optimisers()
     base = {key: o.param_groups[0]["lr"] for key, o in optimisers.items()}
-    order = floor.Epochs(len(data["image"]), s.batch, seed)
+    order = common.Epochs(len(data["image"]), s.batch_size, seed)
     weights = [p for p in training.model.parameters() if p.requires_grad]
     done = {"model": 0, "warper": 0}
 
@@ -98,7 +98,7 @@ def optimise(name: str, training: LandmarkTraining, data: Batch, s: Settings, st
         progress = done["model"] / steps
         optimisers[key].zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, floor.CLIP)
+        torch.nn.utils.clip_grad_norm_(weights, common.MAX_GRAD_NORM)
         for group in optimisers[key].param_groups:
             group["lr"] = base[key] * min(1.0, (done[key] + 1) / 40) * 0.5 * (1 + np.cos(np.pi * progress))
         optimisers[key].step()
@@ -118,7 +118,7 @@ def pretrained(data: Batch, s: Settings, seed: int) -> FaceWarp:
     """A small landmarker that saw real faces alone."""
     torch.manual_seed(seed)
     config = FaceWarpConfig(s.size, "depthwise", 48, 4, 2, 96, 0.0, half_boxes=(1 / 10, 1 / 20))
-    model = floor.channels_last(FaceWarp(config))
+    model = common.channels_last(FaceWarp(config))
     optimise("real faces", LandmarkTraining(model, lr=s.lr), data, s, s.before, seed)
     return model
 
@@ -130,9 +130,9 @@ def judge(model: nn.Module, data: Batch, s: Settings) -> dict[str, float]:
     scores = {}
     for name, images, points in (("real", "image", "points"), ("stylised", "styled", "styled_points")):
         errors = []
-        for start in range(0, len(data[images]), s.batch):
-            part = slice(start, start + s.batch)
-            found = model(floor.signed(data[images][part].numpy())).last * s.size
+        for start in range(0, len(data[images]), s.batch_size):
+            part = slice(start, start + s.batch_size)
+            found = model(common.signed(data[images][part].numpy())).last * s.size
             truth = data[points][part]
             eyes = (truth[:, 36] - truth[:, 45]).norm(dim=-1)
             errors.append((found - truth).norm(dim=-1).mean(1) / eyes)
@@ -148,7 +148,7 @@ def adapted(start: FaceWarp, train: Batch, test: Batch, s: Settings, method: str
 
 def report(s: Settings, runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     mean = {m: {k: float(np.mean([r[k] for r in runs[m]])) for k in ("real", "stylised")} for m in METHODS}
-    rows = [[m, *(floor.mean_std([r[k] for r in runs[m]], 1.0, 2) for k in ("real", "stylised"))] for m in METHODS]
+    rows = [[m, *(common.mean_std([r[k] for r in runs[m]], 1.0, 2) for k in ("real", "stylised"))] for m in METHODS]
     ratio = mean[TURNS]["stylised"] / mean[SOURCE]["stylised"]
     to_self = mean[TURNS]["stylised"] / mean[SELF]["stylised"]
     kept = mean[TURNS]["real"] / mean[SOURCE]["real"]
@@ -157,22 +157,22 @@ def report(s: Settings, runs: dict[str, list[dict[str, Any]]]) -> list[str]:
         f"NME (%, outer eye corners) of {s.judged} people who were not trained on, {s.size} px crops, "
         f"{len(s.seeds)} seed{'s' * (len(s.seeds) != 1)}.",
         "",
-        *floor.table(["trained with", "real", "stylised and exaggerated"], rows),
+        *common.table(["trained with", "real", "stylised and exaggerated"], rows),
         "",
-        floor.verdict("stylised: at most 0.90 of real faces alone", ratio <= 0.90, f"{ratio:.2f}"),
-        floor.verdict("stylised: at most 0.97 of self-training", to_self <= 0.97, f"{to_self:.2f}"),
-        floor.verdict("stylised: turns are better than the joint loss", to_joint < 1, f"{to_joint:.2f}"),
-        floor.verdict("real: at most 1.03 of real faces alone", kept <= 1.03, f"{kept:.2f}"),
+        common.verdict("stylised: at most 0.90 of real faces alone", ratio <= 0.90, f"{ratio:.2f}"),
+        common.verdict("stylised: at most 0.97 of self-training", to_self <= 0.97, f"{to_self:.2f}"),
+        common.verdict("stylised: turns are better than the joint loss", to_joint < 1, f"{to_joint:.2f}"),
+        common.verdict("real: at most 1.03 of real faces alone", kept <= 1.03, f"{kept:.2f}"),
     ]
 
 
 def main() -> None:
-    args = floor.options(__doc__).parse_args()
-    floor.begin(args)
+    args = common.options(__doc__).parse_args()
+    common.begin(args)
     s = Settings.quick() if args.quick else Settings()
     train = load_pairs("train", s.real, s.size, augment=True)
     test = load_pairs("val", s.judged, s.size, augment=False)
-    arms = Arms(floor.arms_file(args, SLUG), s, len(METHODS) * len(s.seeds))
+    arms = Arms(common.arms_file(args, SLUG), s, len(METHODS) * len(s.seeds))
     runs: dict[str, list[dict[str, Any]]] = {method: [] for method in METHODS}
     for seed in s.seeds:
         names = {method: f"{method}, seed {seed}" for method in METHODS}
@@ -188,7 +188,7 @@ def main() -> None:
         "",
         *report(s, runs),
     ]
-    floor.finish(args, SLUG, lines)
+    common.finish(args, SLUG, lines)
 
 
 if __name__ == "__main__":

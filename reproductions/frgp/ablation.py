@@ -44,8 +44,8 @@ from facewright.systems.restore.gfpgan.network import GFPGAN, GFPGANConfig
 from facewright.training.trainer import Batch, Ema
 from facewright.weights.store import load_file, save_file
 
-from ..floor import floor
-from ..floor.floor import Arms, Images
+from .. import common
+from ..common import Arms, Images
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,9 +86,9 @@ class Settings:
     """
 
     prior_steps: int = 400
-    prior_batch: int = 16
+    prior_batch_size: int = 16
     steps: int = 350
-    batch: int = 8
+    batch_size: int = 8
     lr: float = 2e-3
     renders: float = 0.3
     photos: int = 300
@@ -98,7 +98,7 @@ class Settings:
 
     @classmethod
     def quick(cls) -> Settings:
-        return cls(prior_steps=8, prior_batch=8, steps=10, batch=4, most=48, late=5)
+        return cls(prior_steps=8, prior_batch_size=8, steps=10, batch_size=4, most=48, late=5)
 
 
 # --- faces
@@ -206,9 +206,9 @@ def train_prior(faces: Faces, s: Settings, seed: int, path: Path) -> dict[str, A
     paint, judge = (torch.optim.Adam(m.parameters(), 2e-3, betas=(0.0, 0.99)) for m in (generator, discriminator))
     mean, draws = Ema(generator, 0.99), Draws(faces, s, seed + 1000)
     for number in range(s.prior_steps):
-        images, masks, _ = draws.truths(number, s.prior_batch)
+        images, masks, _ = draws.truths(number, s.prior_batch_size)
         shown = torch.from_numpy(masks[:, None]).float()
-        real = floor.signed(images) * shown
+        real = common.signed(images) * shown
         with half():
             fake = generator(generator.mapping(torch.randn(len(images), STYLE))) * shown
             loss = softplus_discriminator(discriminator(real).float(), discriminator(fake.detach()).float())
@@ -332,7 +332,7 @@ def fit(name: str, training: Any, draws: Draws, curriculum: Curriculum | None, s
             for group, rate in zip(optimiser.param_groups, rates[key]):
                 group["lr"] = rate * factor
         severity = 1.0 if curriculum is None else curriculum.severity(number)
-        batch = draws.batch(number, s.batch, severity, views=2 if training.agreement_weight else 1)
+        batch = draws.batch(number, s.batch_size, severity, views=2 if training.agreement_weight else 1)
         with half():
             logs = training.step(batch, update, number / s.steps)
         mean.update(training.model)
@@ -470,7 +470,7 @@ def verdicts(r: Results) -> list[str]:
         for name in ("identity", "landmarks"):
             gain = r.gain("D", "A", name, part)
             claim = f"self-supervised MMRB codec above the U-Net, {MEASURES[name]}, {part}"
-            lines.append(floor.verdict(claim, gain.low > 0, f"{gain.text(3, sign=True)}, {gain.count} faces"))
+            lines.append(common.verdict(claim, gain.low > 0, f"{gain.text(3, sign=True)}, {gain.count} faces"))
     plain = {
         "self-supervision does not cost": ("D", "C"),
         "MMRBs in the U-Net's encoder do not cost": ("B", "A"),
@@ -478,16 +478,16 @@ def verdicts(r: Results) -> list[str]:
     for claim, (better, worse) in plain.items():
         gains = {name: r.gain(better, worse, name) for name in MEASURES}
         text = "; ".join(f"{MEASURES[name]} {gain.text(3, sign=True)}" for name, gain in gains.items())
-        lines.append(floor.verdict(claim, all(gain.mean >= 0 for gain in gains.values()), text))
+        lines.append(common.verdict(claim, all(gain.mean >= 0 for gain in gains.values()), text))
     prior = {name: r.gain("D", "E", name, "severe") for name in ("identity", "landmarks")}
     text = "; ".join(f"{MEASURES[name]} {gain.text(3, sign=True)}" for name, gain in prior.items())
-    lines.append(floor.verdict("the prior helps where damage is severe", all(g.low > 0 for g in prior.values()), text))
+    lines.append(common.verdict("the prior helps where damage is severe", all(g.low > 0 for g in prior.values()), text))
     losses = {arm: r.gain(arm, "F", "psnr") for arm in ARMS if arm != "F"}
     text = "; ".join(f"{arm} {gain.text(2, sign=True)} dB" for arm, gain in losses.items())
-    lines.append(floor.verdict("the latent alone loses PSNR to all", all(g.low > 0 for g in losses.values()), text))
+    lines.append(common.verdict("the latent alone loses PSNR to all", all(g.low > 0 for g in losses.values()), text))
     if len(r.runs["D"]) > 1:
         text = f"spread over seeds of the last L1 {r.spread('D'):.4f} against {r.spread('C'):.4f}"
-        lines.append(floor.verdict("self-supervision makes training more stable", r.spread("D") < r.spread("C"), text))
+        lines.append(common.verdict("self-supervision makes training more stable", r.spread("D") < r.spread("C"), text))
     else:
         lines.append("- whether self-supervision makes training more stable needs more than one seed")
     return lines
@@ -501,17 +501,17 @@ def report(r: Results, s: Settings) -> list[str]:
         "",
         f"{int((~tests.rendered).sum())} photos and {int(tests.rendered.sum())} renders of people that no network "
         f"saw; {len(s.seeds)} seed(s), {s.prior_steps} steps of the prior, {s.steps} steps of every arm at batch "
-        f"{s.batch}. Severity thirds are by the PSNR of the input. Identity by the embedded recogniser, landmarks by "
-        "the embedded landmarker on the true crop; neither is in a loss.",
+        f"{s.batch_size}. Severity thirds are by the PSNR of the input. Identity by the embedded recogniser, landmarks "
+        "by the embedded landmarker on the true crop; neither is in a loss.",
         "",
-        *floor.table(
+        *common.table(
             ["arm", "", "parameters, M", "L1 at the end"],
             [
                 [
                     arm,
                     name,
                     f"{r.runs[arm][0]['parameters'] / 1e6:.2f}",
-                    floor.mean_std([x["late_l1"] for x in r.runs[arm]], 1, 4),
+                    common.mean_std([x["late_l1"] for x in r.runs[arm]], 1, 4),
                 ]
                 for arm, name in ARMS.items()
             ],
@@ -521,7 +521,7 @@ def report(r: Results, s: Settings) -> list[str]:
     for name, title in MEASURES.items():
         given = ["input", *(f"{damage[name][members].mean():.3f}" for members in r.bins.values())]
         rows = [[arm, *(f"{r.mean(arm, name, part):.3f}" for part in r.bins)] for arm in ARMS]
-        lines += ["", f"## {title}", "", *floor.table(["arm", *header], [given, *rows])]
+        lines += ["", f"## {title}", "", *common.table(["arm", *header], [given, *rows])]
         gains = [f"{r.gain('D', 'A', name, part).text(3, sign=True)}" for part in r.bins]
         lines += ["", "D better than A by: " + ", ".join(f"{p} {g}" for p, g in zip(r.bins, gains)) + "."]
     return [*lines, "", "## Verdicts", "", *verdicts(r), ""]
@@ -550,15 +550,15 @@ def figures(r: Results, folder: Path) -> list[str]:
 
 
 def main() -> None:
-    parser = floor.options(__doc__)
+    parser = common.options(__doc__)
     parser.add_argument("--seeds", type=int, default=1, help="runs of every arm")
     parser.add_argument("--record", action="store_true", help="write report and figures into the documentation")
     args = parser.parse_args()
-    floor.begin(args)
+    common.begin(args)
     s = replace(Settings.quick() if args.quick else Settings(), seeds=tuple(range(args.seeds)))
     faces, tests = load_faces("train"), test_faces(s)
     runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
-    arms = Arms(floor.arms_file(args, SLUG), replace(s, seeds=()), (1 + len(ARMS)) * len(s.seeds))
+    arms = Arms(common.arms_file(args, SLUG), replace(s, seeds=()), (1 + len(ARMS)) * len(s.seeds))
     for seed in s.seeds:
         prior = Path(args.work) / f"{SLUG}-prior-{seed}{'-quick' if args.quick else ''}.safetensors"
         arms.run(f"prior, seed {seed}", train_prior, faces, s, seed, prior)
@@ -569,7 +569,7 @@ def main() -> None:
     if args.record and not args.quick:
         lines += figures(results, Path("docs/images"))
     if args.record or args.write:
-        floor.finish(args, SLUG, lines)
+        common.finish(args, SLUG, lines)
     else:
         print("\n" + "\n".join(lines))
 

@@ -56,7 +56,7 @@ def damaged(image: Picture, kind: str, rng: Generator) -> Picture:
     return pixels
 
 
-def kept_share(picture: Picture, truth: Picture) -> float:
+def retained_detail(picture: Picture, truth: Picture) -> float:
     """Which share of the energy of the truth's Laplacian is in a picture and agrees with the truth, 0 to 1."""
     maps = []
     for image in (picture, truth):
@@ -83,7 +83,7 @@ def samples(faces: PackedFaces, count: int, seed: int) -> tuple[NDArray[np.float
         kind = KINDS[number % len(KINDS)]
         picture = damaged(truth, kind, rng)
         rows.append(signals(picture))
-        kept.append(kept_share(picture, truth))
+        kept.append(retained_detail(picture, truth))
         what.append((kind, side))
     return np.array(rows), np.array(kept), what
 

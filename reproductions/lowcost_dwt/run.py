@@ -18,12 +18,12 @@ import numpy as np
 from facewright.data.detection import five_points
 from facewright.data.faces import FaceCollection, is_validation, open_faces
 from facewright.geometry.resample import crop_face
-from facewright.loading import _load_recogniser
+from facewright.loading import load_recogniser
 from facewright.metrics.detection import box_iou
 from facewright.metrics.identification import rank_rate
 from facewright.systems.detect.lowcost_dwt.network import SkinDetector, SkinFace, WaveletFeatures, frontal_crop
 
-from ..floor import floor
+from .. import common
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +125,7 @@ def best_faces(pictures: Pictures) -> list[SkinFace | None]:
 
 
 def embeddings(pictures: Pictures) -> NDArray[np.float32]:
-    recogniser: Any = _load_recogniser("sface", None, "cpu")[0]
+    recogniser: Any = load_recogniser("sface", device="cpu")[0]
     crops = [crop_face(image, points, 112, "arcface").image for image, points in zip(pictures.images, pictures.points)]
     return recogniser.embed(np.stack(crops))
 
@@ -259,25 +259,25 @@ def verdicts(rows: list[list[str]], speed: float) -> list[str]:
     webcam_rates = level_rates(rows, "", 4)
     best = max(webcam_rates, key=lambda n: webcam_rates[n])
     return [
-        floor.verdict(
+        common.verdict(
             "the best level recognises webcam pictures as well as all pixels do",
             webcam_rates[best] >= pixels,
             f"level {best}: {webcam_rates[best]:.1f} %, pixels {pixels:.1f} %",
         ),
-        floor.verdict(
+        common.verdict(
             "level 3 is within 2 points of level 1 with a sixteenth of the values",
             webcam_rates[3] >= webcam_rates[1] - 2,
             f"{webcam_rates[3]:.1f} % and {webcam_rates[1]:.1f} %",
         ),
-        floor.verdict("30 frames of 640×480 a second on one core", speed > 30, f"{speed:.0f}"),
+        common.verdict("30 frames of 640×480 a second on one core", speed > 30, f"{speed:.0f}"),
     ]
 
 
 def main() -> None:
-    parser = floor.options(__doc__)
+    parser = common.options(__doc__)
     parser.add_argument("--record", action="store_true", help=f"write the tables to {RESULT}")
     args = parser.parse_args()
-    floor.begin(args)
+    common.begin(args)
     s = Settings.quick() if args.quick else Settings()
     began = time.monotonic()
     collection = open_faces("lfw")
@@ -310,7 +310,7 @@ def main() -> None:
         f"({unseen}, a smaller and easier gallery).",
         "A Haar approximation is the picture averaged over blocks: a small picture, in other words.",
         "",
-        *floor.table(
+        *common.table(
             ["face", "features", "values", "clean", "webcam", "clean, unseen people", "webcam, unseen people"],
             recognised,
         ),
@@ -319,7 +319,7 @@ def main() -> None:
         "",
         "In percent: the most confident face overlaps the labelled one by half or more (hit), or there is none (none).",
         "",
-        *floor.table(["rule", "clean: hit", "none", "webcam: hit", "none"], found),
+        *common.table(["rule", "clean: hit", "none", "webcam: hit", "none"], found),
         "",
         "## Whom the colour rule fails",
         "",
@@ -327,7 +327,7 @@ def main() -> None:
         f"of the inner face was taken for skin. *Dim* is {DIM:g} of the light. The crops are tight, so that absolute",
         "rates are those of a face that fills the picture; compare groups.",
         "",
-        *floor.table(["", "pictures", "Otsu", "Otsu, dim", "fixed limits", "fixed limits, dim"], groups),
+        *common.table(["", "pictures", "Otsu", "Otsu, dim", "fixed limits", "fixed limits, dim"], groups),
         "",
         "## Claims",
         "",

@@ -31,7 +31,7 @@ from facewright.data.detection import (
     load_backgrounds,
     tally,
 )
-from facewright.data.large_pose import TurnedScenes
+from facewright.data.large_pose import LargePoseScenes
 from facewright.systems.detect.mos.network import MOS
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def main() -> None:
     for factor in (3.0, 1.0, 0.5, 0.25):
         report = evaluate_photos(model, scenes.source, args.photos, factor, args.threshold)
         print("\n".join(report.lines()))
-    turned = TurnedScenes("val", args.root, seed=8, rendered=1.0)
+    turned = LargePoseScenes("val", args.root, seed=8, rendered=1.0)
     report = evaluate_scenes(model, turned, args.scenes, args.threshold, "scenes whose pasted heads are rendered")
     print("\n".join(report.lines()))
     for low, high in zip(YAW_EDGES, YAW_EDGES[1:]):

@@ -26,12 +26,12 @@ from facewright.data.detection import (
     box_size,
 )
 from facewright.data.operating_room import render_heads
-from facewright.metrics.detection import Found, Wanted, average_precision, box_iou
+from facewright.metrics.detection import Detections, GroundTruth, average_precision, box_iou
 from facewright.systems.detect.mos.network import MOS
 from facewright.training.trainer import Recipe, Trainer
 
-from ..floor import floor
-from ..floor.floor import Arms
+from .. import common
+from ..common import Arms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,10 +62,10 @@ ARMS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """`steps` of `batch` scenes for every arm and seed; `tested` scenes."""
+    """`steps` of `batch_size` scenes for every arm and seed; `tested` scenes."""
 
     steps: int = 900
-    batch: int = 8
+    batch_size: int = 8
     lr: float = 2e-3
     heads: int = 100
     tested: int = 300
@@ -73,10 +73,10 @@ class Settings:
 
     @classmethod
     def quick(cls) -> Settings:
-        return cls(steps=4, batch=4, heads=4, tested=8)
+        return cls(steps=4, batch_size=4, heads=4, tested=8)
 
 
-class TurnedFaces(FaceSource):
+class LargePoseFaces(FaceSource):
     """Faces of the collections and rendered heads at any yaw, which press photos hardly have."""
 
     def __init__(self, split: Split, heads: int) -> None:
@@ -90,12 +90,12 @@ class TurnedFaces(FaceSource):
         return face.mirrored() if rng.random() < 0.5 else face
 
 
-class TurnedScenes(Scenes):
+class LargePoseScenes(Scenes):
     """Scenes of 256 px with faces of 10 to 100 px, some of them turned far."""
 
     def __init__(self, split: Split, *, seed: int = 0, heads: int = 100) -> None:
         super().__init__(split, seed=seed, smallest=10, largest=100)
-        self.source = TurnedFaces(split, heads)
+        self.source = LargePoseFaces(split, heads)
 
 
 def train(name: str, seed: int, s: Settings, folder: Path, workers: int) -> MOS:
@@ -107,11 +107,11 @@ def train(name: str, seed: int, s: Settings, folder: Path, workers: int) -> MOS:
             "entry": "facewright.systems.detect.mos.training:MOSTraining",
             "options": {"lr": s.lr, "weight_decay": 0.01, "beta": 0.3, **ARMS[name]},
         },
-        data={"entry": "reproductions.mos.run:TurnedScenes", "options": {"heads": s.heads}},
+        data={"entry": "reproductions.mos.run:LargePoseScenes", "options": {"heads": s.heads}},
         steps=s.steps,
-        batch=s.batch,
+        batch_size=s.batch_size,
         warmup=max(1, s.steps // 20),
-        clip=10.0,
+        max_grad_norm=10.0,
         ema=0.99,
         seed=seed,
         workers=workers,
@@ -131,7 +131,7 @@ def arm(name: str, seed: int, s: Settings, scenes: Sequence[Labelled], folder: P
 def judge(faces: Sequence[list[Face]], labels: Sequence[NDArray[np.float32]]) -> dict[str, Any]:
     """AP at IoU 0.5 of all and of small faces; of those found, point errors in shares of the face's size (all, and
     turned by more than 45°) and mean pose error in degrees."""
-    found = [Found.of(f) for f in faces]
+    found = [Detections.of(f) for f in faces]
     pairs = [pair for f, rows in zip(faces, labels) for pair in matched(f, rows)]
     points = np.array([point_error(face, row) for face, row in pairs])
     turned = np.array([abs(row[POSE][0]) > TURNED for _, row in pairs], bool)
@@ -145,11 +145,11 @@ def judge(faces: Sequence[list[Face]], labels: Sequence[NDArray[np.float32]]) ->
     }
 
 
-def wanted(rows: NDArray[np.float32], largest: float) -> Wanted:
+def wanted(rows: NDArray[np.float32], largest: float) -> GroundTruth:
     """The labels of a scene; faces of `largest` pixels and more are ignored."""
     boxes = rows[:, BOX].astype(np.float64)
     large = np.array([box_size(box) >= largest for box in boxes], bool)
-    return Wanted(boxes, large | (rows[:, LABEL] == IGNORED))
+    return GroundTruth(boxes, large | (rows[:, LABEL] == IGNORED))
 
 
 def matched(faces: list[Face], rows: NDArray[np.float32]) -> list[tuple[Face, NDArray[np.float32]]]:
@@ -193,26 +193,26 @@ def report_lines(s: Settings, results: dict[str, list[dict[str, Any]]]) -> list[
         "# MOS with one idea left out",
         "",
         "Made by `python -m reproductions.mos.run --record`. A narrow ShuffleNetV2 (width 0.35, pyramid of 32) from",
-        f"scratch, {s.steps} steps of {s.batch} scenes with faces of 10 to 100 px, a third of the cut-out heads",
+        f"scratch, {s.steps} steps of {s.batch_size} scenes with faces of 10 to 100 px, a third of the cut-out heads",
         f"rendered at any yaw; judged on {s.tested} scenes of other people and heads.",
         f"Seeds: {', '.join(map(str, s.seeds))}.",
         "",
         f"AP at IoU 0.5 in percent, of all faces and of those below {SMALL:g} px. Point errors of the faces found",
         f"({counts[0]}, and {counts[1]} turned by more than {TURNED:g}°), in percent of the face's size; pose in °.",
         "",
-        *floor.table(["", "AP", f"AP < {SMALL:g} px", "points", f"points, > {TURNED:g}°", "pose"], rows),
+        *common.table(["", "AP", f"AP < {SMALL:g} px", "points", f"points, > {TURNED:g}°", "pose"], rows),
         "",
-        floor.verdict(
+        common.verdict(
             "the pose loss lowers point errors of turned faces by 5 % or more, and AP by half a point at most",
             full["turned"] <= 0.95 * no_pose["turned"] and full["ap"] >= no_pose["ap"] - 0.005,
             f"{100 * (full['turned'] / no_pose['turned'] - 1):+.0f} %, {100 * (full['ap'] - no_pose['ap']):+.1f} of AP",
         ),
-        floor.verdict(
+        common.verdict(
             "uncertainty weights lower the pose error, and raise AP",
             full["pose"] < fixed["pose"] and full["ap"] > fixed["ap"],
             f"{full['pose'] - fixed['pose']:+.1f}°, {100 * (full['ap'] - fixed['ap']):+.1f} points",
         ),
-        floor.verdict(
+        common.verdict(
             "feedback sampling raises AP of small faces by 2 points or more",
             full["small"] >= plain["small"] + 0.02,
             f"{100 * (full['small'] - plain['small']):+.1f}",
@@ -221,15 +221,15 @@ def report_lines(s: Settings, results: dict[str, list[dict[str, Any]]]) -> list[
 
 
 def main() -> None:
-    parser = floor.options(__doc__)
+    parser = common.options(__doc__)
     parser.add_argument("--record", action="store_true", help=f"write the table to {RESULT}")
     parser.add_argument("--workers", type=int, default=1, help="processes that compose scenes")
     args = parser.parse_args()
-    floor.begin(args)
+    common.begin(args)
     s = Settings.quick() if args.quick else Settings()
-    validation = TurnedScenes("val", seed=3, heads=s.heads)
+    validation = LargePoseScenes("val", seed=3, heads=s.heads)
     scenes = [validation.scene(i) for i in range(s.tested)]
-    arms = Arms(floor.arms_file(args, SLUG), s, len(ARMS) * len(s.seeds))
+    arms = Arms(common.arms_file(args, SLUG), s, len(ARMS) * len(s.seeds))
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in ARMS}
     for number, name in enumerate(ARMS):
         for seed in s.seeds:

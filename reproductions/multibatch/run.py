@@ -17,8 +17,8 @@ from facewright.data.samplers import IdentitySampler
 from facewright.losses.pairs import disjoint_pairs_loss, multibatch_loss, squared_distances
 from facewright.systems.recognise.multibatch.network import Multibatch, MultibatchConfig
 
-from ..floor import floor
-from ..floor.floor import Arms, Faces, Indices, Pairs, Verification
+from .. import common
+from ..common import Arms, Faces, Indices, Pairs, Verification
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,7 +72,7 @@ class Settings:
 class People:
     """Pictures sorted by person: `decks[i]` are the indices of one person's."""
 
-    images: floor.Images
+    images: common.Images
     decks: list[Indices]
 
     @classmethod
@@ -115,7 +115,7 @@ def gradient_spread(model: Multibatch, people: People, s: Settings, k: int, pict
     squares = 0.0
     for _ in range(s.draws):
         rows, labels = people.grid(k // pictures, pictures, rng) if pictures else people.pairs(k // 2, rng)
-        out = model(floor.signed(people.images[rows]), with_threshold=True)
+        out = model(common.signed(people.images[rows]), with_threshold=True)
         loss = multibatch_loss if pictures else disjoint_pairs_loss
         value = loss(out.vectors, torch.from_numpy(labels), out.threshold)
         flat = torch.cat([g.flatten() for g in torch.autograd.grad(value, weights)]).double()
@@ -128,7 +128,7 @@ def gradient_spread(model: Multibatch, people: People, s: Settings, k: int, pict
 def fresh_model(people: People, seed: int) -> Multibatch:
     """A new network whose batch norms and threshold are set from pictures."""
     torch.manual_seed(seed)
-    model = floor.channels_last(Multibatch(MultibatchConfig.compact()))
+    model = common.channels_last(Multibatch(MultibatchConfig.compact()))
     settle(model, people, seed)
     return model
 
@@ -139,7 +139,7 @@ def settle(model: Multibatch, people: People, seed: int) -> None:
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
-    distances = squared_distances(model.train()(floor.signed(people.images[rows])))
+    distances = squared_distances(model.train()(common.signed(people.images[rows])))
     for norm in norms:
         norm.momentum = 0.1
     model.set_threshold(float(distances[~torch.eye(len(rows), dtype=torch.bool)].median()))
@@ -188,17 +188,17 @@ def optimise(model: Multibatch, faces: Faces, s: Settings, method: str, seed: in
     def step(number: int) -> torch.Tensor:
         chosen = train[sampler.batch(number)]
         labels = torch.from_numpy(faces.people[chosen])
-        images = floor.augmented(faces.images[chosen], rng)
-        with floor.half():
-            out = model(floor.signed(images), with_threshold=True)
+        images = common.augmented(faces.images[chosen], rng)
+        with common.half():
+            out = model(common.signed(images), with_threshold=True)
         if method == ALL_PAIRS:
             return multibatch_loss(out.vectors, labels, out.threshold)
         order = disjoint_order(s.people, s.pictures, rng)
         return disjoint_pairs_loss(out.vectors[order], labels[order], out.threshold)
 
-    groups = floor.decayed(model.backbone, lr, s.decay)
+    groups = common.decayed(model.backbone, lr, s.decay)
     groups.append({"params": [model.theta], "lr": lr, "weight_decay": 0.0})
-    floor.train(method, groups, step, steps, **options)
+    common.train(method, groups, step, steps, **options)
 
 
 def training_arm(faces: Faces, test: Pairs, s: Settings, method: str, seed: int) -> dict[str, Any]:
@@ -234,7 +234,7 @@ def training_arm(faces: Faces, test: Pairs, s: Settings, method: str, seed: int)
 
 def signatures(model: Multibatch, faces: Faces, pairs: Pairs) -> NDArray[np.float64]:
     used = np.union1d(pairs.first, pairs.second)
-    return floor.spread_out(faces, used, floor.run(model, floor.signed, faces.images[used], mirror=False))
+    return common.spread_out(faces, used, common.run(model, common.signed, faces.images[used], mirror=False))
 
 
 # --- report
@@ -259,12 +259,12 @@ def report_a(s: Settings, found: dict[tuple[str, int, int], dict[str, Any]]) -> 
         best = min(ratios, key=lambda p: ratios[p])
         law, baseline = slope(found, state, best), slope(found, state, 0)
         verdicts += [
-            floor.verdict(
+            common.verdict(
                 f"{state}: at k=64 all pairs have at most a third of the variance of disjoint pairs",
                 ratios[best] <= 1 / 3,
                 f"{ratios[best]:.2f} with {best} pictures a person",
             ),
-            floor.verdict(
+            common.verdict(
                 f"{state}: the variance falls faster than k^−1.2 with all pairs, as k^−1 with disjoint pairs",
                 law <= -1.2 and abs(baseline + 1) <= 0.15,
                 f"k^{law:.2f} and k^{baseline:.2f}",
@@ -277,7 +277,7 @@ def report_a(s: Settings, found: dict[tuple[str, int, int], dict[str, Any]]) -> 
         f"Trace of its covariance over {s.draws} batches of k pictures, by the pairs it is averaged over. Pairs of one",
         "person and of two weigh the same, and are distributed alike for both.",
         "",
-        *floor.table(header, rows),
+        *common.table(header, rows),
         "",
         *verdicts,
     ]
@@ -289,7 +289,7 @@ def report_bc(s: Settings, runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     rows = [
         [method]
         + [f"{100 * value:.1f}" for value in curves[method]]
-        + [floor.mean_std([r[key] for r in runs[method]]) for key in ("auc", "accuracy", "tar")]
+        + [common.mean_std([r[key] for r in runs[method]]) for key in ("auc", "accuracy", "tar")]
         for method in METHODS
     ]
     header = ["pairs", *(f"{n / 1000:.0f}k" for n in images), "final AUC %", "10-fold accuracy %", "TAR at FAR 1 % %"]
@@ -305,39 +305,39 @@ def report_bc(s: Settings, runs: dict[str, list[dict[str, Any]]]) -> list[str]:
         f"AUC (%) of unseen people by pictures seen; batches of {s.people} people with {s.pictures} pictures, mean of "
         f"{len(s.seeds)} seeds.",
         "",
-        *floor.table(header, rows),
+        *common.table(header, rows),
         "",
-        floor.verdict(
+        common.verdict(
             f"all pairs reach the final AUC of the better paired run ({paired}) with at most half the pictures",
             share <= 0.5,
             f"with {share:.0%} of them" if reached else "not reached",
         ),
-        floor.verdict("and end at least a point higher", gain >= 0.01, f"{100 * gain:+.1f} points of AUC"),
+        common.verdict("and end at least a point higher", gain >= 0.01, f"{100 * gain:+.1f} points of AUC"),
         "",
         "## C. The learned threshold",
         "",
-        *floor.table(
+        *common.table(
             ["pairs", "θ", "accuracy at θ %", "at the best threshold for these pairs %"],
             [
-                [m, floor.mean_std([r["theta"] for r in runs[m]], 1.0, 2)]
-                + [floor.mean_std([r[key] for r in runs[m]]) for key in ("at_theta", "at_best")]
+                [m, common.mean_std([r["theta"] for r in runs[m]], 1.0, 2)]
+                + [common.mean_std([r[key] for r in runs[m]]) for key in ("at_theta", "at_best")]
                 for m in METHODS
             ],
         ),
         "",
-        floor.verdict("θ is within a point of the best threshold", gap <= 0.01, f"{100 * gap:.1f} points below"),
+        common.verdict("θ is within a point of the best threshold", gap <= 0.01, f"{100 * gap:.1f} points below"),
     ]
 
 
 def main() -> None:
-    args = floor.options(__doc__).parse_args()
-    floor.begin(args)
+    args = common.options(__doc__).parse_args()
+    common.begin(args)
     s = Settings.quick() if args.quick else Settings()
-    faces = floor.load_faces("aligned")
+    faces = common.load_faces("aligned")
     test_people = faces.some_people(faces.of_people(2, 4), s.test_people, seed=2)
-    test = floor.verification_pairs(faces, test_people, s.pairs_per_fold)
+    test = common.verification_pairs(faces, test_people, s.pairs_per_fold)
     sizes = sum(k >= 2 * pictures for pictures in (0, *s.pictures_of_each) for k in s.batch_sizes)
-    arms = Arms(floor.arms_file(args, SLUG), s, 2 * sizes + len(METHODS) * len(s.seeds))
+    arms = Arms(common.arms_file(args, SLUG), s, 2 * sizes + len(METHODS) * len(s.seeds))
     variances = part_a(arms, faces, s)
     runs = {
         method: [arms.run(f"B: {method}, seed {seed}", training_arm, faces, test, s, method, seed) for seed in s.seeds]
@@ -356,7 +356,7 @@ def main() -> None:
         "",
         *report_bc(s, runs),
     ]
-    floor.finish(args, SLUG, lines)
+    common.finish(args, SLUG, lines)
 
 
 if __name__ == "__main__":

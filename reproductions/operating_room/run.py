@@ -18,14 +18,14 @@ from torch import nn
 
 from facewright.data.detection import BOX, BOX_ONLY, FACE, IGNORED, LABEL, Scenes, box_size
 from facewright.data.operating_room import OperatingRoomScenes, render_heads
-from facewright.metrics.detection import Found, average_precision, box_iou, precision_recall
+from facewright.metrics.detection import Detections, average_precision, box_iou, precision_recall
 from facewright.nn.inference import has_bf16
 from facewright.systems.detect.mos.network import MOS
 from facewright.systems.detect.mos.training import to_input
 from facewright.systems.detect.operating_room.network import MOSStudent, Round, SelfTraining, adapt, wanted
 
-from ..floor import floor
-from ..floor.floor import Arms
+from .. import common
+from ..common import Arms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ METHODS = (SOURCE_ONLY, STATISTICS, NAIVE, ADAPTED, SUPERVISED)
 
 @dataclass(frozen=True)
 class Settings:
-    """`pictures` unlabelled ones to adapt to, `tested` ones, `holdout` source ones; `steps` of `batch` a round."""
+    """`pictures` unlabelled ones to adapt to, `tested` ones, `holdout` source ones; `steps` of `batch_size` a round."""
 
     pictures: int = 400
     tested: int = 400
@@ -52,12 +52,12 @@ class Settings:
     heads: int = 80
     rounds: int = 3
     steps: int = 150
-    batch: int = 12
+    batch_size: int = 12
     lr: float = 3e-4
 
     @classmethod
     def quick(cls) -> Settings:
-        return cls(pictures=16, tested=24, holdout=24, heads=8, rounds=1, steps=4, batch=4)
+        return cls(pictures=16, tested=24, holdout=24, heads=8, rounds=1, steps=4, batch_size=4)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +94,7 @@ def judge(model: MOS, world: World) -> dict[str, Any]:
     """AP at IoU 0.5 on target and source, and on the target recall by face size at a precision of 0.9."""
     student = MOSStudent(model, world.training)
     found = {
-        name: [Found.of(student.detect(image, threshold=0.02)) for image, _ in pictures]
+        name: [Detections.of(student.detect(image, threshold=0.02)) for image, _ in pictures]
         for name, pictures in (("target", world.target), ("source", world.source))
     }
     labels = [wanted(rows) for _, rows in world.target]
@@ -107,7 +107,7 @@ def judge(model: MOS, world: World) -> dict[str, Any]:
     }
 
 
-def recall_by_size(found: Sequence[Found], labelled: Sequence[Labelled], threshold: float) -> list[float]:
+def recall_by_size(found: Sequence[Detections], labelled: Sequence[Labelled], threshold: float) -> list[float]:
     """Share of the faces of each size that a detection above the threshold overlaps by half."""
     hits: list[list[bool]] = [[] for _ in SIZES[1:]]
     for detections, (_, rows) in zip(found, labelled):
@@ -121,7 +121,7 @@ def recall_by_size(found: Sequence[Found], labelled: Sequence[Labelled], thresho
 
 def student_of(world: World, s: Settings, steps: int, workers: int) -> MOSStudent:
     return MOSStudent(
-        MOS.from_pretrained(), world.training, steps=steps, batch=s.batch, lr=s.lr, seed=1, workers=workers
+        MOS.from_pretrained(), world.training, steps=steps, batch_size=s.batch_size, lr=s.lr, seed=1, workers=workers
     )
 
 
@@ -138,8 +138,8 @@ def statistics(world: World, s: Settings) -> dict[str, Any]:
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # a plain average
             module.reset_running_stats()
-    for start in range(0, len(world.unlabelled) - s.batch + 1, s.batch):
-        images = np.stack([image for image, _ in world.unlabelled[start : start + s.batch]])
+    for start in range(0, len(world.unlabelled) - s.batch_size + 1, s.batch_size):
+        images = np.stack([image for image, _ in world.unlabelled[start : start + s.batch_size]])
         with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16(torch.device("cpu"))):
             model(to_input(torch.from_numpy(images).permute(0, 3, 1, 2)))
     return judge(model.eval(), world)
@@ -150,7 +150,7 @@ def naive(world: World, s: Settings, workers: int) -> dict[str, Any]:
     student = student_of(world, s, s.steps * s.rounds, workers)
     labelled = []
     for image, _ in world.unlabelled:
-        found = Found.of(student.detect(image, threshold=0.5))
+        found = Detections.of(student.detect(image, threshold=0.5))
         rows = np.zeros((len(found.boxes), world.unlabelled[0][1].shape[1]), np.float32)
         rows[:, BOX], rows[:, LABEL] = found.boxes, BOX_ONLY
         labelled.append((image, rows))
@@ -186,7 +186,7 @@ def supervised(world: World, s: Settings, workers: int) -> dict[str, Any]:
 def label_quality(labelled: Sequence[Labelled], truth: Sequence[Labelled]) -> dict[str, Any]:
     """Precision of the positives and their coverage of the true faces, also by size."""
     found = [
-        Found(rows[rows[:, LABEL] == BOX_ONLY][:, BOX], np.ones(sum(rows[:, LABEL] == BOX_ONLY)))
+        Detections(rows[rows[:, LABEL] == BOX_ONLY][:, BOX], np.ones(sum(rows[:, LABEL] == BOX_ONLY)))
         for _, rows in labelled
     ]
     right = total = 0
@@ -234,44 +234,44 @@ def report_lines(s: Settings, results: dict[str, dict[str, Any]]) -> list[str]:
         "Made by `python -m reproductions.operating_room.run --record`. The operating room is made by code: masks,",
         "caps, side views, rendered heads, a dim ceiling camera, in pictures of 256 px.",
         f"{s.pictures} pictures are unlabelled, {s.tested} with other people are tested on.",
-        f"{s.rounds} rounds of {s.steps} steps with batches of {s.batch}. "
+        f"{s.rounds} rounds of {s.steps} steps with batches of {s.batch_size}. "
         "All start from the shipped compact MOS, used without its second look.",
         "",
         "AP at IoU 0.5 (and 0.3) in percent, and recall of target faces by size where precision is 90 %.",
         "",
-        *floor.table(["", "target AP", "at IoU 0.3", "source AP", *sizes], rows),
+        *common.table(["", "target AP", "at IoU 0.3", "source AP", *sizes], rows),
         "",
         "The labels of every round: threshold, faces, boxes left out, and in percent their precision, the share of the",
         "true faces among them by size, and source AP after the round.",
         "",
-        *floor.table(["round", "threshold", "faces", "left out", "precision", *sizes, "source AP", ""], log),
+        *common.table(["round", "threshold", "faces", "left out", "precision", *sizes, "source AP", ""], log),
         "",
         f"The naive labels have a precision of {percent(plain['precision'])} %.",
         "",
-        floor.verdict("target AP rises by 5 points or more", gain >= 0.05, f"{100 * gain:+.1f}"),
-        floor.verdict(
+        common.verdict("target AP rises by 5 points or more", gain >= 0.05, f"{100 * gain:+.1f}"),
+        common.verdict(
             "it is a point or more above naive labels",
             ours["target"] >= plain["target"] + 0.01,
             f"{100 * (ours['target'] - plain['target']):+.1f}",
         ),
-        floor.verdict(
+        common.verdict(
             "source AP falls by 2 points at most",
             ours["source"] >= base["source"] - 0.02,
             f"{100 * (ours['source'] - base['source']):+.1f}",
         ),
-        floor.verdict("labels are at least 90 % right in every round", worst >= 0.9, f"worst {percent(worst)} %"),
-        floor.verdict("the smallest faces gain as well", small > 0, f"{100 * small:+.1f} points of recall"),
+        common.verdict("labels are at least 90 % right in every round", worst >= 0.9, f"worst {percent(worst)} %"),
+        common.verdict("the smallest faces gain as well", small > 0, f"{100 * small:+.1f} points of recall"),
     ]
 
 
 def main() -> None:
-    parser = floor.options(__doc__)
+    parser = common.options(__doc__)
     parser.add_argument("--record", action="store_true", help=f"write the tables to {RESULT}")
     parser.add_argument("--workers", type=int, default=1, help="processes that compose scenes")
     args = parser.parse_args()
-    floor.begin(args)
+    common.begin(args)
     s = Settings.quick() if args.quick else Settings()
-    arms = Arms(floor.arms_file(args, SLUG), s, len(METHODS))
+    arms = Arms(common.arms_file(args, SLUG), s, len(METHODS))
     world = World.make(s)
     work: dict[str, Callable[[], dict[str, Any]]] = {
         SOURCE_ONLY: partial(source_only, world),

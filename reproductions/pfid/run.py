@@ -21,8 +21,8 @@ from facewright.metrics.identification import open_set_curve, rank_rate
 from facewright.metrics.verification import roc
 from facewright.systems.recognise.pfid.network import PFID, PFIDConfig, gallery_templates
 
-from ..floor import floor
-from ..floor.floor import Arms, Faces, Indices
+from .. import common
+from ..common import Arms, Faces, Indices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,15 +88,15 @@ def run_arm(faces: Faces, s: Settings, weight: float, pictures: int, seed: int) 
     split = Split.of(faces, s, pictures, seed)
     torch.manual_seed(seed)
     config = replace(PFIDConfig.compact(), individuals=int(split.train_labels.max()) + 1)
-    model = floor.channels_last(PFID(config))
+    model = common.channels_last(PFID(config))
     sampler = IdentitySampler(split.train_labels, s.batch_people, s.batch_pictures, seed=seed)
     rng = np.random.default_rng(seed)
     targets = torch.from_numpy(split.train_labels)
 
     def step(number: int) -> torch.Tensor:
         chosen = sampler.batch(number)
-        images = floor.augmented(faces.images[split.train[chosen]], rng)
-        with floor.half():
+        images = common.augmented(faces.images[split.train[chosen]], rng)
+        with common.half():
             logits = model(model.normalise(images), with_logits=True).logits.float()
         labels = targets[chosen]
         loss = F.cross_entropy(logits, labels)
@@ -104,13 +104,13 @@ def run_arm(faces: Faces, s: Settings, weight: float, pictures: int, seed: int) 
         now = weight * min(1.0, number / (s.ramp * s.steps))
         return loss + now * posterior_pair_loss(logits, labels) if now else loss
 
-    floor.train(f"lambda {weight:g}", floor.decayed(model, s.lr, s.decay), step, s.steps)
+    common.train(f"lambda {weight:g}", common.decayed(model, s.lr, s.decay), step, s.steps)
     return judge(model.eval(), faces, split, s, seed)
 
 
 def judge(model: PFID, faces: Faces, split: Split, s: Settings, seed: int) -> dict[str, Any]:
     def features(rows: Indices) -> NDArray[np.float64]:
-        return floor.run(model, model.normalise, faces.images[rows])
+        return common.run(model, model.normalise, faces.images[rows])
 
     head = model.fc.weight.detach().double(), model.fc.bias.detach().double()
     known = F.linear(torch.from_numpy(features(split.known)), *head)
@@ -181,8 +181,8 @@ def report(s: Settings, results: dict[tuple[int, float], list[dict[str, Any]]]) 
     ]
     rows = [
         [str(pictures), f"{weight:g}"]
-        + [floor.mean_std([r[key] for r in runs]) for key in (*PROTOCOLS, "tar_strict", "auc")]
-        + [floor.mean_std([r[key] for r in runs], 1.0, 2) for key in ("kl_same", "kl_different", "entropy")]
+        + [common.mean_std([r[key] for r in runs]) for key in (*PROTOCOLS, "tar_strict", "auc")]
+        + [common.mean_std([r[key] for r in runs], 1.0, 2) for key in ("kl_same", "kl_different", "entropy")]
         for (pictures, weight), runs in results.items()
     ]
     verdicts = [line for pictures in s.pictures for line in verdicts_of(pictures, results)]
@@ -199,7 +199,7 @@ def report(s: Settings, results: dict[tuple[int, float], list[dict[str, Any]]]) 
         "Classification is of new pictures of the trained people; all else is of people never trained on.",
         f"Identification enrols two pictures each, in {s.galleries} drawn galleries; the open set half of the people.",
         "",
-        *floor.table(header, rows),
+        *common.table(header, rows),
         "",
         "KL: mean divergence in nats between the posteriors of two pictures of unseen people.",
         "",
@@ -217,17 +217,17 @@ def verdicts_of(pictures: int, results: dict[tuple[int, float], list[dict[str, A
     clear = all(means[key] >= least and means[key] > spread(base, full, key) for key, least in MARGIN_OVER_CE.items())
     written = ", ".join(f"{PROTOCOLS[key].removesuffix(' %')} {100 * means[key]:+.1f}" for key in PROTOCOLS)
     return [
-        floor.verdict(
+        common.verdict(
             f"{pictures} pictures: λ = 1 is at least as good as cross-entropy in all four protocols",
             all(means[key] >= 0 for key in PROTOCOLS),
             f"points: {written}",
         ),
-        floor.verdict(
+        common.verdict(
             f"{pictures} pictures: in TAR and in DIR it is better by 2 points, and by more than the splits vary",
             clear,
             f"splits vary by {100 * spread(base, full, 'tar'):.1f} and {100 * spread(base, full, 'dir'):.1f} points",
         ),
-        floor.verdict(
+        common.verdict(
             f"{pictures} pictures: posteriors of one unseen person come closer, those of two move apart",
             means["kl_same"] < 0 < means["kl_different"],
             f"{means['kl_same']:+.2f} and {means['kl_different']:+.2f} nats",
@@ -242,11 +242,11 @@ def spread(a: list[dict[str, Any]], b: list[dict[str, Any]], key: str) -> float:
 
 
 def main() -> None:
-    args = floor.options(__doc__).parse_args()
-    floor.begin(args)
+    args = common.options(__doc__).parse_args()
+    common.begin(args)
     s = Settings.quick() if args.quick else Settings()
-    faces = floor.load_faces("box")
-    arms = Arms(floor.arms_file(args, SLUG), s, len(s.lambdas) * len(s.pictures) * len(s.seeds))
+    faces = common.load_faces("box")
+    arms = Arms(common.arms_file(args, SLUG), s, len(s.lambdas) * len(s.pictures) * len(s.seeds))
     results = {
         (pictures, weight): [
             arms.run(f"lambda {weight:g}, {pictures} pictures, split {seed}", run_arm, faces, s, weight, pictures, seed)
@@ -255,7 +255,7 @@ def main() -> None:
         for pictures in s.pictures
         for weight in s.lambdas
     }
-    floor.finish(args, SLUG, report(s, results))
+    common.finish(args, SLUG, report(s, results))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Fit the 0–100 qualities of damaged and of restored faces and the limit of "already good", and judge all on others.
 
     python reproductions/quality/calibrate.py --write docs/results/quality.md \\
-        --fit src/facewright/systems/quality/kept.json
+        --fit src/facewright/systems/quality/retained.json
 
 Fitted on training people of LFW and UTKFace, judged on validation people of LFW. Needs the labelled face collections
 (FACEWRIGHT_DATA). What was measured is kept in `--work`, so that a stopped run goes on where it was.
@@ -22,8 +22,8 @@ from scipy.optimize import least_squares
 from scipy.stats import spearmanr
 
 from facewright.pipelines.restore import GOOD_SSIM
-from facewright.systems.quality.kept import KeptModel, KeptModels, signals
 from facewright.systems.quality.reasons import percentiles
+from facewright.systems.quality.retained import RetainedModel, RetainedModels, signals
 from facewright.systems.quality.vitfiqa.network import ViTFIQA
 
 if TYPE_CHECKING:
@@ -55,16 +55,16 @@ def signals_of(of: Measurements, prefix: str = "") -> NDArray[np.float64]:
     return signals(*(of.column(prefix + name) for name in ("blur_sigma", "downscale", "jpeg_quality", "ssim")))
 
 
-def fit(parts: list[Measurements], truth: Callable[[Measurements], NDArray[np.float64]]) -> KeptModel:
+def fit(parts: list[Measurements], truth: Callable[[Measurements], NDArray[np.float64]]) -> RetainedModel:
     """Least squares of `truth`; no weight below zero, because less damage must never lower the number."""
     x = np.concatenate([signals_of(part).reshape(-1, 4) for part in parts])
     y = np.concatenate([truth(part).ravel() for part in parts])
 
     def residuals(w: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.concatenate([KeptModel(*w)(x) - y, RIDGE * w[1:]])
+        return np.concatenate([RetainedModel(*w)(x) - y, RIDGE * w[1:]])
 
     found = least_squares(residuals, np.r_[0.0, np.ones(4)], bounds=(np.r_[-np.inf, np.zeros(4)], np.inf))
-    return KeptModel(*(round(float(w), 4) for w in found.x))
+    return RetainedModel(*(round(float(w), 4) for w in found.x))
 
 
 def good_from(parts: list[Measurements]) -> float:
@@ -128,7 +128,7 @@ def gate_table(parts: list[Measurements]) -> list[str]:
     return lines
 
 
-def damaged_section(judged: Measurements, models: KeptModels) -> list[str]:
+def damaged_section(judged: Measurements, models: RetainedModels) -> list[str]:
     """The number of damaged faces, as Markdown lines."""
     reference = ViTFIQA.from_pretrained().reference.numpy()
     scores = judged.column("fiqa")
@@ -156,7 +156,7 @@ def damaged_section(judged: Measurements, models: KeptModels) -> list[str]:
     ]
 
 
-def restored_section(judged: Measurements, models: KeptModels, limit: float) -> list[str]:
+def restored_section(judged: Measurements, models: RetainedModels, limit: float) -> list[str]:
     """The number of restored faces, as Markdown lines."""
     truth = left_after(judged)
     output = signals_of(judged, "after_")
@@ -187,11 +187,11 @@ def restored_section(judged: Measurements, models: KeptModels, limit: float) -> 
     ]
 
 
-def weights_of(model: KeptModel) -> str:
+def weights_of(model: RetainedModel) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in asdict(model).items())
 
 
-def report(fitted: list[Measurements], judged: Measurements, models: KeptModels, limit: float) -> list[str]:
+def report(fitted: list[Measurements], judged: Measurements, models: RetainedModels, limit: float) -> list[str]:
     """The results page as Markdown lines."""
     severe = [version.preset == "severe" for version in VERSIONS]
     alone = 100 * (judged.column("ssim") >= limit)
@@ -233,7 +233,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     fitted = [measured(name, "train", options.people, options.work) for name in ("lfw", "utkface")]
     judged = measured("lfw", "val", options.people, options.work)
-    models, limit = KeptModels(fit(fitted, left), fit(fitted, left_after)), good_from(fitted)
+    models, limit = RetainedModels(fit(fitted, left), fit(fitted, left_after)), good_from(fitted)
     text = "\n".join(report(fitted, judged, models, limit)) + "\n"
     print(text)
     if options.fit:

@@ -19,8 +19,8 @@ from facewright.systems.landmarks.facewarp.network import FaceWarp, FaceWarpConf
 from facewright.systems.landmarks.facewarp.training import INNER, LandmarkTraining, distances
 from facewright.training.trainer import signed
 
-from ..floor import floor
-from ..floor.floor import Arms
+from .. import common
+from ..common import Arms
 
 SLUG = "realism"
 FEW, ALL = "few photos", "all photos"
@@ -35,7 +35,7 @@ class Settings:
     size: int = 64
     few: int = 150  # of each collection
     steps: int = 350
-    batch: int = 32
+    batch_size: int = 32
     lr: float = 2e-3
     warmup: int = 30
     tested: int = 600
@@ -72,7 +72,7 @@ def arm(name: str, seed: int, s: Settings, test: dict[str, torch.Tensor]) -> dic
         for group in optimiser.param_groups:
             group["lr"] = s.lr * max(0.01, share)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss, _ = training.supervised(batch_of(data, step * s.batch, s.batch))
+            loss, _ = training.supervised(batch_of(data, step * s.batch_size, s.batch_size))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -109,20 +109,20 @@ def report(s: Settings, results: dict[str, np.ndarray]) -> list[str]:
 
     rows = [[name, f"{results[name].mean():.2f}"] for name in ARMS]
     return [
-        f"{s.steps} steps of {s.batch} crops of {s.size} px, seeds {', '.join(map(str, s.seeds))};",
+        f"{s.steps} steps of {s.batch_size} crops of {s.size} px, seeds {', '.join(map(str, s.seeds))};",
         f"*few* photos are {2 * s.few},",
         "all are about 22,000, renders 800. Error of the 51 inner points on photos of people not trained on, in",
         "percent of the outer eye distance. The photos' labels, in training and test alike, come from another network.",
         "",
-        *floor.table(["trained on", "error"], rows),
+        *common.table(["trained on", "error"], rows),
         "",
-        floor.verdict(
+        common.verdict(
             "renders added to all photos lower the error by 10 % or more", gain_all[2] <= 0.9, shown(gain_all)
         ),
-        floor.verdict(
+        common.verdict(
             "renders added to few photos lower the error by 10 % or more", gain_few[2] <= 0.9, shown(gain_few)
         ),
-        floor.verdict("renders alone come within 1.5 times the error of all photos", alone[2] <= 1.5, shown(alone)),
+        common.verdict("renders alone come within 1.5 times the error of all photos", alone[2] <= 1.5, shown(alone)),
         "",
         "Numbers in brackets are error ratios with 95 % intervals over faces; a claim holds when the interval does.",
         "Masks are not compared, for the photos have none.",
@@ -130,11 +130,11 @@ def report(s: Settings, results: dict[str, np.ndarray]) -> list[str]:
 
 
 def main() -> None:
-    args = floor.options(__doc__).parse_args()
-    floor.begin(args)
+    args = common.options(__doc__).parse_args()
+    common.begin(args)
     s = Settings.quick() if args.quick else Settings()
     test = batch_of(LandmarkCrops("val", 7, size=s.size, renders=0.0, styled=0.0, augment=False), 0, s.tested)
-    arms = Arms(floor.arms_file(args, SLUG), s, len(ARMS) * len(s.seeds))
+    arms = Arms(common.arms_file(args, SLUG), s, len(ARMS) * len(s.seeds))
     results = {
         name: np.mean([arms.run(f"{name}, seed {k}", arm, name, k, s, test)["faces"] for k in s.seeds], 0)
         for name in ARMS
@@ -148,7 +148,7 @@ def main() -> None:
         "",
         *report(s, results),
     ]
-    floor.finish(args, SLUG, lines)
+    common.finish(args, SLUG, lines)
 
 
 if __name__ == "__main__":

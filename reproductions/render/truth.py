@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 
-from facewright.cli.render import load_model
+from facewright.render.jobs import load_model
 from facewright.render.renderer import Rendered, Renderer
 from facewright.render.scene import Scene, SceneSampler
 

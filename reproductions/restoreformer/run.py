@@ -25,8 +25,8 @@ from facewright.metrics import psnr
 from facewright.nn.inference import has_bf16
 from facewright.systems.restore.restoreformer.network import RestoreFormer, RestoreFormerConfig
 
-from ..floor import floor
-from ..floor.floor import Arms, Faces, Images, Indices
+from .. import common
+from ..common import Arms, Faces, Images, Indices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class Settings:
     dictionary_steps: int = 600
     restore_steps: int = 400
     judge_steps: int = 700
-    batch: int = 8
+    batch_size: int = 8
     lr: float = 1e-3
     test_faces: int = 1000
     people: int = 150
@@ -114,16 +114,16 @@ def fit(name: str, parameters: list[nn.Parameter], loss: Any, s: Settings, steps
 
 def reconstruction(model: RestoreFormer, given: Images, wanted: Images) -> torch.Tensor:
     """L1, edges and the codebook's loss."""
-    target = floor.signed(wanted)
+    target = common.signed(wanted)
     # the gradient of a group norm is several times slower in channels-last
-    out, aux = model(floor.signed(given).contiguous(), return_aux=True)
+    out, aux = model(common.signed(given).contiguous(), return_aux=True)
     return F.l1_loss(out, target) + edge_loss(out, target) + aux["code_loss"]
 
 
 def cluster_codes(model: RestoreFormer, images: Images) -> None:
     """Start the codebook at the centres of the encoder's features: k-means."""
     with torch.inference_mode():
-        latents, _ = model.net.encode(floor.signed(images))
+        latents, _ = model.net.encode(common.signed(images))
     vectors = latents.permute(0, 2, 3, 1).flatten(0, 2).float().numpy()
     means = MiniBatchKMeans(model.config.codes, random_state=0, n_init=1).fit(vectors)
     with torch.no_grad():
@@ -135,7 +135,7 @@ def reconstruction_dictionary(faces: Faces, split: Split, s: Settings, seed: int
     """Encoder, codes and decoder learnt together on good faces."""
     torch.manual_seed(seed)
     model = RestoreFormer(config_for("self"))
-    batches = floor.Epochs(len(split.train), s.batch, seed)
+    batches = common.Epochs(len(split.train), s.batch_size, seed)
     cluster_codes(model, faces.images[split.train[:256]])
 
     def loss(number: int) -> torch.Tensor:
@@ -153,17 +153,17 @@ def recognition_dictionary(faces: Faces, split: Split, s: Settings, seed: int) -
     model = RestoreFormer(config_for("self"))
     labels = torch.from_numpy(faces.numbered(split.known))
     head = nn.Linear(model.config.code_dim, int(labels.max()) + 1)
-    batches = floor.Epochs(len(split.known), s.batch, seed)
+    batches = common.Epochs(len(split.known), s.batch_size, seed)
 
     def recognise(number: int) -> torch.Tensor:
         chosen = batches.batch(number)
-        latents, _ = model.net.encode(floor.signed(faces.images[split.known[chosen]]))
+        latents, _ = model.net.encode(common.signed(faces.images[split.known[chosen]]))
         return F.cross_entropy(head(latents.mean((2, 3))), labels[chosen])
 
     encoder = [*model.net.encoder.parameters(), *model.net.before.parameters()]
     fit("recognition", [*encoder, *head.parameters()], recognise, s, s.dictionary_steps)
     cluster_codes(model, faces.images[split.train[:256]])
-    every = floor.Epochs(len(split.train), s.batch, seed)
+    every = common.Epochs(len(split.train), s.batch_size, seed)
 
     def paint(number: int) -> torch.Tensor:
         images = faces.images[split.train[every.batch(number)]]
@@ -175,17 +175,17 @@ def recognition_dictionary(faces: Faces, split: Split, s: Settings, seed: int) -
 
 
 @cache
-def judge(faces: Faces, split: Split, s: Settings) -> floor.FloorNet:
+def judge(faces: Faces, split: Split, s: Settings) -> common.SmallResNet:
     """A recogniser that nothing here was trained with."""
     torch.manual_seed(7)
     labels = torch.from_numpy(faces.numbered(split.known))
-    network, head = floor.FloorNet(), nn.Linear(128, int(labels.max()) + 1)
-    batches, rng = floor.Epochs(len(split.known), 32, 7), np.random.default_rng(7)
+    network, head = common.SmallResNet(), nn.Linear(128, int(labels.max()) + 1)
+    batches, rng = common.Epochs(len(split.known), 32, 7), np.random.default_rng(7)
 
     def loss(number: int) -> torch.Tensor:
         chosen = batches.batch(number)
         return F.cross_entropy(
-            head(network(floor.signed(floor.augmented(faces.images[split.known[chosen]], rng)))), labels[chosen]
+            head(network(common.signed(common.augmented(faces.images[split.known[chosen]], rng)))), labels[chosen]
         )
 
     fit("judge", [p for m in (network, head) for p in m.parameters() if p.requires_grad], loss, s, s.judge_steps)
@@ -201,7 +201,7 @@ def run_arm(faces: Faces, split: Split, s: Settings, arm: str, seed: int) -> dic
     if arm != "self":
         model.load_dictionary(dictionary)
     model.net.quantiser.requires_grad_(False)
-    batches, rng = floor.Epochs(len(split.train), s.batch, seed + 100), np.random.default_rng(seed)
+    batches, rng = common.Epochs(len(split.train), s.batch_size, seed + 100), np.random.default_rng(seed)
 
     def loss(number: int) -> torch.Tensor:
         images = faces.images[split.train[batches.batch(number)]]
@@ -216,7 +216,7 @@ def measure(model: RestoreFormer, faces: Faces, split: Split, s: Settings) -> di
     truth = faces.images[split.test]
     restored = model.restore(damaged(truth, np.random.default_rng(1)))
     network = judge(faces, split, s)
-    a, b = (floor.run(network, floor.signed, images) for images in (restored, truth))
+    a, b = (common.run(network, common.signed, images) for images in (restored, truth))
     cosine = (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-9)
     angles = np.arccos(cosine.clip(-1, 1))
     quality = [psnr(x, y, data_range=255) for x, y in zip(restored, truth)]
@@ -237,8 +237,8 @@ def report(results: dict[str, list[dict[str, Any]]], s: Settings) -> list[str]:
     rows = [
         [
             name,
-            floor.mean_std([r["identity"] for r in results[arm]], 1, 4),
-            floor.mean_std([r["psnr"] for r in results[arm]], 1, 2),
+            common.mean_std([r["identity"] for r in results[arm]], 1, 4),
+            common.mean_std([r["psnr"] for r in results[arm]], 1, 2),
         ]
         for arm, name in ARMS.items()
     ]
@@ -253,24 +253,24 @@ def report(results: dict[str, list[dict[str, Any]]], s: Settings) -> list[str]:
         "",
         f"{s.test_faces} faces of people none of the networks saw; {len(s.seeds)} seed(s), {s.restore_steps} steps.",
         "",
-        *floor.table(["arm", "identity distance, rad", "PSNR, dB"], rows),
+        *common.table(["arm", "identity distance, rad", "PSNR, dB"], rows),
         "",
-        *(floor.verdict(name, *outcome) for name, outcome in claims.items()),
+        *(common.verdict(name, *outcome) for name, outcome in claims.items()),
     ]
 
 
 def main() -> None:
-    args = floor.options(__doc__).parse_args()
-    floor.begin(args)
+    args = common.options(__doc__).parse_args()
+    common.begin(args)
     s = Settings.quick() if args.quick else Settings()
-    faces = floor.load_faces("aligned")
+    faces = common.load_faces("aligned")
     split = Split.of(faces, s)
     s = replace(s, test_faces=len(split.test))
-    arms = Arms(floor.arms_file(args, SLUG), s, len(ARMS) * len(s.seeds))
+    arms = Arms(common.arms_file(args, SLUG), s, len(ARMS) * len(s.seeds))
     results = {
         arm: [arms.run(f"{arm}, seed {seed}", run_arm, faces, split, s, arm, seed) for seed in s.seeds] for arm in ARMS
     }
-    floor.finish(args, SLUG, report(results, s))
+    common.finish(args, SLUG, report(results, s))
 
 
 if __name__ == "__main__":

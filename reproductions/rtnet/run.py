@@ -23,8 +23,7 @@ from facewright.nn.tanh_polar import polar_grid, polar_restore
 from facewright.systems.parse.rtnet.network import HybridBlock, MixedPad, RTNet, RTNetConfig
 from facewright.systems.parse.taxonomy import CELEBAMASK_19, IBUG_11, conversion
 
-from .. import parsing_arms
-from ..floor import floor
+from .. import common, parsing_arms
 from ..parsing_arms import Bootstrap, Faces, percent, points, verdict
 
 if TYPE_CHECKING:
@@ -52,14 +51,14 @@ class Settings:
     size: int = 129
     width: int = 16
     wrong: float = 0.1
-    batch: int = 8
+    batch_size: int = 8
     steps: int = 500
     lr: float = 2e-3
     seeds: tuple[int, ...] = (0, 1)
 
     @classmethod
     def quick(cls) -> Settings:
-        return cls(size=65, width=8, batch=4, steps=20, seeds=(0,))
+        return cls(size=65, width=8, batch_size=4, steps=20, seeds=(0,))
 
 
 # --- boxes and views
@@ -149,7 +148,7 @@ def as_tensors(images: Images, boxes: NDArray[np.float64]) -> tuple[Tensor, Tens
 
 def arm(train: Faces, test: Faces, s: Settings, method: str, seed: int) -> dict[str, Any]:
     model = parser(method, s, seed)
-    order = floor.Epochs(len(train), s.batch, seed)
+    order = common.Epochs(len(train), s.batch_size, seed)
     rng = np.random.default_rng(seed)
 
     def loss_of(number: int) -> Tensor:
@@ -236,16 +235,16 @@ def report(s: Settings, runs: dict[str, list[dict[str, Any]]], test: Faces) -> l
     differences = [f"over the {rival}" for rival in REACH]
     return [
         f"{len(test)} test pictures, {int(turned.sum())} of them turned by {LARGE_YAW:g}° and more;",
-        f"views of {s.size} px; {s.steps} steps of {s.batch}; {len(s.seeds)} seed{'s' * (len(s.seeds) != 1)}.",
+        f"views of {s.size} px; {s.steps} steps of {s.batch_size}; {len(s.seeds)} seed{'s' * (len(s.seeds) != 1)}.",
         "",
         "F1 (%) in the photo, mean of the classes without background; in brackets the range of 95 % of the resamples",
         "of pictures and seeds. Last come the differences of the tanh-polar view in points.",
         "",
-        *floor.table(["classes", "box wrong by", *METHODS, *differences], box_rows),
+        *common.table(["classes", "box wrong by", *METHODS, *differences], box_rows),
         "",
         "By yaw, all classes:",
         "",
-        *floor.table(["yaw", "box wrong by", *METHODS, *differences], pose_rows),
+        *common.table(["yaw", "box wrong by", *METHODS, *differences], pose_rows),
         "",
         "What a box wrong by 20 % costs, in points: "
         + "; ".join(f"{method} {points(-samples)}" for method, samples in lost.items())
@@ -259,7 +258,7 @@ def main() -> None:
     args = parsing_arms.options(__doc__, RESULT)
     s = Settings.quick() if args.quick else Settings()
     train, test = parsing_arms.load_faces(quick=args.quick)
-    arms = floor.Arms(floor.arms_file(args, SLUG), s, len(METHODS) * len(s.seeds))
+    arms = common.Arms(common.arms_file(args, SLUG), s, len(METHODS) * len(s.seeds))
     runs: dict[str, list[dict[str, Any]]] = {method: [] for method in METHODS}
     for seed in s.seeds:
         for method in METHODS:

@@ -22,8 +22,7 @@ from facewright.systems.parse.segface.network import SegFace, SegFaceConfig
 from facewright.systems.parse.segface.training import RARE
 from facewright.systems.parse.taxonomy import CELEBAMASK_19
 
-from .. import parsing_arms
-from ..floor import floor
+from .. import common, parsing_arms
 from ..parsing_arms import Bootstrap, Faces, percent, verdict
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Settings:
     size: int = 96
     rare: float = 0.06
     shift: int = 3
-    batch: int = 8
+    batch_size: int = 8
     steps: int = 1500
     lr: float = 3e-3
     seeds: tuple[int, ...] = (0, 1)
@@ -125,7 +124,7 @@ def arm(
     train: tuple[Images, Images], test: tuple[Images, Images], s: Settings, method: str, seed: int
 ) -> dict[str, Any]:
     model = parser(method, seed)
-    order = floor.Epochs(len(train[0]), s.batch, seed)
+    order = common.Epochs(len(train[0]), s.batch_size, seed)
     rng = np.random.default_rng(seed)
 
     def loss_of(number: int) -> Tensor:
@@ -166,17 +165,17 @@ def report(s: Settings, runs: dict[str, list[dict[str, Any]]], train: Images, te
     shown = zip(NAMES.values(), shares(train), shares(test))
     weights = " and ".join(f"{runs[m][0]['weights'] / 1e3:.0f} k ({m})" for m in METHODS)
     return [
-        f"{len(train)} training and {len(test)} test pictures of {s.size} px; {s.steps} steps of {s.batch}; "
+        f"{len(train)} training and {len(test)} test pictures of {s.size} px; {s.steps} steps of {s.batch_size}; "
         f"{len(s.seeds)} seed{'s' * (len(s.seeds) != 1)}. Weights of the heads: {weights}.",
         "",
         "Pictures that show a class (%):",
         "",
-        *floor.table(["", "training", "test"], [[name, f"{100 * a:.1f}", f"{100 * b:.1f}"] for name, a, b in shown]),
+        *common.table(["", "training", "test"], [[name, f"{100 * a:.1f}", f"{100 * b:.1f}"] for name, a, b in shown]),
         "",
         "F1 (%) of the test pictures together, without background, and the difference in points; in brackets the range",
         "of 95 % of the resamples of pictures and seeds.",
         "",
-        *floor.table(["classes", *METHODS, "difference"], rows),
+        *common.table(["classes", *METHODS, "difference"], rows),
         "",
         verdict("class tokens find the rare classes better", gain["rare"]),
         verdict("by 3 points or more", gain["rare"], 0.03),
@@ -190,7 +189,7 @@ def main() -> None:
     train, test = (crops(faces, s.size) for faces in parsing_arms.load_faces(quick=args.quick))
     kept = made_rare(train[1], RARE_CLASSES, s.rare, seed=0)
     train = train[0][kept], train[1][kept]
-    arms = floor.Arms(floor.arms_file(args, SLUG), s, len(METHODS) * len(s.seeds))
+    arms = common.Arms(common.arms_file(args, SLUG), s, len(METHODS) * len(s.seeds))
     runs: dict[str, list[dict[str, Any]]] = {method: [] for method in METHODS}
     for seed in s.seeds:
         for method in METHODS:

@@ -16,8 +16,8 @@ import torch
 from facewright.losses import margins
 from facewright.metrics.verification import roc
 
-from ..floor import floor
-from ..floor.floor import Arms, Epochs, Faces, FloorNet, Indices, Pairs, Verification
+from .. import common
+from ..common import Arms, Epochs, Faces, Indices, Pairs, SmallResNet, Verification
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class Settings:
     tuning_people: int = 250
     pairs_per_fold: int = 300
     epochs: int = 15
-    batch: int = 128
+    batch_size: int = 128
     lr: float = 0.1
     decay: float = 5e-4
     noises: tuple[float, ...] = (0.0, 0.2, 0.4)
@@ -70,7 +70,7 @@ class Data:
 
     @classmethod
     def of(cls, s: Settings) -> Data:
-        faces = floor.load_faces("aligned")
+        faces = common.load_faces("aligned")
         train = faces.of_people(s.train_least)
         if s.people:
             train = faces.some_people(train, s.people, seed=0)
@@ -81,8 +81,8 @@ class Data:
             faces,
             train,
             faces.numbered(train),
-            floor.verification_pairs(faces, tuning, s.pairs_per_fold),
-            floor.verification_pairs(faces, test, s.pairs_per_fold),
+            common.verification_pairs(faces, tuning, s.pairs_per_fold),
+            common.verification_pairs(faces, test, s.pairs_per_fold),
             held_out,
         )
 
@@ -103,24 +103,24 @@ def run_arm(
     """Train one network under one head and judge it."""
     torch.manual_seed(seed)
     labels = flipped(data.labels, noise, seed)
-    network = floor.channels_last(FloorNet())
+    network = common.channels_last(SmallResNet())
     head = getattr(margins, head_name)(int(labels.max()) + 1, 128, **options)
-    batches, rng = Epochs(len(labels), s.batch, seed), np.random.default_rng(seed)
+    batches, rng = Epochs(len(labels), s.batch_size, seed), np.random.default_rng(seed)
     images, targets = data.faces.images[data.train], torch.from_numpy(labels)
 
     def step(number: int) -> torch.Tensor:
         chosen = batches.batch(number)
-        with floor.half():
-            embedding = network(floor.signed(floor.augmented(images[chosen], rng)))
+        with common.half():
+            embedding = network(common.signed(common.augmented(images[chosen], rng)))
         loss: torch.Tensor = head(embedding.float(), targets[chosen])
         return loss
 
-    groups = floor.decayed(network, s.lr, s.decay)
+    groups = common.decayed(network, s.lr, s.decay)
     groups.append({"params": list(head.parameters()), "lr": s.lr, "weight_decay": s.decay})
-    floor.train(head_name, groups, step, s.epochs * batches.per_epoch)
+    common.train(head_name, groups, step, s.epochs * batches.per_epoch)
     network.eval()
-    held_out = floor.run(network, floor.signed, data.faces.images[data.held_out])
-    embeddings = floor.spread_out(data.faces, data.held_out, held_out)
+    held_out = common.run(network, common.signed, data.faces.images[data.held_out])
+    embeddings = common.spread_out(data.faces, data.held_out, held_out)
     found = Verification.of(embeddings, data.test)
     return {
         "accuracy": found.accuracy,
@@ -132,12 +132,12 @@ def run_arm(
 
 
 def separation(
-    network: FloorNet, head: margins.MarginHead, images: floor.Images, labels: Indices, wrong: NDArray[np.bool_]
+    network: SmallResNet, head: margins.MarginHead, images: common.Images, labels: Indices, wrong: NDArray[np.bool_]
 ) -> float:
     """How well the angle to the labelled person tells wrong labels from right ones: AUC, 0.5 is chance."""
     if not wrong.any():
         return 0.5
-    embeddings = torch.nn.functional.normalize(torch.from_numpy(floor.run(network, floor.signed, images)))
+    embeddings = torch.nn.functional.normalize(torch.from_numpy(common.run(network, common.signed, images)))
     centres = torch.nn.functional.normalize(head.weight.detach().double())
     angle = (embeddings * centres[torch.from_numpy(labels)]).sum(1).clamp(-1, 1).acos()
     return roc(angle.numpy(), wrong).auc
@@ -167,7 +167,7 @@ def report(
     """The table and what it says of the claim."""
 
     def cell(head: str, noise: float, key: str) -> str:
-        return floor.mean_std([r[key] for r in results[head, noise]])
+        return common.mean_std([r[key] for r in results[head, noise]])
 
     def mean(head: str, noise: float, key: str) -> float:
         return float(np.mean([r[key] for r in results[head, noise]]))
@@ -205,19 +205,19 @@ def report(
         if s.tune
         else "Options were not tuned for this table.",
         "",
-        *floor.table(header, rows),
+        *common.table(header, rows),
         "",
         "The claim of the paper, at this size:",
         "",
-        floor.verdict(
+        common.verdict(
             f"at {most:.0%} noise SFace is a point better than the best margin head, in accuracy or in TAR",
             max(gain.values()) >= 0.01,
             f"{100 * gain['accuracy']:+.1f} and {100 * gain['tar']:+.1f} points",
         ),
-        floor.verdict(
+        common.verdict(
             "without noise it is at most a point worse", clean >= -0.01, f"{100 * clean:+.1f} points of accuracy"
         ),
-        floor.verdict(
+        common.verdict(
             "its angles tell wrong labels from right ones better than ArcFace's, by 5 points of AUC",
             found >= 0.05,
             f"{100 * found:+.1f} points at {most:.0%} noise",
@@ -226,11 +226,11 @@ def report(
 
 
 def main() -> None:
-    args = floor.options(__doc__).parse_args()
-    floor.begin(args)
+    args = common.options(__doc__).parse_args()
+    common.begin(args)
     s = Settings.quick() if args.quick else Settings()
     tuning = sum(len(o) for o in OPTIONS.values()) - len(OPTIONS) if s.tune else 0
-    arms = Arms(floor.arms_file(args, SLUG), s, tuning + len(OPTIONS) * len(s.noises) * len(s.seeds))
+    arms = Arms(common.arms_file(args, SLUG), s, tuning + len(OPTIONS) * len(s.noises) * len(s.seeds))
     data = Data.of(s)
     chosen = choose_options(arms, data, s)
     runs = {
@@ -242,7 +242,7 @@ def main() -> None:
         for head in OPTIONS
     }
     results = {(head, noise): [runs[head, noise, seed] for seed in s.seeds] for noise in s.noises for head in OPTIONS}
-    floor.finish(args, SLUG, report(s, chosen, results))
+    common.finish(args, SLUG, report(s, chosen, results))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""facewright: give the people in a photo or film their faces back, still themselves.
+"""facewright: give the people in a photo or video their faces back, still themselves.
 
 import facewright as fw
 

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from .face import Face
     from .pipelines.analyse import FaceAnalysis
-    from .pipelines.film import FilmReport
     from .pipelines.identity import FaceEmbedding, Verification
     from .pipelines.portrait import Portrait
     from .pipelines.quality import RatedFace
     from .pipelines.restore import RestoreResult
+    from .pipelines.restore_video import VideoRestoreResult
     from .pipelines.synthesise import Samples
 
 
@@ -113,8 +113,8 @@ def portrait(
     """Blur, remove or replace the background of a portrait, smooth skin, whiten teeth.
 
     Args:
-        source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`; or the path of a film.
-        output: Where the result is written; a film needs it.
+        source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`; or the path of a video.
+        output: Where the result is written; a video needs it.
         background: keep, blur, remove, or a picture that replaces it.
         blur: How far the background is out of focus.
         smooth_skin: How much blemishes are evened out.
@@ -187,12 +187,12 @@ def restore(
     device: str = "auto",
     dtype: str = "auto",
     overwrite: bool = False,
-) -> RestoreResult | FilmReport:
-    """Restore the faces of a photo, a film, or everything in a folder.
+) -> RestoreResult | VideoRestoreResult:
+    """Restore the faces of a photo, a video, or everything in a folder.
 
     Args:
-        source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`; or the path of a film.
-        output: Where the result is written; a film needs it.
+        source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`; or the path of a video.
+        output: Where the result is written; a video needs it.
         upscale: Enlarge the whole picture: 1, 2 or 4.
         fidelity: 1 stays closest to the input, 0 leans on the prior.
         strength: Blend with the input, 0 to 1.
@@ -255,7 +255,9 @@ def restore(
         device=device,
         dtype=dtype,
     )
-    result: RestoreResult | FilmReport = run_edit("restore", source, output, options, networks, overwrite=overwrite)
+    result: RestoreResult | VideoRestoreResult = run_edit(
+        "restore", source, output, options, networks, overwrite=overwrite
+    )
     return result
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .deprecation import renamed_attribute
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -173,16 +175,18 @@ class FaceQuality:
     score: as the model gives it, higher is better; comparable only within one set of weights.
     percentile: in [0, 100], the share of the model's reference set that scores lower.
     reasons: what is wrong with the picture, worst first; may be empty.
-    kept: in [0, 1], how much of the face its damage has left (`facewright.systems.quality.kept`); None where no
-        network estimated the damage.
+    retained_fraction: in [0, 1], how much of the face its damage has left (`facewright.systems.quality.retained`);
+        None where no network estimated the damage.
     """
 
     score: float
     percentile: float
     reasons: tuple[Reason, ...] = ()
-    kept: float | None = None
+    retained_fraction: float | None = None
+
+    kept = renamed_attribute("retained_fraction")
 
     @property
     def number(self) -> float:
         """The quality as people read it, 0–100: what is left of the face, or the percentile where that is unknown."""
-        return self.percentile if self.kept is None else 100 * self.kept
+        return self.percentile if self.retained_fraction is None else 100 * self.retained_fraction

@@ -243,7 +243,7 @@ def test_missing_and_unreadable_inputs(fail: Any, pipeline: Any, tmp_path: Path,
         assert name in fail("detect", tmp_path / name)
         assert name in fail("degrade", tmp_path / name, "-o", out)
     (tmp_path / "nothing").mkdir()
-    assert "no photo or film" in fail("restore", tmp_path / "nothing", "-o", tmp_path / "x")
+    assert "no photo or video" in fail("restore", tmp_path / "nothing", "-o", tmp_path / "x")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")

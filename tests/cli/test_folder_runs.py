@@ -178,9 +178,9 @@ def test_notes_and_what_is_passed_over_are_told_for_records_of_a_folder(
     monkeypatch.setattr(Session, "pipeline", lambda self, verb, choice: lambda photo, options: [])
     frames = [Image.fromarray(fakes.textured(60, 140, seed=i)) for i in range(2)]
     frames[0].save(album / "c.gif", save_all=True, append_images=frames[1:])
-    (album / "film.mp4").write_bytes(b"\0\0\0\x18ftypisom")
+    (album / "video.mp4").write_bytes(b"\0\0\0\x18ftypisom")
     code, said, err = run("embed", album, "--json")
     assert code == 0
     assert [entry["source"] for entry in json.loads(said)] == [str(album / n) for n in ("a.jpg", "b.png", "c.gif")]
     assert f"{album / 'c.gif'}: " in err
-    assert f"{album}: 1 passed over: 1 of other kinds (.mp4): film.mp4" in err
+    assert f"{album}: 1 passed over: 1 of other kinds (.mp4): video.mp4" in err

@@ -19,7 +19,7 @@ from facewright.data.detection_sets import (
     write_detections,
 )
 from facewright.errors import FacewrightError, UsageError
-from facewright.metrics.detection import Found, wider_average_precision
+from facewright.metrics.detection import Detections, wider_average_precision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +73,7 @@ def test_wider_faces_become_labels_and_things_to_measure(wider: Path) -> None:
     rows = first.rows()
     assert rows[:, BOX].tolist() == first.boxes.tolist()
     assert rows[:, LABEL].tolist() == [BOX_ONLY, IGNORED]
-    assert first.wanted().spared.tolist() == [False, True]
+    assert first.ground_truth().spared.tolist() == [False, True]
     assert empty.rows().shape == (0, 18)
 
 
@@ -138,8 +138,8 @@ def test_difficulties_are_read_from_the_published_tools(wider: Path) -> None:
     put_difficulty(wider, [[2, 1], [], [1]])
     kept = read_wider_difficulty(wider, "hard", pictures)
     assert [k.tolist() for k in kept] == [[1, 0], [], [0]]
-    found = [Found(p.boxes, np.arange(len(p.boxes)) + 1.0) for p in pictures]
-    assert wider_average_precision(found, [p.wanted() for p in pictures], kept) == 1
+    found = [Detections(p.boxes, np.arange(len(p.boxes)) + 1.0) for p in pictures]
+    assert wider_average_precision(found, [p.ground_truth() for p in pictures], kept) == 1
     put_difficulty(wider, [[3], [], [1]])
     with pytest.raises(FacewrightError, match=r"a face that first\.jpg has not"):
         read_wider_difficulty(wider, "hard", pictures)
@@ -188,7 +188,7 @@ def test_damaged_text_labels_name_the_line(tmp_path: Path, text: str, message: s
 
 def test_detections_round_trip_in_the_tools_layout(wider: Path) -> None:
     pictures = read_wider_face(wider, "val")
-    found = [Found(np.array([[1, 2, 4, 6.5], [0, 0, 9, 9]]), np.array([0.25, 0.5])), Found(), Found()]
+    found = [Detections(np.array([[1, 2, 4, 6.5], [0, 0, 9, 9]]), np.array([0.25, 0.5])), Detections(), Detections()]
     write_detections(wider / "out", pictures, found)
     text = (wider / "out" / "0--Parade" / "first.txt").read_text()
     assert text == "first\n2\n0 0 9 9 0.5\n1 2 3 4.5 0.25\n"

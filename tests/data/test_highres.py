@@ -11,7 +11,7 @@ import torch
 from skimage import data
 
 from facewright.data import highres
-from facewright.data.highres import HighresPairs, damage_target, detail_kept, face_part, open_packed, pack
+from facewright.data.highres import HighresPairs, damage_target, detail_retained, face_part, open_packed, pack
 from facewright.data.people import FoundFaces
 from facewright.degrade import Chain, Degradation, Grain, Noise
 from facewright.errors import FacewrightError, UsageError
@@ -96,13 +96,13 @@ def test_kept_detail_is_what_follows_the_truth() -> None:
     truth = rng.integers(60, 190, (128, 128, 3), dtype=np.uint8)
     inside = face_part(128)
     assert inside.mean() == pytest.approx(0.56 * 0.6, abs=0.02)
-    assert detail_kept(truth, truth, inside) == 1
+    assert detail_retained(truth, truth, inside) == 1
     soft = cv2.GaussianBlur(truth, (0, 0), 1.0)
     noisy = np.clip(soft + rng.normal(0, 20, truth.shape), 0, 255).astype(np.uint8)
-    kept = detail_kept(soft, truth, inside)
+    kept = detail_retained(soft, truth, inside)
     assert 0 < kept < 0.5
-    assert detail_kept(noisy, truth, inside) == pytest.approx(kept, abs=0.03)
-    assert detail_kept(np.full_like(truth, 128), truth, inside) == 0
+    assert detail_retained(noisy, truth, inside) == pytest.approx(kept, abs=0.03)
+    assert detail_retained(np.full_like(truth, 128), truth, inside) == 0
 
 
 def test_damage_of_a_known_record() -> None:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from facewright.data import large_pose as turned
-from facewright.data import parsing, renders
+from facewright.data import large_pose, parsing, renders
 from facewright.data.detection import BOX, FACE, LABEL, POSE
 
 if TYPE_CHECKING:
@@ -25,13 +24,13 @@ def root(shared_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 @pytest.mark.shared
 def test_rendered_faces_are_labelled_like_the_collections(root: Path) -> None:
-    faces = turned.TurnedFaces("val", root, rendered=1.0)
+    faces = large_pose.LargePoseFaces("val", root, rendered=1.0)
     rng = np.random.default_rng(0)
     drawn = [faces.any(rng) for _ in range(60)]
     yaws = np.array([abs(face.pose[0]) for face in drawn])
     known = [abs(faces.shards.truth(i)["pose"]["yaw"]) for i in range(8)]
-    ranges = np.unique(np.digitize(known, turned.YAW_EDGES))
-    shares = np.bincount(np.digitize(yaws, turned.YAW_EDGES), minlength=3)[ranges] / len(drawn)
+    ranges = np.unique(np.digitize(known, large_pose.YAW_EDGES))
+    shares = np.bincount(np.digitize(yaws, large_pose.YAW_EDGES), minlength=3)[ranges] / len(drawn)
     np.testing.assert_allclose(shares, 1 / len(ranges), atol=0.2)
     assert {face.image.shape for face in drawn} == {(parsing.RENDER_SIZE, parsing.RENDER_SIZE, 3)}
     assert {bool(face.pose[0] > 0) for face in drawn} == {True, False}
@@ -48,7 +47,7 @@ def test_rendered_faces_are_labelled_like_the_collections(root: Path) -> None:
 def test_share_of_rendered_faces(root: Path) -> None:
     side = parsing.RENDER_SIZE
     for share in (0.0, 0.4):
-        faces = turned.TurnedFaces("val", root, rendered=share)
+        faces = large_pose.LargePoseFaces("val", root, rendered=share)
         rng = np.random.default_rng(1)
         rendered = np.mean([faces.any(rng).image.shape[0] == side for _ in range(200)])
         assert rendered == pytest.approx(share, abs=0.1 * (share > 0))
@@ -56,7 +55,7 @@ def test_share_of_rendered_faces(root: Path) -> None:
 
 @pytest.mark.shared
 def test_scenes_and_crops_repeat(root: Path) -> None:
-    scenes = [turned.TurnedScenes("val", root, seed=4, size=192, smallest=8, rendered=0.5) for _ in range(2)]
+    scenes = [large_pose.LargePoseScenes("val", root, seed=4, size=192, smallest=8, rendered=0.5) for _ in range(2)]
     for index in range(4):
         (image, rows), (again, same) = (s.scene(index) for s in scenes)
         np.testing.assert_array_equal(image, again)
@@ -66,7 +65,7 @@ def test_scenes_and_crops_repeat(root: Path) -> None:
     sides = np.sqrt((rows[:, BOX][:, 2:] - rows[:, BOX][:, :2]).prod(1))
     assert 7.5 < sides.min() < 10
     assert np.abs(rows[:, POSE][:, 0]).max() > 40
-    crops = turned.TurnedCrops("val", root, seed=4, negatives=0.0, rendered=1.0)
+    crops = large_pose.LargePoseCrops("val", root, seed=4, negatives=0.0, rendered=1.0)
     item = crops[3]
     np.testing.assert_array_equal(item["image"], crops[3]["image"])
     assert item["face"] == 1

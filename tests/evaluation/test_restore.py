@@ -18,7 +18,7 @@ from facewright.evaluation.restore import (
     TRUTH,
     Classical,
     EvaluationFace,
-    Judges,
+    EvaluationModels,
     Score,
     Settings,
     Unrestored,
@@ -36,7 +36,7 @@ from facewright.metrics import psnr
 from facewright.tasks.card import Preprocess
 
 SIZE = 192
-SETTINGS = Settings("made-up faces", SIZE, "test judges", ("mild", "severe"))
+SETTINGS = Settings("made-up faces", SIZE, "test models", ("mild", "severe"))
 
 
 class Means:
@@ -94,8 +94,8 @@ def faces(fakes):
 
 
 @pytest.fixture
-def judges(fakes):
-    return Judges(Points(fakes), Means(), features=brightness_apart, name="test judges")
+def models(fakes):
+    return EvaluationModels(Points(fakes), Means(), features=brightness_apart, name="test models")
 
 
 def test_damage_depends_on_seed_severity_and_name_alone(faces):
@@ -108,8 +108,8 @@ def test_damage_depends_on_seed_severity_and_name_alone(faces):
     assert mean["severe"] < mean["mild"] - 1
 
 
-def test_perfect_restorer_gets_perfect_scores_and_the_input_its_own(faces, judges, tmp_path):
-    results = evaluate(faces, {"perfect": lambda: Perfect(faces)}, judges, SETTINGS, tmp_path, sheet_faces=0)
+def test_perfect_restorer_gets_perfect_scores_and_the_input_its_own(faces, models, tmp_path):
+    results = evaluate(faces, {"perfect": lambda: Perfect(faces)}, models, SETTINGS, tmp_path, sheet_faces=0)
     for severity, rows in results["results"].items():
         assert list(rows) == ["input", "classical", "perfect"]
         perfect, given = rows["perfect"], rows["input"]
@@ -130,7 +130,7 @@ def test_perfect_restorer_gets_perfect_scores_and_the_input_its_own(faces, judge
     assert not (tmp_path / "sheet.png").exists()
 
 
-def test_points_are_those_nearest_to_the_middle_in_percent_of_the_eyes(faces, judges, tmp_path):
+def test_points_are_those_nearest_to_the_middle_in_percent_of_the_eyes(faces, models, tmp_path):
     class Redder(Unrestored):
         def restore(self, crops, *, fidelity=1.0):
             out = np.full_like(crops, 128)
@@ -142,7 +142,7 @@ def test_points_are_those_nearest_to_the_middle_in_percent_of_the_eyes(faces, ju
             return np.zeros_like(crops)
 
     rows = {"redder": Redder, "dark": Dark}
-    results = evaluate(faces[:1], rows, judges, SETTINGS, tmp_path, sheet_faces=0)["results"]["mild"]
+    results = evaluate(faces[:1], rows, models, SETTINGS, tmp_path, sheet_faces=0)["results"]["mild"]
     eyes = np.hypot(*(TEMPLATES["ffhq"][1] - TEMPLATES["ffhq"][0])) * SIZE
     assert results["redder"]["landmarks"]["mean"] == pytest.approx(100 * 3 / eyes, rel=0.03)
     assert results["redder"]["found"] == 1
@@ -151,11 +151,11 @@ def test_points_are_those_nearest_to_the_middle_in_percent_of_the_eyes(faces, ju
     assert "niqe" not in results["dark"]
 
 
-def test_stopped_run_goes_on_where_it_was(faces, judges, tmp_path):
+def test_stopped_run_goes_on_where_it_was(faces, models, tmp_path):
     stopped = Perfect(faces)
     stopped.stop_after = 4
     with pytest.raises(KeyboardInterrupt):
-        evaluate(faces, {"perfect": lambda: stopped}, judges, SETTINGS, tmp_path)
+        evaluate(faces, {"perfect": lambda: stopped}, models, SETTINGS, tmp_path)
     journal = tmp_path / "scores.jsonl"
     lines = journal.read_text().splitlines()
     assert len(lines) == 1 + 3 + 2 * 6 + 4  # settings, truths, input and classical, four of the perfect ones
@@ -163,7 +163,7 @@ def test_stopped_run_goes_on_where_it_was(faces, judges, tmp_path):
 
     second, seen = Perfect(faces), []
     evaluate(
-        faces, {"perfect": lambda: second}, judges, SETTINGS, tmp_path, on_progress=lambda *state: seen.append(state)
+        faces, {"perfect": lambda: second}, models, SETTINGS, tmp_path, on_progress=lambda *state: seen.append(state)
     )
     assert second.calls == 2
     assert seen[0] == (19, 21)
@@ -175,16 +175,16 @@ def test_stopped_run_goes_on_where_it_was(faces, judges, tmp_path):
         raise AssertionError("loaded although all is done")
 
     results = json.loads((tmp_path / "results.json").read_text())
-    assert evaluate(faces, {"perfect": never}, judges, SETTINGS, tmp_path) == results
+    assert evaluate(faces, {"perfect": never}, models, SETTINGS, tmp_path) == results
     assert journal.read_text() == finished
 
 
-def test_journal_of_other_settings_or_weights_is_refused(faces, judges, tmp_path):
-    evaluate(faces[:1], {"perfect": lambda: Perfect(faces)}, judges, SETTINGS, tmp_path)
+def test_journal_of_other_settings_or_weights_is_refused(faces, models, tmp_path):
+    evaluate(faces[:1], {"perfect": lambda: Perfect(faces)}, models, SETTINGS, tmp_path)
     with pytest.raises(UsageError, match="other settings"):
-        evaluate(faces, {}, judges, dataclasses.replace(SETTINGS, seed=1), tmp_path)
+        evaluate(faces, {}, models, dataclasses.replace(SETTINGS, seed=1), tmp_path)
     with pytest.raises(UsageError, match="perfect with other weights"):
-        evaluate(faces, {"perfect": lambda: Perfect(faces, weights="cd" * 32)}, judges, SETTINGS, tmp_path)
+        evaluate(faces, {"perfect": lambda: Perfect(faces, weights="cd" * 32)}, models, SETTINGS, tmp_path)
     with pytest.raises(UsageError, match="unknown degradation preset"):
         Settings("x", SIZE, severities=("terrible",))
 
@@ -228,13 +228,13 @@ def test_frechet_distance_compares_a_row_with_the_truth_of_its_own_pictures():
     assert "psnr" not in row
 
 
-def test_page_and_sheet_show_every_row(faces, judges, tmp_path):
-    results = evaluate(faces, {"perfect": lambda: Perfect(faces)}, judges, SETTINGS, tmp_path, sheet_faces=2)
+def test_page_and_sheet_show_every_row(faces, models, tmp_path):
+    results = evaluate(faces, {"perfect": lambda: Perfect(faces)}, models, SETTINGS, tmp_path, sheet_faces=2)
     page = (tmp_path / "results.md").read_text()
     assert page == markdown(results)
     assert "| perfect | 100.00 [100.00, 100.00] | 1.000 [1.000, 1.000] |" in page
     assert page.count("| input |") == page.count("| classical |") == 2
-    assert "3 faces of made-up faces, 192 px, seed 0; judges: test judges" in page
+    assert "3 faces of made-up faces, 192 px, seed 0; scored by: test models" in page
     assert "LPIPS" not in page
     from PIL import Image
 
@@ -268,12 +268,12 @@ def test_faces_of_photos_are_cut_from_the_largest_face(fakes, tmp_path):
 # --- commands
 
 
-def test_command_measures_photos_with_the_named_restorers(fakes, judges, monkeypatch, tmp_path):
+def test_command_measures_photos_with_the_named_restorers(fakes, models, monkeypatch, tmp_path):
     photos, out = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
     for i in range(2):
         save_rgb(fakes.textured(300, 300, seed=i), photos / f"{i}.png")
-    found = dataclasses.replace(judges, detector=fakes.Detector(fakes.face_at((150, 140), 60.0)))
+    found = dataclasses.replace(models, detector=fakes.Detector(fakes.face_at((150, 140), 60.0)))
     monkeypatch.setattr(cli, "_judges", lambda device: found)
     asked = []
     pipeline = SimpleNamespace(restorer=Unrestored())

@@ -1,4 +1,4 @@
-"""Tiny films of every make, and a look at what a film file holds."""
+"""Tiny videos of every make, and a look at what a video file holds."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def make(
     tags: dict[str, str] | None = None,
     form: str | None = None,
 ) -> Path:
-    """Write a film. `sounds` are (encoder, sample rate, layout, language), `marked` flags frames as "tff" or "bff",
+    """Write a video. `sounds` are (encoder, sample rate, layout, language), `marked` flags frames as "tff" or "bff",
     `colour` are its matrix, primaries and transfer."""
     pictures = pictures if pictures is not None else [waves(i) for i in range(frames)]
     height, width = pictures[0].shape[:2]
@@ -122,7 +122,7 @@ def marker(frame: av.VideoFrame, order: str) -> av.filter.Graph:
 
 
 def facts(path: Path) -> list[SimpleNamespace]:
-    """Every stream of a film: type, codec, language, first time, decoded frames or packets."""
+    """Every stream of a video: type, codec, language, first time, decoded frames or packets."""
     with av.open(str(path)) as container:
         count = len(container.streams)
     return [_facts(path, index) for index in range(count)]
@@ -149,7 +149,7 @@ def seconds_of_sound(track: SimpleNamespace) -> float:
 
 
 @pytest.fixture(scope="session")
-def films() -> SimpleNamespace:
+def videos() -> SimpleNamespace:
     """`make`, `facts`, `waves`, `woven`, `seconds_of_sound`, and `tracks(path, type)`."""
 
     def tracks(path: Path, kind: str) -> list[SimpleNamespace]:

@@ -166,7 +166,7 @@ class TestBeside:
         assert b"Other" in back.xmp
         assert b"image/jpeg" in back.xmp
 
-    def test_the_film_goes_with_the_gps(self, tmp_path: Any) -> None:
+    def test_the_video_goes_with_the_gps(self, tmp_path: Any) -> None:
         photo = read(encoded("JPEG", xmp=MOTION) + MP4)
         content = photo.save(tmp_path / "a.jpg", keep_gps=False).read_bytes()
         assert b"film" not in content
@@ -174,7 +174,7 @@ class TestBeside:
         assert any("motion photo" in note for note in photo.not_kept("a.jpg", keep_gps=False))
 
     def test_an_announcement_of_nothing_goes(self, tmp_path: Any) -> None:
-        """As a program leaves it that has copied the XMP and lost the film."""
+        """As a program leaves it that has copied the XMP and lost the video."""
         photo = read(encoded("JPEG", xmp=MOTION))
         assert xmp.announced(read(photo.save(tmp_path / "a.jpg")).xmp or b"") == ()
 

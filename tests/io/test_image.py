@@ -647,7 +647,7 @@ class TestBadInput:
         (tmp_path / "text.jpg").write_text("Dear Sir,\nthis is no picture.")
         self.refused(tmp_path / "text.jpg", "contains text")
         self.refused(b"%PDF-1.7 ...", "PDF")
-        self.refused(b"\0\0\0\x18ftypisom" + bytes(40), "film")
+        self.refused(b"\0\0\0\x18ftypisom" + bytes(40), "video")
         self.refused("bad\0name.jpg", "cannot read")
 
     def test_no_permission(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ def test_no_suffix_belongs_to_two_kinds() -> None:
 def test_what_the_table_calls_written_is_written() -> None:
     for kind in KINDS:
         for suffix in (*kind.writes, kind.output):
-            if kind.is_film:
+            if kind.is_video:
                 assert suffix in TARGET_FORMATS
             else:
                 assert format_of(f"a{suffix}") == (kind.name if suffix in kind.writes else "TIFF")
@@ -188,7 +188,7 @@ def test_a_folder_is_surveyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert found.sentence == "5 passed over: 1 hidden, 4 of other kinds (.txt, no suffix, .thm, .ts)"
     assert [j.target for j in plan(album, out)] == targets(found.files, album, out)
     assert plan(album, out).passed_over == found.sentence
-    assert [p.name for p, _ in survey(album, without=out, films=False).files] == [
+    assert [p.name for p, _ in survey(album, without=out, videos=False).files] == [
         "b.jfif",
         "d.dng",
         "d.tif",
@@ -203,7 +203,7 @@ def test_a_folder_is_surveyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_folder_of_other_things_says_what_they_are(tmp_path: Path) -> None:
     for name in ("a.doc", "b.doc", "c.pdf"):
         (tmp_path / name).write_bytes(b"text")
-    with pytest.raises(UsageError, match=r"no photo or film in .*; 3 passed over: 3 of other kinds \(\.doc, \.pdf\)"):
+    with pytest.raises(UsageError, match=r"no photo or video in .*; 3 passed over: 3 of other kinds \(\.doc, \.pdf\)"):
         plan(tmp_path, tmp_path / "out")
 
 

@@ -62,9 +62,9 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def test_a_second_process_is_refused_with_the_owner_and_gets_it_afterwards(tmp_path: Path) -> None:
-    target = tmp_path / "film.mp4"
+    target = tmp_path / "video.mp4"
     other = hold(target)
-    with pytest.raises(LockedError, match=rf"film\.mp4 is being written by process {other.pid} on .*since") as caught:
+    with pytest.raises(LockedError, match=rf"video\.mp4 is being written by process {other.pid} on .*since") as caught:
         locked(target).__enter__()
     assert caught.value.owner is not None
     assert (caught.value.owner.pid, caught.value.owner.host) == (other.pid, socket.gethostname())
@@ -80,7 +80,7 @@ def test_a_second_process_is_refused_with_the_owner_and_gets_it_afterwards(tmp_p
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL there")
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
-    target = tmp_path / "film.mp4"
+    target = tmp_path / "video.mp4"
     other = hold(target)
     other.send_signal(signal.SIGKILL)
     other.wait()
@@ -107,7 +107,7 @@ def test_four_processes_that_race_are_never_inside_together(tmp_path: Path) -> N
 
 
 def test_the_same_process_is_refused_too_and_an_exception_frees_the_lock(tmp_path: Path) -> None:
-    target = tmp_path / "film.mp4"
+    target = tmp_path / "video.mp4"
     with locked(target), pytest.raises(LockedError, match=f"process {os.getpid()}"), locked(target):
         pass
     with pytest.raises(ZeroDivisionError), locked(target):
@@ -117,7 +117,7 @@ def test_the_same_process_is_refused_too_and_an_exception_frees_the_lock(tmp_pat
 
 
 def test_one_lock_for_a_file_and_a_link_to_it(tmp_path: Path) -> None:
-    target, link = tmp_path / "film.mp4", tmp_path / "link.mp4"
+    target, link = tmp_path / "video.mp4", tmp_path / "link.mp4"
     target.touch()
     link.symlink_to(target)
     with locked(target), pytest.raises(LockedError), locked(link):
@@ -125,7 +125,7 @@ def test_one_lock_for_a_file_and_a_link_to_it(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_record_is_no_reason_to_go_on_or_to_fail(tmp_path: Path) -> None:
-    target = tmp_path / "film.mp4"
+    target = tmp_path / "video.mp4"
     lock_path(target).write_bytes(b"\xff torn")
     with locked(target):  # nobody holds it
         lock_path(target).write_bytes(b"{}")
@@ -138,7 +138,7 @@ def test_on_a_full_disk_the_lock_holds_without_its_record(tmp_path: Path, monkey
     def full(descriptor: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    target = tmp_path / "film.mp4"
+    target = tmp_path / "video.mp4"
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
         with locked(target), pytest.raises(LockedError, match="another process"), locked(target):
@@ -147,7 +147,7 @@ def test_on_a_full_disk_the_lock_holds_without_its_record(tmp_path: Path, monkey
 
 
 def test_what_is_abandoned(tmp_path: Path) -> None:
-    target = tmp_path / "film.mp4"
+    target = tmp_path / "video.mp4"
     assert is_abandoned(target)
     with locked(target):
         assert not is_abandoned(target)
@@ -162,11 +162,11 @@ def test_what_is_abandoned(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_missing_or_read_only(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"film\.mp4"), locked(tmp_path / "missing" / "film.mp4"):
+    with pytest.raises(OutputError, match=r"video\.mp4"), locked(tmp_path / "missing" / "video.mp4"):
         pass
     if os.name != "nt" and os.geteuid() != 0:
         tmp_path.chmod(0o500)
-        with pytest.raises(OutputError, match=r"film\.mp4"), locked(tmp_path / "film.mp4"):
+        with pytest.raises(OutputError, match=r"video\.mp4"), locked(tmp_path / "video.mp4"):
             pass
         tmp_path.chmod(0o700)
 

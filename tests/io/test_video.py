@@ -132,7 +132,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
 def test_frames_come_out_in_order_and_nearly_unchanged(clip: Path, tmp_path: Path, suffix: str) -> None:
     target = tmp_path / f"out{suffix}"
-    report = process_video(clip, target, unchanged, segment_frames=16, batch=3, **FAST)
+    report = process_video(clip, target, unchanged, segment_frames=16, batch_size=3, **FAST)
     assert (report.frames, report.damaged, report.segments_reused) == (40, (), 0)
     assert (report.width, report.height) == (96, 64)
     before, after = read(clip), read(target)
@@ -191,10 +191,10 @@ def test_sound_the_container_cannot_hold_is_encoded_anew_and_said(clip: Path, tm
 def test_subtitles_and_tags_are_kept(tmp_path: Path) -> None:
     text = tmp_path / "text.srt"
     text.write_text("1\n00:00:00,200 --> 00:00:00,900\nGood morning\n\n2\n00:00:01,000 --> 00:00:01,500\nAnd bye\n")
-    film = write_clip(tmp_path / "film.mkv", [picture(i) for i in range(40)])
+    video = write_clip(tmp_path / "video.mkv", [picture(i) for i in range(40)])
     source = tmp_path / "source.mkv"
-    with av.open(str(film)) as a, av.open(str(text)) as b, av.open(str(source), "w") as out:
-        out.metadata["title"] = "Family film"
+    with av.open(str(video)) as a, av.open(str(text)) as b, av.open(str(source), "w") as out:
+        out.metadata["title"] = "Family video"
         streams = {id(s): out.add_stream_from_template(s) for s in (a.streams.video[0], b.streams.subtitles[0])}
         for container in (a, b):
             for packet in container.demux():
@@ -210,7 +210,7 @@ def test_subtitles_and_tags_are_kept(tmp_path: Path) -> None:
     assert [b for _, b in packets_of(source, "subtitles")] == [b"Good morning", b"And bye"]
     with av.open(str(tmp_path / "out.mkv")) as container:
         tags = {k.lower(): v for k, v in container.metadata.items()}
-    assert (tags["title"], tags["comment"]) == ("Family film", "restored")
+    assert (tags["title"], tags["comment"]) == ("Family video", "restored")
     assert report.notes == ()
 
     dropped = process_video(source, tmp_path / "out.mp4", unchanged, **FAST)
@@ -315,7 +315,12 @@ class Recorder:
 def test_the_stage_gets_batches_in_order_from_one_thread(clip: Path, tmp_path: Path) -> None:
     stage, seen = Recorder(), []
     process_video(
-        clip, tmp_path / "out.mp4", stage, batch=16, progress=lambda done, total: seen.append((done, total)), **FAST
+        clip,
+        tmp_path / "out.mp4",
+        stage,
+        batch_size=16,
+        progress=lambda done, total: seen.append((done, total)),
+        **FAST,
     )
     assert stage.calls == [list(range(16)), list(range(16, 32)), list(range(32, 40))]
     assert stage.resets == [0]
@@ -350,7 +355,7 @@ class Trail:
 
 
 @pytest.mark.parametrize("variant", ["plain", "without seeking"])
-def test_resume_gives_the_film_of_an_uninterrupted_run(
+def test_resume_gives_the_video_of_an_uninterrupted_run(
     clip: Path, tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"segment_frames": 8, "warmup": 5, "parameters": "a", **FAST}
@@ -479,7 +484,7 @@ def test_wrong_pictures_from_the_stage_are_refused(clip: Path, tmp_path: Path) -
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_a_damaged_frame_is_reported_and_the_film_goes_on(clip: Path, tmp_path: Path) -> None:
+def test_a_damaged_frame_is_reported_and_the_video_goes_on(clip: Path, tmp_path: Path) -> None:
     with av.open(str(clip)) as container:
         packets = [(p.pos, p.size, p.pts) for p in container.demux(video=0) if p.size]
     position, size, time = packets[25]
@@ -496,7 +501,7 @@ def test_a_damaged_frame_is_reported_and_the_film_goes_on(clip: Path, tmp_path: 
     assert np.abs(before[39].astype(int) - after[39]).mean() < 2  # after the next keyframe all is well
 
 
-def test_a_film_that_ends_early_is_saved_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_a_video_that_ends_early_is_saved_as_far_as_it_goes(tmp_path: Path) -> None:
     whole = write_clip(tmp_path / "whole.mkv", [picture(i % 40) for i in range(80)])
     source = tmp_path / "cut.mkv"
     source.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -510,7 +515,7 @@ def make_bad(kind: str, folder: Path, clip: Path) -> Path:
     if kind == "empty":
         path.touch()
     elif kind == "text":
-        path.write_text("this is no film\n" * 100)
+        path.write_text("this is no video\n" * 100)
     elif kind == "folder":
         path.mkdir()
     elif kind == "truncated":
@@ -572,7 +577,7 @@ def test_a_foreign_folder_named_like_the_job_is_not_touched(clip: Path, tmp_path
 
 
 def test_is_video(clip: Path, tmp_path: Path) -> None:
-    disguised = tmp_path / "film.dat"
+    disguised = tmp_path / "video.dat"
     disguised.write_bytes(clip.read_bytes())
     photo = tmp_path / "photo.heic"
     photo.write_bytes(b"\x00\x00\x00\x18ftypheic" + bytes(200))

@@ -1,4 +1,4 @@
-"""High dynamic range and transparency of films: what the standards say, and what survives a pass."""
+"""High dynamic range and transparency of videos: what the standards say, and what survives a pass."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_way_back_is_the_inverse(kind: int, peak: float) -> None:
     assert shown.mean() > 0.6
 
 
-# -- films -------------------------------------------------------------------------------------------------------------
+# -- videos -----------------------------------------------------------------------------------------------------------
 
 
 def gradient() -> NDArray[np.uint16]:
@@ -94,10 +94,10 @@ def gradient() -> NDArray[np.uint16]:
     return image.astype(np.uint16)
 
 
-def hdr_film(films: SimpleNamespace, path: Path, kind: int, extra: str = MASTERED) -> Path:
+def hdr_video(videos: SimpleNamespace, path: Path, kind: int, extra: str = MASTERED) -> Path:
     options = {"preset": "ultrafast", "crf": "2", "x265-params": f"log-level=none:{extra}".rstrip(":")}
     pictures = [gradient()] * 6
-    films.make(path, "libx265", "yuv420p10le", pictures=pictures, colour=(9, 9, kind), options=options)
+    videos.make(path, "libx265", "yuv420p10le", pictures=pictures, colour=(9, 9, kind), options=options)
     return path
 
 
@@ -113,9 +113,9 @@ def luma(frame: av.VideoFrame) -> NDArray[Any]:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 def test_hdr10_keeps_its_mastering_data_its_bits_and_its_colours(
-    films: SimpleNamespace, tmp_path: Path, suffix: str
+    videos: SimpleNamespace, tmp_path: Path, suffix: str
 ) -> None:
-    source, target = hdr_film(films, tmp_path / "in.mp4", PQ), tmp_path / f"out{suffix}"
+    source, target = hdr_video(videos, tmp_path / "in.mp4", PQ), tmp_path / f"out{suffix}"
     report = process_video(source, target, unchanged, preset="ultrafast", crf=1)
     assert report.notes == ()
     before, after = first_frame(source), first_frame(target)
@@ -133,10 +133,10 @@ def test_hdr10_keeps_its_mastering_data_its_bits_and_its_colours(
 
 
 @pytest.mark.parametrize("kind", [PQ, HLG])
-def test_the_stage_sees_an_ordinary_picture_and_its_change_comes_out_in_the_films_light(
-    films: SimpleNamespace, tmp_path: Path, kind: int
+def test_the_stage_sees_an_ordinary_picture_and_its_change_comes_out_in_the_videos_light(
+    videos: SimpleNamespace, tmp_path: Path, kind: int
 ) -> None:
-    source, target = hdr_film(films, tmp_path / "in.mp4", kind, ""), tmp_path / "out.mkv"
+    source, target = hdr_video(videos, tmp_path / "in.mp4", kind, ""), tmp_path / "out.mkv"
     seen: list[NDArray[np.uint8]] = []
 
     def paint(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -156,8 +156,8 @@ def test_the_stage_sees_an_ordinary_picture_and_its_change_comes_out_in_the_film
     assert untouched[:, 72:].mean() < 3
 
 
-def test_enlarged_films_keep_their_bits(films: SimpleNamespace, tmp_path: Path) -> None:
-    source, target = hdr_film(films, tmp_path / "in.mp4", PQ), tmp_path / "out.mkv"
+def test_enlarged_videos_keep_their_bits(videos: SimpleNamespace, tmp_path: Path) -> None:
+    source, target = hdr_video(videos, tmp_path / "in.mp4", PQ), tmp_path / "out.mkv"
     import cv2
 
     double = PerFrame(lambda p: cv2.resize(p, None, fx=2, fy=2, interpolation=cv2.INTER_LANCZOS4))
@@ -168,8 +168,8 @@ def test_enlarged_films_keep_their_bits(films: SimpleNamespace, tmp_path: Path) 
     assert np.abs(after[::2, ::2] - luma(first_frame(source)))[4:-4, 4:-4].mean() < 6
 
 
-def test_what_webm_cannot_keep_of_hdr_is_said(films: SimpleNamespace, tmp_path: Path) -> None:
-    report = process_video(hdr_film(films, tmp_path / "in.mp4", PQ), tmp_path / "out.webm", unchanged)
+def test_what_webm_cannot_keep_of_hdr_is_said(videos: SimpleNamespace, tmp_path: Path) -> None:
+    report = process_video(hdr_video(videos, tmp_path / "in.mp4", PQ), tmp_path / "out.webm", unchanged)
     assert report.notes == (
         "the picture was reduced from 10 bits to the 8 that VP9 has; write .mp4, .mov or .mkv for ten",
         "the HDR10 mastering data was left out: VP9 cannot carry it",
@@ -178,7 +178,7 @@ def test_what_webm_cannot_keep_of_hdr_is_said(films: SimpleNamespace, tmp_path: 
 
 # -- transparency ------------------------------------------------------------------------------------------------------
 
-ALPHA_FILMS = {
+ALPHA_VIDEOS = {
     "vp9.webm": ("libvpx-vp9", "yuva420p", {"auto-alt-ref": "0", "deadline": "realtime"}),
     "prores.mov": ("prores_ks", "yuva444p10le", {"profile": "4444"}),
     "animation.mov": ("qtrle", "argb", {}),
@@ -205,14 +205,14 @@ def alpha_of(path: Path) -> list[NDArray[np.uint8]]:
         return [frame.to_ndarray(format="rgba")[..., 3] for frame in frames]
 
 
-@pytest.mark.parametrize("name", ALPHA_FILMS)
+@pytest.mark.parametrize("name", ALPHA_VIDEOS)
 @pytest.mark.parametrize("suffix", [".webm", ".mov", ".mkv", ".mp4"])
 def test_transparency_is_kept_where_the_codec_has_it(
-    films: SimpleNamespace, tmp_path: Path, name: str, suffix: str
+    videos: SimpleNamespace, tmp_path: Path, name: str, suffix: str
 ) -> None:
-    codec, pix_fmt, options = ALPHA_FILMS[name]
+    codec, pix_fmt, options = ALPHA_VIDEOS[name]
     pictures = [layered(i) for i in range(5)]
-    source = films.make(tmp_path / name, codec, pix_fmt, pictures=pictures, options=options)
+    source = videos.make(tmp_path / name, codec, pix_fmt, pictures=pictures, options=options)
     assert probe(source).alpha
     target = tmp_path / f"out{suffix}"
     report = process_video(source, target, unchanged, segment_frames=2, preset="ultrafast")
@@ -224,13 +224,13 @@ def test_transparency_is_kept_where_the_codec_has_it(
         assert len(after) == 5
         # a frame too early or late would be off by four columns of the ramp
         assert max(np.abs(a.astype(int) - b)[:, 24:].mean() for a, b in zip(before, after, strict=True)) < 4
-    times = [f.pts * f.time_base for f in films.tracks(target, "video")[0].frames]
+    times = [f.pts * f.time_base for f in videos.tracks(target, "video")[0].frames]
     assert [float(t) for t in times] == pytest.approx([i / 25 for i in range(5)], abs=6e-4)
 
 
-def test_transparency_grows_with_the_picture(films: SimpleNamespace, tmp_path: Path) -> None:
-    codec, pix_fmt, options = ALPHA_FILMS["prores.mov"]
-    source = films.make(tmp_path / "in.mov", codec, pix_fmt, pictures=[layered(0)] * 3, options=options)
+def test_transparency_grows_with_the_picture(videos: SimpleNamespace, tmp_path: Path) -> None:
+    codec, pix_fmt, options = ALPHA_VIDEOS["prores.mov"]
+    source = videos.make(tmp_path / "in.mov", codec, pix_fmt, pictures=[layered(0)] * 3, options=options)
     process_video(source, tmp_path / "out.mov", PerFrame(lambda p: p.repeat(2, 0).repeat(2, 1)))
     after = alpha_of(tmp_path / "out.mov")[0]
     assert after.shape == (128, 192)

@@ -1,4 +1,4 @@
-"""Two at once, and again: the lock of a film's target, unfinished work, and what is checked before the work."""
+"""Two at once, and again: the lock of a video's target, unfinished work, and what is checked before the work."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ process_video(sys.argv[1], sys.argv[2], PerFrame(step), segment_frames=8, queue_
 
 
 @pytest.fixture
-def source(films: SimpleNamespace, tmp_path: Path) -> Path:
-    path: Path = films.make(tmp_path / "in.mkv", frames=40, sounds=[("aac", 48000, "mono", "deu")])
+def source(videos: SimpleNamespace, tmp_path: Path) -> Path:
+    path: Path = videos.make(tmp_path / "in.mkv", frames=40, sounds=[("aac", 48000, "mono", "deu")])
     return path
 
 
 class Other:
-    """A process that works on a film, frame by frame."""
+    """A process that works on a video, frame by frame."""
 
     def __init__(self, source: Path, target: Path) -> None:
         self.process = subprocess.Popen(
@@ -157,7 +157,7 @@ def test_a_torn_description_of_a_segment_costs_that_segment_only(source: Path, t
     assert (report.frames, report.segments_reused) == (40, 1)
 
 
-def test_two_films_into_two_targets_do_not_wait_for_each_other(source: Path, tmp_path: Path) -> None:
+def test_two_videos_into_two_targets_do_not_wait_for_each_other(source: Path, tmp_path: Path) -> None:
     other = Other(source, tmp_path / "a.mkv")
     other.go(10)
     assert process_video(source, tmp_path / "b.mkv", unchanged, **FAST).frames == 40

@@ -13,8 +13,8 @@ from facewright.errors import UsageError
 from facewright.io.image import read
 from facewright.pipelines import background
 from facewright.pipelines.background import drawn
-from facewright.pipelines.film import restore_video
 from facewright.pipelines.restore import RestorePipeline
+from facewright.pipelines.restore_video import restore_video
 from facewright.runtime.session import Session
 from facewright.systems.enlarge.realesrgan.network import RealESRGAN, RealESRGANConfig
 from facewright.tasks.declare import NetworkChoice
@@ -101,7 +101,7 @@ def test_drawn_photo_is_marked_even_without_a_face(tmp_path: Path, fakes: Simple
         assert (b"darker" in saved.read_bytes()) is marked
 
 
-def test_films_and_other_systems_are_refused(tmp_path: Path, fakes: SimpleNamespace) -> None:
+def test_videos_and_other_systems_are_refused(tmp_path: Path, fakes: SimpleNamespace) -> None:
     pipeline = RestorePipeline(fakes.Detector(), fakes.Restorer(), enlarger=Darker())
     with pytest.raises(UsageError, match="leave --background out"):
         restore_video(tmp_path / "a.mp4", tmp_path / "b.mp4", pipeline)

@@ -1,4 +1,4 @@
-"""Faces keep the light of their picture, toned ones their tone; detail and fine colour are the restorer's."""
+"""Faces keep the light of their picture, tinted ones their tint; detail and fine colour are the restorer's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from skimage.data import astronaut
 
 from facewright.geometry.resample import crop_face
-from facewright.pipelines.colour_match import in_light, in_tone, restore_crops, tone_of
+from facewright.pipelines.colour_match import apply_tint, fit_tint, match_illumination, restore_crops
 
 EYES_NOSE_MOUTH = np.array([[203, 111], [243, 110], [224, 132], [207, 155], [240, 154]], np.float64)
 SEPIA = np.array([[0.393, 0.769, 0.189], [0.349, 0.686, 0.168], [0.272, 0.534, 0.131]])
@@ -46,7 +46,7 @@ class Brightener:
 
 
 def test_a_face_in_colour_has_no_tone_and_keeps_the_restored_detail(face: np.ndarray) -> None:
-    assert tone_of(face) is None
+    assert fit_tint(face) is None
     painted = Painter().restore(face[None])[0]
     difference = restore_crops(Painter(), face[None], 1.0)[0].astype(int) - painted
     assert np.abs(difference).mean() < 1
@@ -65,7 +65,7 @@ def test_a_face_keeps_the_light_of_its_picture(face: np.ndarray) -> None:
 
 
 def test_light_of_its_own_changes_nothing(face: np.ndarray) -> None:
-    assert np.array_equal(in_light(face, face), face)
+    assert np.array_equal(match_illumination(face, face), face)
 
 
 def test_black_and_white_stays_so(face: np.ndarray) -> None:
@@ -80,14 +80,14 @@ def test_sepia_stays_sepia_even_noisy_and_compressed(face: np.ndarray) -> None:
     noisy = np.clip(old + np.random.default_rng(0).normal(0, 12, (128, 128, 1)), 0, 255).astype(np.uint8)
     coded = cv2.imdecode(cv2.imencode(".jpg", noisy[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 60])[1], 1)[..., ::-1]
     output = restore_crops(Painter(), np.ascontiguousarray(coded)[None], 1.0)[0]
-    tone = tone_of(old)
-    assert tone is not None
-    assert np.abs(output.astype(int) - in_tone(output, tone)).mean() < 3
+    tint = fit_tint(old)
+    assert tint is not None
+    assert np.abs(output.astype(int) - apply_tint(output, tint)).mean() < 3
     assert np.abs(output.astype(int) - Painter().restore(coded[None])[0]).mean() > 8
 
 
 def test_a_picture_in_its_own_tone_is_unchanged(face: np.ndarray) -> None:
     old = sepia(face)
-    tone = tone_of(old)
-    assert tone is not None
-    assert np.abs(in_tone(old, tone).astype(int) - old).mean() < 1
+    tint = fit_tint(old)
+    assert tint is not None
+    assert np.abs(apply_tint(old, tint).astype(int) - old).mean() < 1

@@ -128,7 +128,7 @@ def test_a_merely_likely_face_turns_a_picture_without_a_rival(
 
 
 @pytest.mark.parametrize("turn", TURNS)
-def test_a_film_looks_for_the_turn_once_in_a_scene(turn: int, fakes: SimpleNamespace) -> None:
+def test_a_video_looks_for_the_turn_once_in_a_scene(turn: int, fakes: SimpleNamespace) -> None:
     detector = MarkedFaces(fakes)
     scene = SceneFinder(FaceFinder(detector, ByScore()), 0.7)
     frame = marked((40, 50), turn=turn)
@@ -153,7 +153,7 @@ def test_a_scene_that_begins_without_a_face_is_looked_at_again(fakes: SimpleName
     assert face.turn == 180
 
 
-def test_a_film_without_second_opinion_is_taken_for_upright(fakes: SimpleNamespace) -> None:
+def test_a_video_without_second_opinion_is_taken_for_upright(fakes: SimpleNamespace) -> None:
     plain = fakes.Detector(fakes.face_at((40, 40), 12, score=0.8), fakes.face_at((90, 40), 12, score=0.6))
     scene = SceneFinder(plain, 0.7)
     assert scene.opinion is None

@@ -109,7 +109,10 @@ def test_doubt_names_what_is_wrong_with_the_pictures(one: Face) -> None:
 
 
 def test_a_ruined_picture_can_match_but_not_exclude(one: Face) -> None:
-    fine, ruined = embedding(one, FaceQuality(0.4, 50.0, kept=0.9)), embedding(one, FaceQuality(0.4, 50.0, kept=0.24))
+    fine, ruined = (
+        embedding(one, FaceQuality(0.4, 50.0, retained_fraction=0.9)),
+        embedding(one, FaceQuality(0.4, 50.0, retained_fraction=0.24)),
+    )
     assert decide(0.1, -4.0, 0.7, 1e-3, (fine, fine))[0] == "different"
     decision, reason = decide(0.1, -4.0, 0.7, 1e-3, (fine, ruined))
     assert decision == "cannot tell"

@@ -11,7 +11,7 @@ from facewright.face import DegradationEstimate, FaceQuality, Reason
 from facewright.geometry.crop import CropSpec
 from facewright.pipelines.identity import quality_dict
 from facewright.pipelines.quality import QualityRater
-from facewright.systems.quality.kept import kept
+from facewright.systems.quality.retained import retained_fraction
 from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def test_damage_lowers_the_number_and_is_named(fakes: SimpleNamespace) -> None:
     assert assessor.crops.shape == (2, 64, 64, 3)
     assert good.percentile == bad.percentile == 89.0
     assert good.number > 85 > 40 > bad.number
-    assert bad.number == pytest.approx(100 * kept(assessor.assess(assessor.crops)[1]))
+    assert bad.number == pytest.approx(100 * retained_fraction(assessor.assess(assessor.crops)[1]))
     assert Reason.COMPRESSION in bad.reasons
     assert Reason.COMPRESSION not in good.reasons
     shown = quality_dict(bad)

@@ -77,7 +77,7 @@ def jobs(photos: list[Photo]) -> dict[str, Callable[[], Any]]:
             found[f"restore {number} {seed}"] = lambda photo=photo, seed=seed: restored(restore, photo, seed)
     for seed in (None, 1, 2):
         found[f"synthesise {seed}"] = lambda seed=seed: makers.sample(1, seed=seed or 0).tobytes()
-        found[f"film {seed}"] = lambda seed=seed: filmed(net, photos[0].rgb(), seed)
+        found[f"video {seed}"] = lambda seed=seed: filmed(net, photos[0].rgb(), seed)
     return found
 
 
@@ -107,7 +107,7 @@ def test_four_threads_get_what_one_gets(photos: list[Photo]) -> None:
     alone = {name: job() for name, job in work.items()}
     assert sorted(together) == sorted(alone)
     assert [name for name in alone if together[name] != alone[name]] == []
-    for name in ("restore 0", "film"):
+    for name in ("restore 0", "video"):
         assert len({str(alone[f"{name} {seed}"]) for seed in (None, 1, 2)}) == 3, f"a seed changes nothing of {name}"
 
 

@@ -1,6 +1,6 @@
 """Identities through short occlusion: behind a passing thing, behind each other, and out of the detector's sight.
 
-A made film: textured heads move over a textured room; the detector sees a head only while most of it shows.
+A made video: textured heads move over a textured room; the detector sees a head only while most of it shows.
 """
 
 from __future__ import annotations
@@ -94,31 +94,31 @@ def test_a_thing_that_passes_before_a_face_does_not_change_its_number() -> None:
     heads = [Head(1, lambda i: (110, 80)), Head(2, lambda i: (220, 80))]
     bar = lambda i: 12 * i - 60  # noqa: E731
     assert all(2 <= gap(heads, k, 40, bar) <= 5 for k in (0, 1))
-    film = follow(heads, 40, bar)
-    for head, number in zip(heads, (number_at(film[0], h.path(0)) for h in heads)):
+    video = follow(heads, 40, bar)
+    for head, number in zip(heads, (number_at(video[0], h.path(0)) for h in heads)):
         assert number is not None
-        assert [number_at(film[i], head.path(i)) for i in (20, 30, 39)] == [number] * 3
-    assert {t.id for tracked in film for t in tracked} == {1, 2}
+        assert [number_at(video[i], head.path(i)) for i in (20, 30, 39)] == [number] * 3
+    assert {t.id for tracked in video for t in tracked} == {1, 2}
 
 
 def test_a_walker_behind_another_gets_the_same_number_back() -> None:
     heads = [Head(1, lambda i: (60 + 5 * i, 80)), Head(2, lambda i: (160, 80))]
     missed = gap(heads, 0, 40, lambda i: None)
     assert 3 <= missed <= 10
-    film = follow(heads, 40, options=TrackerOptions(max_gap=missed + 2))
-    first = [number_at(film[0], h.path(0)) for h in heads]
-    last = [number_at(film[39], h.path(39)) for h in heads]
+    video = follow(heads, 40, options=TrackerOptions(max_gap=missed + 2))
+    first = [number_at(video[0], h.path(0)) for h in heads]
+    last = [number_at(video[39], h.path(39)) for h in heads]
     assert first == last
     assert len(set(first)) == 2
 
 
 def test_the_one_in_front_keeps_its_number_while_somebody_crosses_behind() -> None:
     heads = [Head(1, lambda i: (60 + 5 * i, 80)), Head(2, lambda i: (160, 80))]
-    film = follow(heads, 40)
-    front = number_at(film[0], heads[1].path(0))
+    video = follow(heads, 40)
+    front = number_at(video[0], heads[1].path(0))
     assert front is not None
-    assert all(number_at(tracked, heads[1].path(i)) is not None for i, tracked in enumerate(film))
-    assert {t.id for t in film[39] if np.hypot(*np.subtract(t.face.centre, heads[1].path(39))) < RADIUS} == {front}
+    assert all(number_at(tracked, heads[1].path(i)) is not None for i, tracked in enumerate(video))
+    assert {t.id for t in video[39] if np.hypot(*np.subtract(t.face.centre, heads[1].path(39))) < RADIUS} == {front}
 
 
 @pytest.mark.parametrize("missed", [1, 3, 5])

@@ -1,4 +1,4 @@
-"""The film restorer with a stand-in detector and restorer: what it changes, how steadily, and what it reports."""
+"""The video restorer with a stand-in detector and restorer: what it changes, how steadily, and what it reports."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def redder(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.clip(crops + np.array([30, 0, 0], np.int16), 0, 255).astype(np.uint8)
 
 
-def film(count: int, path: Callable[[int], tuple[float, float]], noise: float = 0.0) -> list[Frame]:
+def video(count: int, path: Callable[[int], tuple[float, float]], noise: float = 0.0) -> list[Frame]:
     rng = np.random.default_rng(7)
     frames = []
     for i in range(count):
@@ -116,7 +116,7 @@ def flicker(frames: list[NDArray[np.uint8]], path: Callable[[int], tuple[float, 
 
 
 def test_only_the_face_changes_and_by_what_the_restorer_says() -> None:
-    frames = film(4, resting)
+    frames = video(4, resting)
     out = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(relight=True))(frames)
     change = out[0].astype(int) - frames[0].pixels
     np.testing.assert_allclose(change[55:65, 75:85].mean((0, 1)), (30, 0, 0), atol=1.5)
@@ -125,7 +125,7 @@ def test_only_the_face_changes_and_by_what_the_restorer_says() -> None:
 
 
 def test_a_face_keeps_the_light_of_its_frame_unless_asked_otherwise() -> None:
-    frames = film(1, resting)
+    frames = video(1, resting)
     kept, taken = (
         VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(relight=r))(frames)[0] for r in (False, True)
     )
@@ -135,7 +135,7 @@ def test_a_face_keeps_the_light_of_its_frame_unless_asked_otherwise() -> None:
 
 
 def test_strength_scales_the_change_and_zero_leaves_the_frame_alone() -> None:
-    frames = film(2, resting)
+    frames = video(2, resting)
     half = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(strength=0.5, fidelity=0.3, relight=True))
     out = half(frames)[1]
     assert (out.astype(int) - frames[1].pixels)[60, 80, 0] == pytest.approx(15, abs=2)
@@ -146,7 +146,7 @@ def test_strength_scales_the_change_and_zero_leaves_the_frame_alone() -> None:
 
 
 def test_upscale_enlarges_frame_and_face() -> None:
-    frames = film(2, resting)
+    frames = video(2, resting)
     out = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(upscale=2, relight=True))(frames)[1]
     plain = cv2.resize(frames[1].pixels, None, fx=2, fy=2, interpolation=cv2.INTER_LANCZOS4)
     change = out.astype(int) - plain
@@ -157,7 +157,7 @@ def test_upscale_enlarges_frame_and_face() -> None:
 
 @pytest.mark.parametrize("detect_every", [1, 3])
 def test_the_length_of_the_runs_does_not_matter(detect_every: int) -> None:
-    frames = film(20, walking, noise=4)
+    frames = video(20, walking, noise=4)
     options = VideoOptions(detect_every=detect_every)
     whole, pieces = (VideoRestorer(Fake(redder), BlobDetector(0.3), options) for _ in range(2))
     at_once = whole(frames)
@@ -168,7 +168,7 @@ def test_the_length_of_the_runs_does_not_matter(detect_every: int) -> None:
 
 def test_crops_of_several_frames_share_a_call() -> None:
     fake, detector = Fake(redder), BlobDetector()
-    VideoRestorer(fake, detector, VideoOptions(crops_per_call=8, fidelity=0.4, detect_every=5))(film(20, resting))
+    VideoRestorer(fake, detector, VideoOptions(crops_per_call=8, fidelity=0.4, detect_every=5))(video(20, resting))
     assert fake.batches == [8, 8, 4]
     assert fake.fidelity == {0.4}
     assert detector.calls == 4
@@ -177,12 +177,12 @@ def test_crops_of_several_frames_share_a_call() -> None:
 def test_batches_come_in_few_sizes() -> None:
     fake = Fake(redder)
     restorer = VideoRestorer(fake, BlobDetector(), VideoOptions(crops_per_call=12))
-    restorer(film(27, resting))
+    restorer(video(27, resting))
     assert fake.batches == [8, 8, 8, 2, 1]
 
 
-def test_nothing_kept_grows_with_the_film() -> None:
-    frames = film(20, resting, noise=4)
+def test_nothing_kept_grows_with_the_video() -> None:
+    frames = video(20, resting, noise=4)
     restorer = VideoRestorer(Fake(redder), BlobDetector(0.3))
 
     def play(start: int) -> None:
@@ -207,12 +207,12 @@ def test_free_memory_is_returned_every_few_frames(monkeypatch: pytest.MonkeyPatc
     seen = 0
     for run in (3, 3, 3, 5, 8, 1):
         seen += run
-        restorer(film(run, resting))
+        restorer(video(run, resting))
     assert returned == [9, 22]
 
 
 def test_flicker_of_an_unstable_restorer_stays_below_the_input() -> None:
-    frames = film(30, walking, noise=6)
+    frames = video(30, walking, noise=6)
     rng = np.random.default_rng(1)
 
     def unstable(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -333,7 +333,7 @@ def test_sharpened_portrait_flickers_no_more_than_the_blurred_one() -> None:
 
 
 def test_small_turned_and_surplus_faces_are_left_alone_and_counted() -> None:
-    frames = film(5, resting)
+    frames = video(5, resting)
     profile = replace(face_at(80, 60), pose=Pose(85, 0, 0))
     small, big, other = face_at(20, 20, 4), face_at(80, 60, 22), face_at(130, 90, 15)
 
@@ -359,7 +359,7 @@ def test_small_turned_and_surplus_faces_are_left_alone_and_counted() -> None:
 
 
 def test_a_change_of_mind_fades() -> None:
-    frames = film(12, resting)
+    frames = video(12, resting)
     verdicts = iter([None] * 4 + ["already good"] * 8)
     options = VideoOptions(tracker=TrackerOptions(fade=4), relight=True)
     restorer = VideoRestorer(Fake(redder), BlobDetector(), options, judge=lambda crop, face: next(verdicts))
@@ -371,7 +371,7 @@ def test_a_change_of_mind_fades() -> None:
 
 
 def test_settling_frames_are_not_counted_and_reset_keeps_the_report() -> None:
-    frames = film(6, resting)
+    frames = video(6, resting)
     restorer = VideoRestorer(Fake(redder), BlobDetector())
     restorer([replace(f, settling=f.index < 2) for f in frames])
     restorer.reset(0)
@@ -385,11 +385,11 @@ def test_senseless_options_are_refused(options: dict[str, float]) -> None:
         VideoOptions(**options)
 
 
-def test_a_whole_film_from_file_to_file(tmp_path: Path) -> None:
+def test_a_whole_video_from_file_to_file(tmp_path: Path) -> None:
     import av
 
     source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
-    frames = film(30, walking, noise=3)
+    frames = video(30, walking, noise=3)
     with av.open(str(source), "w") as out:
         stream = out.add_stream("libx264", rate=25, options={"crf": "8"})
         stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
@@ -397,7 +397,7 @@ def test_a_whole_film_from_file_to_file(tmp_path: Path) -> None:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(frame.pixels, format="rgb24")))
         out.mux(stream.encode(None))
     restorer = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(upscale=2, relight=True))
-    report = process_video(source, target, restorer, batch=4, segment_frames=12, preset="ultrafast", crf=8)
+    report = process_video(source, target, restorer, batch_size=4, segment_frames=12, preset="ultrafast", crf=8)
     assert (report.frames, report.width, report.height) == (30, 320, 240)
     (person,) = restorer.report()
     assert (person.frames, person.restored) == (30, 30)

@@ -204,7 +204,7 @@ def test_plan_refuses_what_would_lose_originals(album: Path, tmp_path: Path) -> 
 
 
 def test_plan_of_an_empty_folder_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no photo or film"):
+    with pytest.raises(UsageError, match="no photo or video"):
         plan(tmp_path, tmp_path / "out")
 
 
@@ -215,7 +215,7 @@ def test_output_inside_the_album_is_not_restored_again(album: Path, pipeline: An
     assert [str(j.source.relative_to(album)) for j in again] == NAMES
 
 
-def test_films_are_told_from_photos() -> None:
+def test_videos_are_told_from_photos() -> None:
     assert Job(Path("a.MP4"), Path("b.mp4")).is_video
     assert not Job(Path("a.jpeg"), Path("b.jpeg")).is_video
 

@@ -88,7 +88,7 @@ def load(session, task, choice):
 
 def test_every_task_names_code_that_exists() -> None:
     for task in tasks().values():
-        for name in (task.load, task.result, task.film, task.film_result, task.draw):
+        for name in (task.load, task.result, task.video, task.video_result, task.draw):
             assert not name or callable(entry(name)), name
         assert (ROOT / "docs" / task.guide).is_file(), task.verb
         assert task.card("").slug == task.default

@@ -298,7 +298,7 @@ def test_validated_and_shipped_weights_are_the_average(tmp_path: Path) -> None:
 
 
 def test_learning_rate_warms_up_and_falls_as_a_cosine(tmp_path: Path) -> None:
-    trainer = Trainer(recipe(steps=110, warmup=10, final_lr=0.1), tmp_path)
+    trainer = Trainer(recipe(steps=110, warmup=10, min_lr_ratio=0.1), tmp_path)
 
     def factor(step: int) -> float:
         trainer.step = step
@@ -313,7 +313,7 @@ def test_learning_rate_warms_up_and_falls_as_a_cosine(tmp_path: Path) -> None:
 
 
 def test_two_optimisers_step_with_their_own_rates(tmp_path: Path) -> None:
-    trainer = Trainer(recipe(steps=4, warmup=0, final_lr=0.0), tmp_path)
+    trainer = Trainer(recipe(steps=4, warmup=0, min_lr_ratio=0.0), tmp_path)
     before = {n: [p.detach().clone() for p in m.parameters()] for n, m in trainer.bare.items()}
     trainer.run()
     for name, module in trainer.bare.items():

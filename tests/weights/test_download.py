@@ -23,7 +23,7 @@ import pytest
 
 from facewright.errors import OutputError, WeightsError
 from facewright.weights import download
-from facewright.weights.download import Wanted, fetch_file
+from facewright.weights.download import DownloadRequest, fetch_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,10 +34,10 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 pytestmark = pytest.mark.usefixtures("home", "impatient")
 
 
-def wanted(served: Any, home: Path, *paths: str, **values: Any) -> Wanted:
+def wanted(served: Any, home: Path, *paths: str, **values: Any) -> DownloadRequest:
     known = {"sha256": DIGEST, "size": len(CONTENT)} | values
     addresses = [served.address + path for path in paths or ("/a.pth",)]
-    return Wanted("a.pth of toy", addresses, home / "files" / "a.pth", home, **known)
+    return DownloadRequest("a.pth of toy", addresses, home / "files" / "a.pth", home, **known)
 
 
 def offer(served: Any, plan: dict[str, list[str]] | list[str] | None = None, content: bytes = CONTENT) -> None:
@@ -146,7 +146,7 @@ def test_every_address_is_named_with_its_fault(served: Any, home: Path) -> None:
 
 def test_nobody_answers(home: Path, served: Any) -> None:
     with pytest.raises(WeightsError, match="broke off or was refused, 4 times"):
-        fetch_file(Wanted("a", ["http://127.0.0.1:9/a.pth"], home / "files" / "a", home))
+        fetch_file(DownloadRequest("a", ["http://127.0.0.1:9/a.pth"], home / "files" / "a", home))
 
 
 def test_wrong_bytes_are_set_aside_and_never_used(served: Any, home: Path) -> None:
@@ -204,7 +204,7 @@ def test_slow_but_steady_is_no_fault(served: Any, home: Path, monkeypatch: pytes
     offer(served)
     append = download._write
 
-    def slowly(stream: Any, piece: bytes, asked: Wanted) -> None:
+    def slowly(stream: Any, piece: bytes, asked: DownloadRequest) -> None:
         time.sleep(0.05)
         append(stream, piece, asked)
 
@@ -259,8 +259,8 @@ FETCH = """
     from facewright.weights import download
     address, home, digest, size = sys.argv[1:]
     download.PATIENCE = download.Patience(read=30)
-    wanted = download.Wanted("a", [address], Path(home) / "files" / "a.pth", Path(home), sha256=digest, size=int(size),
-                             progress=lambda done, total: print(done, flush=True))
+    wanted = download.DownloadRequest("a", [address], Path(home) / "files" / "a.pth", Path(home), sha256=digest,
+                                      size=int(size), progress=lambda done, total: print(done, flush=True))
     download.fetch_file(wanted)
 """
 
@@ -329,7 +329,7 @@ def test_home_that_cannot_be_written(served: Any, home: Path) -> None:
 def test_mirror_is_asked_first(served: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served.files["/ours/example.org/x/a.pth"] = CONTENT
     monkeypatch.setenv("FACEWRIGHT_MIRROR", served.address + "/ours/")
-    asked = Wanted("a", ["https://example.org/x/a.pth"], home / "files" / "a.pth", home, sha256=DIGEST)
+    asked = DownloadRequest("a", ["https://example.org/x/a.pth"], home / "files" / "a.pth", home, sha256=DIGEST)
     assert fetch_file(asked).read_bytes() == CONTENT
     assert [entry[0] for entry in served.log] == ["/ours/example.org/x/a.pth"]
 
@@ -337,10 +337,10 @@ def test_mirror_is_asked_first(served: Any, home: Path, monkeypatch: pytest.Monk
 def test_proxy_of_the_environment_is_used(served: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served.files["http://example.org/a.pth"] = CONTENT
     monkeypatch.setenv("HTTP_PROXY", served.address)
-    asked = Wanted("a", ["http://example.org/a.pth"], home / "files" / "a.pth", home, sha256=DIGEST)
+    asked = DownloadRequest("a", ["http://example.org/a.pth"], home / "files" / "a.pth", home, sha256=DIGEST)
     assert fetch_file(asked).read_bytes() == CONTENT
     monkeypatch.setenv("HTTPS_PROXY", served.address)
-    refused = Wanted("b", ["https://example.org/b.pth"], home / "files" / "b.pth", home)
+    refused = DownloadRequest("b", ["https://example.org/b.pth"], home / "files" / "b.pth", home)
     with pytest.raises(WeightsError, match="the proxy refuses"):
         fetch_file(refused)
 
@@ -351,7 +351,7 @@ def test_hub_address_follows_the_endpoint_and_sends_the_token(
     served.files["/someone/toy/resolve/abc/folder/a.pth"] = CONTENT
     monkeypatch.setenv("HF_ENDPOINT", served.address)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    asked = Wanted("a", ["hf://someone/toy@abc/folder/a.pth"], home / "files" / "a.pth", home, sha256=DIGEST)
+    asked = DownloadRequest("a", ["hf://someone/toy@abc/folder/a.pth"], home / "files" / "a.pth", home, sha256=DIGEST)
     assert fetch_file(asked).read_bytes() == CONTENT
     assert served.log[0][2] == "Bearer hf_secret"
 
@@ -386,9 +386,9 @@ MEMBER = CONTENT[:500_000] + bytes(500_000)
 MEMBER_DIGEST = hashlib.sha256(MEMBER).hexdigest()
 
 
-def member(served: Any, home: Path, **values: Any) -> Wanted:
+def member(served: Any, home: Path, **values: Any) -> DownloadRequest:
     known = {"sha256": MEMBER_DIGEST, "size": len(MEMBER), "member": "models/a.onnx"} | values
-    return Wanted("a.onnx", [served.address + "/pack.zip"], home / "files" / "a.onnx", home, **known)
+    return DownloadRequest("a.onnx", [served.address + "/pack.zip"], home / "files" / "a.onnx", home, **known)
 
 
 @pytest.mark.parametrize("how", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

@@ -136,9 +136,9 @@ _READING = (
     _option("max_megapixels", float, 200.0, "Refuse larger pictures.", min=0),
 )
 
-_FILM = (
-    _option("restart", bool, False, "Delete the unfinished work of a film and start over.", "--restart"),
-    _option("deinterlace", str, "auto", "Fields of a film: auto, frame, field, off."),
+_VIDEO = (
+    _option("restart", bool, False, "Delete the unfinished work of a video and start over.", "--restart"),
+    _option("deinterlace", str, "auto", "Fields of a video: auto, frame, field, off."),
 )
 
 Parameters = tuple[list[inspect.Parameter], list[inspect.Parameter]]
@@ -306,14 +306,14 @@ def _generate_command(task: Task) -> tuple[Parameters, Command]:
     return ([folder], [_JSON, _OVERWRITE]), run
 
 
-# --- altered photos and films
+# --- altered photos and videos
 
 
 def _edit_command(task: Task) -> tuple[Parameters, Command]:
     from .edit import edit
 
-    many = "folder" in task.media or "film" in task.media
-    words = [word for word in ("Photo", "film", "folder") if word.lower() in task.media]
+    many = "folder" in task.media or "video" in task.media
+    words = [word for word in ("Photo", "video", "folder") if word.lower() in task.media]
     before = [
         _argument("source", f"{', '.join(words[:-1])}{' or ' if many else ''}{words[-1]}."),
         _option("output", Path, _REQUIRED, "Where the result goes.", "-o", "--output"),
@@ -323,10 +323,10 @@ def _edit_command(task: Task) -> tuple[Parameters, Command]:
         *([_option("compare", Path | None, None, "Write a before/after sheet.")] if task.compares else []),
         _option("quality", int, 95, "JPEG/WebP/HEIC quality of the output.", min=1, max=100),
         *_READING,
-        _option("drop_gps", bool, False, "Leave out where a photo or film was taken.", "--drop-gps"),
+        _option("drop_gps", bool, False, "Leave out where a photo or video was taken.", "--drop-gps"),
         _option("provenance", bool, True, "Record in the file what was done."),
-        *([_option("resume", bool, False, "Go on with an interrupted folder or film.", "--resume")] if many else []),
-        *(_FILM if task.film else ()),
+        *([_option("resume", bool, False, "Go on with an interrupted folder or video.", "--resume")] if many else []),
+        *(_VIDEO if task.video else ()),
         _OVERWRITE,
     ]
 

@@ -25,7 +25,7 @@ STOPPED = 130
 
 app = typer.Typer(
     name="facewright",
-    help="Give the people in a photo or film their faces back, still themselves.",
+    help="Give the people in a photo or video their faces back, still themselves.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

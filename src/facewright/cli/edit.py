@@ -1,4 +1,4 @@
-"""Commands that alter a photo, a film or a folder."""
+"""Commands that alter a photo, a video or a folder."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class FilmOptions:
-    """The options that only films have, and whether to go on with an interrupted one."""
+class VideoRunOptions:
+    """The options that only videos have, and whether to go on with an interrupted one."""
 
     resume: bool
     restart: bool
@@ -34,7 +34,7 @@ class FilmOptions:
         """Raise UsageError when an option was given that does nothing for `what`."""
         given = {"--restart": self.restart, "--deinterlace": self.deinterlace != "auto"}
         for name in (name for name, used in given.items() if used):
-            raise UsageError(f"{name} is for a film; it does nothing for {what}")
+            raise UsageError(f"{name} is for a video; it does nothing for {what}")
 
 
 def edit(
@@ -74,15 +74,15 @@ def edit(
     for extra in (report, compare):
         if extra is not None and not (source.is_dir() and resume and _is_folder_report(extra)):
             check_output(extra, overwrite=overwrite)
-    film = FilmOptions(resume, restart, deinterlace)
+    video = VideoRunOptions(resume, restart, deinterlace)
     if source.is_dir():
         if "folder" not in task.media:
             raise UsageError(f"{source} is a folder; {task.verb} takes one photo")
         if compare is not None:
             raise UsageError("--compare makes the sheet of one photo; it is not possible for a folder")
-        _edit_folder(task, options, choice, source, output, save, report, film)
+        _edit_folder(task, options, choice, source, output, save, report, video)
     else:
-        _edit_file(task, options, choice, source, output, save, report, compare, film)
+        _edit_file(task, options, choice, source, output, save, report, compare, video)
 
 
 def _is_folder_report(path: Path) -> bool:
@@ -105,7 +105,7 @@ def _edit_file(
     save: SaveOptions,
     report: Path | None,
     compare: Path | None,
-    film: FilmOptions,
+    video: VideoRunOptions,
 ) -> None:
     from ..io.encode import format_of
     from ..io.image import read
@@ -117,24 +117,24 @@ def _edit_file(
     kind = kind_of(source)
     if output.is_dir():
         output = output / (source.name if kind is None else output_name(source.name, kind))
-        if kind is not None and kind.is_film:
+        if kind is not None and kind.is_video:
             output = output.with_suffix(suffix_for(source))
     if output.resolve() == source.resolve():
         raise UsageError(f"{output} is the original; choose another name")
     check_output(output, overwrite=save.overwrite)
-    if kind is not None and kind.is_film:
-        if not task.film:
-            raise UsageError(f"{source} is a film; {task.verb} takes photos")
+    if kind is not None and kind.is_video:
+        if not task.video:
+            raise UsageError(f"{source} is a video; {task.verb} takes photos")
         if compare is not None:
-            raise UsageError("--compare makes the sheet of one photo; it is not possible for a film")
-        data = _edit_film(task, options, choice, source, output, save, film)
+            raise UsageError("--compare makes the sheet of one photo; it is not possible for a video")
+        data = _edit_video(task, options, choice, source, output, save, video)
     else:
-        film.refuse_for("a photo")
+        video.refuse_for("a photo")
         for picture in (output, *([compare] if compare else [])):
             format_of(picture)
         with locked(output):
             photo = read(source, page=save.page or 0, max_pixels=save.max_pixels)
-            if task.film and has_pages(photo, output, save.page):
+            if task.video and has_pages(photo, output, save.page):
                 if compare is not None:
                     raise UsageError(
                         f"--compare makes the sheet of one photo; choose one of {photo.pages} pages by --page"
@@ -207,24 +207,30 @@ def _say_remarks(source: str, data: dict[str, Any]) -> None:
         typer.echo(f"{source}: {which}{remark}")
 
 
-def _edit_film(
-    task: Task, options: Any, choice: NetworkChoice, source: Path, output: Path, save: SaveOptions, film: FilmOptions
+def _edit_video(
+    task: Task,
+    options: Any,
+    choice: NetworkChoice,
+    source: Path,
+    output: Path,
+    save: SaveOptions,
+    video: VideoRunOptions,
 ) -> dict[str, Any]:
-    from ..io.video import check_target as check_film
+    from ..io.video import check_target as check_video_target
     from ..progress import bar
     from ..runtime.session import default_session
 
-    check_film(source, output, overwrite=save.overwrite)
+    check_video_target(source, output, overwrite=save.overwrite)
     with bar(source.name) as advance:
-        result = entry(task.film)(
+        result = entry(task.video)(
             source,
             output,
             default_session().pipeline(task.verb, choice),
             options,
             overwrite=save.overwrite,
-            resume=film.resume,
-            restart=film.restart,
-            deinterlace=film.deinterlace,
+            resume=video.resume,
+            restart=video.restart,
+            deinterlace=video.deinterlace,
             keep_gps=save.keep_gps,
             provenance=save.provenance,
             progress=advance,
@@ -243,15 +249,15 @@ def _edit_folder(
     output: Path,
     save: SaveOptions,
     report: Path | None,
-    film: FilmOptions,
+    video: VideoRunOptions,
 ) -> None:
     from ..progress import bar
     from ..runtime.folder import check, plan, run
     from ..runtime.session import default_session
 
-    jobs, resume = plan(source, output), film.resume
+    jobs, resume = plan(source, output), video.resume
     if not any(job.is_video for job in jobs):
-        film.refuse_for("a folder without films")
+        video.refuse_for("a folder without videos")
     check(jobs, options, save, resume=resume)
     pipeline = default_session().pipeline(task.verb, choice)
     with bar(source.name) as advance:

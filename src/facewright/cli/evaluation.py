@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..evaluation.restore import Judges
+    from ..evaluation.restore import EvaluationModels
     from ..systems.restore.dfdnet.network import DFDNet
     from ..tasks.restore import Restorer
 
@@ -59,14 +59,14 @@ def evaluate_restorers(
     """Restore damaged faces with every model, score them against the truth; run again to go on after a stop."""
     from ..evaluation.restore import SEVERITIES, TABLES, Settings, evaluate, photo_faces, validation_faces
 
-    judges = _judges(device)
+    models = _evaluation_models(device)
     side = size or (PHOTO_SIZE if data else LABELLED_SIZE)
     source = str(data.resolve()) if data else "the labelled validation split"
-    settings = Settings(source, side, judges.name, tuple(severity or SEVERITIES), seed)
+    settings = Settings(source, side, models.name, tuple(severity or SEVERITIES), seed)
     restorers = dict(_restorer(text, device) for text in model or ["frgp"])
-    chosen = photo_faces(data, judges.detector, faces, side) if data else validation_faces(faces, side)
+    chosen = photo_faces(data, models.detector, faces, side) if data else validation_faces(faces, side)
     with bar("restore") as advance:
-        evaluate(chosen, restorers, judges, settings, output, sheet_faces=sheet, on_progress=advance)
+        evaluate(chosen, restorers, models, settings, output, sheet_faces=sheet, on_progress=advance)
     typer.echo((output / TABLES).read_text(encoding="utf-8"))
 
 
@@ -82,8 +82,8 @@ def _restorer(text: str, device: str) -> tuple[str, Callable[[], Restorer]]:
     return name, lambda: load_pipeline(slug, weights or None, device).restorer
 
 
-def _judges(device: str) -> Judges:
-    from ..evaluation.restore import Judges
+def _evaluation_models(device: str) -> EvaluationModels:
+    from ..evaluation.restore import EvaluationModels
     from ..loading import load_detector, load_parser, load_recogniser
     from ..metrics.lpips import LPIPS
     from ..metrics.perceptual import ParserFeatures
@@ -99,7 +99,7 @@ def _judges(device: str) -> Judges:
         names.append("LPIPS (alex)")
     except WeightsError:
         names.append("no LPIPS (its weights are not here)")
-    return Judges(detector, recogniser, lpips, ParserFeatures(parser), ", ".join(names))
+    return EvaluationModels(detector, recogniser, lpips, ParserFeatures(parser), ", ".join(names))
 
 
 @dictionary_app.command("build")

@@ -319,7 +319,7 @@ def _photos_below(source: Path) -> list[Path]:
 
 
 def _photos_in(folder: Path) -> list[Path]:
-    return [path for path, _ in survey(folder, films=False).files]
+    return [path for path, _ in survey(folder, videos=False).files]
 
 
 def _jpeg(crop: NDArray[np.uint8]) -> bytes:

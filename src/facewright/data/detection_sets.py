@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from ..errors import FacewrightError, UsageError
-from ..metrics.detection import Found, Wanted
+from ..metrics.detection import Detections, GroundTruth
 from .detection import BOX, BOX_ONLY, COLUMNS, FACE, IGNORED, LABEL, POINTS, POSE
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ class WiderPicture:
         """(H, W, 3) uint8 RGB."""
         return _read_picture(self.path)
 
-    def wanted(self) -> Wanted:
+    def ground_truth(self) -> GroundTruth:
         """The faces as measures take them; invalid ones are ignored."""
-        return Wanted(self.boxes, self.invalid)
+        return GroundTruth(self.boxes, self.invalid)
 
     def rows(self) -> NDArray[np.float32]:
         """(F, 18) label rows of `data.detection`: boxes without points, invalid faces ignored."""
@@ -241,20 +241,20 @@ def _point_picture(file: Path, path: Path, lines: Lines) -> PointPicture:
     return PointPicture(path, _corners(table[:, :4]), points, np.stack([-yaw, pitch, roll], 1))
 
 
-def read_detections(folder: str | Path, pictures: Sequence[WiderPicture]) -> tuple[Found, ...]:
+def read_detections(folder: str | Path, pictures: Sequence[WiderPicture]) -> tuple[Detections, ...]:
     """Detections in the form WIDER FACE's tools want: `<event>/<picture>.txt` with name, count, and x y w h score."""
     return tuple(_read_detections(_detection_file(folder, picture)) for picture in pictures)
 
 
-def _read_detections(file: Path) -> Found:
+def _read_detections(file: Path) -> Detections:
     lines = _lines(file)
     if len(lines) < 2 or not lines[1][1].isdigit() or int(lines[1][1]) != len(lines) - 2:
         raise FacewrightError(f"{file} must hold a name, the number of detections and a line for each")
     table = _table(file, lines[2:], 5)
-    return Found(_corners(table[:, :4]), table[:, 4])
+    return Detections(_corners(table[:, :4]), table[:, 4])
 
 
-def write_detections(folder: str | Path, pictures: Sequence[WiderPicture], found: Sequence[Found]) -> None:
+def write_detections(folder: str | Path, pictures: Sequence[WiderPicture], found: Sequence[Detections]) -> None:
     """Write what `read_detections` reads, best score first; folders are made."""
     if len(pictures) != len(found):
         raise UsageError(f"detections of {len(found)} pictures do not fit {len(pictures)} pictures")

@@ -87,7 +87,7 @@ def detail_map(image: Picture) -> NDArray[np.float32]:
     return np.asarray(cv2.Laplacian(grey, cv2.CV_32F), np.float32)
 
 
-def detail_kept(damaged: Picture, truth: Picture, mask: NDArray[np.bool_]) -> float:
+def detail_retained(damaged: Picture, truth: Picture, mask: NDArray[np.bool_]) -> float:
     """The share of the true detail's amplitude that a damaged picture still shows, 0…1; its square is the energy's.
 
     The projection of one Laplacian on the other: noise, blocks and dots, which do not follow the truth, do not count.
@@ -219,10 +219,10 @@ def damage_target(
     psnr = min(50.0, 10 * np.log10(255**2 / max(error, 1e-3)))
     chain = record.chain
     noise = np.hypot(chain.noise.sigma if chain.noise else 0.0, chain.grain.sigma if chain.grain else 0.0)
-    kept = detail_kept(damaged, truth, mask)
-    kept_of_half = detail_kept(_halved(damaged), _halved(truth), mask[::2, ::2])
+    kept = detail_retained(damaged, truth, mask)
+    retained_of_half = detail_retained(_halved(damaged), _halved(truth), mask[::2, ::2])
     return np.array(
-        [kept, kept_of_half, psnr / 50, np.log1p(noise) / 3, np.log2(max(chain.factor, 1.0)) / 4], np.float32
+        [kept, retained_of_half, psnr / 50, np.log1p(noise) / 3, np.log2(max(chain.factor, 1.0)) / 4], np.float32
     )
 
 

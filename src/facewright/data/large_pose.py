@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..deprecation import renamed_names
 from .detection import Crops, FaceSource, LabelledFace, Scenes
 from .faces import data_root
 from .operating_room import box_of_landmarks, five_points_of
@@ -22,11 +23,17 @@ if TYPE_CHECKING:
 
     from .faces import Split
 
+if not TYPE_CHECKING:
+    __getattr__ = renamed_names(
+        __name__,
+        {"TurnedFaces": ":LargePoseFaces", "TurnedScenes": ":LargePoseScenes", "TurnedCrops": ":LargePoseCrops"},
+    )
+
 YAW_EDGES = (30.0, 60.0)  # degrees; each of the three ranges of yaw they make is drawn equally often
 RENDERED = 0.4
 
 
-class TurnedFaces(FaceSource):
+class LargePoseFaces(FaceSource):
     """Faces of the labelled collections, and for a share of `rendered` of `any` rendered ones up to ±90° of yaw."""
 
     def __init__(self, split: Split, root: str | Path | None = None, *, rendered: float = RENDERED) -> None:
@@ -53,8 +60,8 @@ class TurnedFaces(FaceSource):
         return LabelledFace(picture, box_of_landmarks(landmarks), five_points_of(landmarks), pose)
 
 
-class TurnedScenes(Scenes):
-    """`Scenes` whose pasted heads come from `TurnedFaces`."""
+class LargePoseScenes(Scenes):
+    """`Scenes` whose pasted heads come from `LargePoseFaces`."""
 
     def __init__(
         self,
@@ -68,11 +75,11 @@ class TurnedScenes(Scenes):
         rendered: float = RENDERED,
     ) -> None:
         super().__init__(split, root, seed=seed, size=size, smallest=smallest, largest=largest)
-        self.source = TurnedFaces(split, root, rendered=rendered)
+        self.source = LargePoseFaces(split, root, rendered=rendered)
 
 
-class TurnedCrops(Crops):
-    """`Crops` of faces from `TurnedFaces`."""
+class LargePoseCrops(Crops):
+    """`Crops` of faces from `LargePoseFaces`."""
 
     def __init__(
         self,
@@ -84,4 +91,4 @@ class TurnedCrops(Crops):
         rendered: float = RENDERED,
     ) -> None:
         super().__init__(split, root, seed=seed, negatives=negatives)
-        self.scenes.source = TurnedFaces(split, root, rendered=rendered)
+        self.scenes.source = LargePoseFaces(split, root, rendered=rendered)

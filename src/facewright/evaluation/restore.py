@@ -1,4 +1,4 @@
-"""One protocol for every restorer: seeded damage, the same faces, the same judges, intervals, and a sheet to look at.
+"""One protocol for every restorer: seeded damage, fixed faces and scoring networks, intervals, and a contact sheet.
 
 Faces are crops on the `ffhq` template. Each is damaged at every severity by a draw that depends on (seed, severity,
 name of the picture) alone, so that all restorers see the same pixels and more faces never change the old ones. The
@@ -28,6 +28,7 @@ import numpy as np
 from PIL import Image
 
 from ..degrade import apply, get_preset, sample
+from ..deprecation import renamed_arguments, renamed_names
 from ..errors import ImageReadError, UsageError
 from ..geometry.crop import CropSpec
 from ..geometry.resample import crop_face, resampled
@@ -170,11 +171,14 @@ def run_restorer(restorer: AnyRestorer | Restorer, crop: Pixels) -> Pixels:
     return resampled(restored, side)
 
 
-# Judges
+# The networks that score
+
+if not TYPE_CHECKING:
+    __getattr__ = renamed_names(__name__, {"Judges": ":EvaluationModels"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judges:
+class EvaluationModels:
     """The networks that score: a detector, a recogniser, LPIPS if its weights are there, a parser's features. None may
     have been a guide of the restorers' training; `name` says which they are and is kept with the scores."""
 
@@ -250,10 +254,15 @@ MEASURES = {"psnr": 2, "ssim": 3, "lpips": 3, "features": 3, "landmarks": 2, "id
 
 
 def judge(
-    output: Pixels, face: EvaluationFace, judges: Judges, truth: TrueFace, names: tuple[str, str, str], seconds: float
+    output: Pixels,
+    face: EvaluationFace,
+    models: EvaluationModels,
+    truth: TrueFace,
+    names: tuple[str, str, str],
+    seconds: float,
 ) -> Score:
     """The score of one restored crop; `names` are restorer, severity and weights."""
-    embedding, points = judges.embedding(output), judges.points(output)
+    embedding, points = models.embedding(output), models.points(output)
     apart = None
     if points is not None and truth.points is not None:
         eyes = float(np.hypot(*(truth.points[1] - truth.points[0])))
@@ -266,8 +275,8 @@ def judge(
         seconds=round(seconds, 4),
         psnr=min(PSNR_CEILING, psnr(output, face.image, data_range=255, mask=face.valid)),
         ssim=ssim(output, face.image, data_range=255, mask=face.valid),
-        lpips=judges.perceptual(output, face.image),
-        features=None if judges.features is None else judges.features(output, face.image),
+        lpips=models.perceptual(output, face.image),
+        features=None if models.features is None else models.features(output, face.image),
         landmarks=apart,
         identity=float(cosine(embedding, truth.embedding)),
         niqe=_naturalness(output),
@@ -277,7 +286,7 @@ def judge(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrueFace:
-    """What the judges see in a true face."""
+    """What the evaluation models see in a true face."""
 
     embedding: NDArray[np.float32]
     points: NDArray[np.float32] | None
@@ -299,11 +308,11 @@ def _rounded(embedding: NDArray[np.float32]) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What makes two runs comparable: where the faces are from, their size, the damage, its seed, and the judges."""
+    """What two comparable runs share: source and size of the faces, the scoring networks, the damage and its seed."""
 
     source: str
     size: int
-    judges: str = ""
+    models: str = ""
     severities: tuple[str, ...] = SEVERITIES
     seed: int = 0
 
@@ -324,7 +333,7 @@ class Journal:
         header = json.dumps(asdict(settings), ensure_ascii=False)
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         complete = [line for line in lines if line.endswith("\n")]
-        if complete and json.loads(complete[0]) != json.loads(header):
+        if complete and _settings(complete[0]) != _settings(header):
             raise UsageError(f"{path} was made with other settings; choose another folder or the settings of its top")
         for line in complete[1:]:
             self._hold(Score.from_dict(json.loads(line)))
@@ -348,10 +357,17 @@ class Journal:
         self.scores[score.key] = score
 
 
+def _settings(line: str) -> dict[str, Any]:
+    """The first line of a journal; those of 0.1.0 call the models judges."""
+    found: dict[str, Any] = json.loads(line)
+    return {{"judges": "models"}.get(key, key): value for key, value in found.items()}
+
+
+@renamed_arguments(judges="models")
 def evaluate(
     faces: Sequence[EvaluationFace],
     restorers: Mapping[str, Callable[[], AnyRestorer | Restorer]],
-    judges: Judges,
+    models: EvaluationModels,
     settings: Settings,
     folder: Path,
     *,
@@ -367,7 +383,7 @@ def evaluate(
     journal = Journal(folder / JOURNAL, settings)
     rows: dict[str, Callable[[], AnyRestorer | Restorer]] = {INPUT: Unrestored, CLASSICAL: Classical, **restorers}
     total = len(faces) * (1 + len(rows) * len(settings.severities))
-    truths = _truths(faces, judges, journal)
+    truths = _truths(faces, models, journal)
     shown = {face.name: index for index, face in enumerate(faces[:sheet_faces])}
     on_progress(_done(journal, faces, rows, settings), total)
     for name, load in rows.items():
@@ -384,7 +400,7 @@ def evaluate(
             seconds = time.perf_counter() - start
             if face.name in shown:
                 _save(output, _shown_path(folder, severity, name, shown[face.name]))
-            journal.add(judge(output, face, judges, truths[face.name], (name, severity, weights), seconds))
+            journal.add(judge(output, face, models, truths[face.name], (name, severity, weights), seconds))
             on_progress(_done(journal, faces, rows, settings), total)
     wanted = {face.name for face in faces}
     results = summarise([s for s in journal.scores.values() if s.picture in wanted], settings, list(rows))
@@ -395,10 +411,10 @@ def evaluate(
     return results
 
 
-def _truths(faces: Sequence[EvaluationFace], judges: Judges, journal: Journal) -> dict[str, TrueFace]:
+def _truths(faces: Sequence[EvaluationFace], models: EvaluationModels, journal: Journal) -> dict[str, TrueFace]:
     found = {}
     for face in faces:
-        found[face.name] = TrueFace(judges.embedding(face.image), judges.points(face.image))
+        found[face.name] = TrueFace(models.embedding(face.image), models.points(face.image))
         if (TRUTH, UNDAMAGED, face.name) not in journal.scores:
             embedding = _rounded(found[face.name].embedding)
             blank = dict.fromkeys(MEASURES) | {"niqe": _naturalness(face.image)}
@@ -488,7 +504,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         "# Restoration",
         "",
         f"{results['faces']} faces of {settings['source']}, {settings['size']} px, seed {settings['seed']}; "
-        f"judges: {settings['judges'] or 'not named'}. Means with 95 % bootstrap intervals over faces.",
+        f"scored by: {settings['models'] or 'not named'}. Means with 95 % bootstrap intervals over faces.",
         "",
         "*points*: distance of the detector's five points; *found*: share of results in which it still finds a face;",
         "*Fréchet*: between the recogniser's embeddings of restored and true faces, comparable within this page only.",

@@ -159,14 +159,14 @@ def _sniff(head: bytes, label: str) -> Kind:
     if not head:
         raise ImageReadError(f"{label} is empty (0 bytes); get another copy of it")
     kind = sniff(head)
-    if kind is not None and not kind.is_film:
+    if kind is not None and not kind.is_video:
         if kind.needs is not None and not kind.readable:
             raise ImageReadError(
                 f"{label} is a picture of the kind {kind.title}; install what reads it ({kind.needs.advice}), "
                 "or export it as TIFF or JPEG"
             )
         return kind
-    what = f"it is a film ({kind.title})" if kind else _looks_like(head)
+    what = f"it is a video ({kind.title})" if kind else _looks_like(head)
     raise ImageReadError(f"{label} is not a picture: {what}; readable are {', '.join(k.title for k in PHOTOS)}")
 
 

@@ -1,4 +1,4 @@
-"""What archives and phones put beside the picture: captions, comments, texts, and the film of a motion photo."""
+"""What archives and phones put beside the picture: captions, comments, texts, and the video of a motion photo."""
 
 from __future__ import annotations
 

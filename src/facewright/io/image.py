@@ -136,7 +136,7 @@ class Photo:
         Colour profile, EXIF, XMP, resolution, captions and alpha go along where the format has a place for them
         (`not_kept` says what has none); PNG, TIFF, JPEG 2000 and PPM keep 16 bits, HEIC 10, others 8. `quality` (1 to
         100) is for JPEG (always 4:4:4), WebP, HEIC, AVIF and JPEG XL. `keep_gps=False` leaves out where the photo was
-        taken (and a motion photo's film, which may say so, too). `xmp` replaces the photo's own XMP packet.
+        taken (and a motion photo's video, which may say so, too). `xmp` replaces the photo's own XMP packet.
 
         Raises UsageError (unknown suffix, quality out of range, transparency in a format without it) or OutputError
         (exists already, folder missing, no permission, disk full, larger than the format allows).

@@ -11,7 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from ..deprecation import renamed_arguments, renamed_attribute, renamed_names
+
+if not TYPE_CHECKING:
+    __getattr__ = renamed_names(__name__, {"FILMS": ":VIDEOS"})
 
 HEAD = 4096
 """How many bytes `sniff` wants to see; it makes do with fewer."""
@@ -19,7 +24,7 @@ HEAD = 4096
 OWN_FOLDER = ".facewright"
 """The folder in which a run over a folder notes what it did, in the folder of its results."""
 
-Medium = Literal["photo", "film"]
+Medium = Literal["photo", "video"]
 Signature = Callable[[bytes], bool]
 
 
@@ -56,9 +61,11 @@ class Kind:
     output: str
     needs: Extra | None = None
 
+    is_film = renamed_attribute("is_video")
+
     @property
-    def is_film(self) -> bool:
-        return self.medium == "film"
+    def is_video(self) -> bool:
+        return self.medium == "video"
 
     @property
     def readable(self) -> bool:
@@ -148,8 +155,8 @@ def _is_webm(head: bytes) -> bool:
     return head.startswith(b"\x1aE\xdf\xa3") and b"webm" in head[:64]
 
 
-def _is_ogg_film(head: bytes) -> bool:
-    """Ogg holds music, too; a film has a picture stream among the first pages."""
+def _is_ogg_video(head: bytes) -> bool:
+    """Ogg holds music, too; a video has a picture stream among the first pages."""
     return head.startswith(b"OggS") and any(mark in head for mark in (b"\x80theora", b"\x01video", b"BBCD\0"))
 
 
@@ -166,9 +173,9 @@ def _photo(
     return Kind(name, title, "photo", matches, (*writes, *also.split()), writes, output or writes[0], needs)
 
 
-def _film(name: str, title: str, matches: Signature, suffixes: str, *, also: str = "", output: str = ".mkv") -> Kind:
+def _video(name: str, title: str, matches: Signature, suffixes: str, *, also: str = "", output: str = ".mkv") -> Kind:
     writes = tuple(suffixes.split())
-    return Kind(name, title, "film", matches, (*writes, *also.split()), writes, writes[0] if writes else output)
+    return Kind(name, title, "video", matches, (*writes, *also.split()), writes, writes[0] if writes else output)
 
 
 KINDS: tuple[Kind, ...] = (
@@ -186,25 +193,25 @@ KINDS: tuple[Kind, ...] = (
            also=".j2k .j2c .jpc .jpf .jpx .jpm"),
     _photo("PPM", "PPM", _is_pnm, ".ppm .pgm .pnm", also=".pbm .pfm"),
     _photo("JXL", "JPEG XL", _starts(b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"), ".jxl", extra="jxl"),
-    _film("MP4", "MP4", _is_mp4, ".mp4 .m4v", also=".f4v"),
-    _film("MOV", "QuickTime", _is_quicktime, ".mov", also=".qt"),
-    _film("3GP", "3GP", _is_3gp, "", also=".3gp .3g2 .3gpp", output=".mp4"),
-    _film("MATROSKA", "Matroska", _is_matroska, ".mkv", also=".mk3d"),
-    _film("WEBM", "WebM", _is_webm, ".webm"),
-    _film("AVI", "AVI", lambda head: head[:4] == b"RIFF" and head[8:12] == b"AVI ", "", also=".avi .divx"),
-    _film("MPEG", "MPEG", _starts(b"\0\0\x01\xba", b"\0\0\x01\xb3"), "", also=".mpg .mpeg .mpe .vob .m2v .m1v .mod"),
-    _film("TS", "MPEG transport stream", _is_transport_stream, "", also=".ts .mts .m2ts .m2t .trp .tod"),
-    _film("ASF", "Windows Media", _starts(b"0&\xb2u\x8ef\xcf\x11"), "", also=".wmv .asf"),
-    _film("FLV", "Flash", _starts(b"FLV\x01"), "", also=".flv"),
-    _film("OGG", "Ogg", _is_ogg_film, "", also=".ogv .ogm"),
-    _film("DV", "DV", _starts(b"\x1f\x07\0"), "", also=".dv .dif"),
-    _film("MXF", "MXF", _starts(b"\x06\x0e+4\x02\x05\x01\x01\r\x01\x02"), "", also=".mxf"),
-    _film("RM", "RealMedia", _starts(b".RMF"), "", also=".rm .rmvb"),
-    _film("Y4M", "YUV4MPEG", _starts(b"YUV4MPEG2 "), "", also=".y4m"),
+    _video("MP4", "MP4", _is_mp4, ".mp4 .m4v", also=".f4v"),
+    _video("MOV", "QuickTime", _is_quicktime, ".mov", also=".qt"),
+    _video("3GP", "3GP", _is_3gp, "", also=".3gp .3g2 .3gpp", output=".mp4"),
+    _video("MATROSKA", "Matroska", _is_matroska, ".mkv", also=".mk3d"),
+    _video("WEBM", "WebM", _is_webm, ".webm"),
+    _video("AVI", "AVI", lambda head: head[:4] == b"RIFF" and head[8:12] == b"AVI ", "", also=".avi .divx"),
+    _video("MPEG", "MPEG", _starts(b"\0\0\x01\xba", b"\0\0\x01\xb3"), "", also=".mpg .mpeg .mpe .vob .m2v .m1v .mod"),
+    _video("TS", "MPEG transport stream", _is_transport_stream, "", also=".ts .mts .m2ts .m2t .trp .tod"),
+    _video("ASF", "Windows Media", _starts(b"0&\xb2u\x8ef\xcf\x11"), "", also=".wmv .asf"),
+    _video("FLV", "Flash", _starts(b"FLV\x01"), "", also=".flv"),
+    _video("OGG", "Ogg", _is_ogg_video, "", also=".ogv .ogm"),
+    _video("DV", "DV", _starts(b"\x1f\x07\0"), "", also=".dv .dif"),
+    _video("MXF", "MXF", _starts(b"\x06\x0e+4\x02\x05\x01\x01\r\x01\x02"), "", also=".mxf"),
+    _video("RM", "RealMedia", _starts(b".RMF"), "", also=".rm .rmvb"),
+    _video("Y4M", "YUV4MPEG", _starts(b"YUV4MPEG2 "), "", also=".y4m"),
 )  # fmt: skip
 
-PHOTOS = tuple(kind for kind in KINDS if not kind.is_film)
-FILMS = tuple(kind for kind in KINDS if kind.is_film)
+PHOTOS = tuple(kind for kind in KINDS if not kind.is_video)
+VIDEOS = tuple(kind for kind in KINDS if kind.is_video)
 BY_NAME: Mapping[str, Kind] = {kind.name: kind for kind in KINDS}
 BY_SUFFIX: Mapping[str, Kind] = {suffix: kind for kind in KINDS for suffix in kind.suffixes}
 WRITABLE: Mapping[str, Kind] = {suffix: kind for kind in KINDS for suffix in kind.writes}
@@ -266,8 +273,9 @@ class Survey:
         return f"{total} passed over: {reasons}" if total else ""
 
 
-def survey(folder: Path, *, without: Path | None = None, films: bool = True) -> Survey:
-    """Every photo (and film) below a folder, in order; what lies in the folder `without` does not count at all.
+@renamed_arguments(films="videos")
+def survey(folder: Path, *, without: Path | None = None, videos: bool = True) -> Survey:
+    """Every photo (and video) below a folder, in order; what lies in the folder `without` does not count at all.
 
     Taken is what has a known suffix, or none, and is of a known kind; other suffixes are passed over whatever they
     hold (cameras and programs name their thumbnails and scratch files so). What this library notes beside its results
@@ -288,7 +296,7 @@ def survey(folder: Path, *, without: Path | None = None, films: bool = True) -> 
             continue
         suffix = path.suffix.lower()
         kind = kind_of(path) if suffix in BY_SUFFIX or not suffix else None
-        if kind is None or (kind.is_film and not films):
+        if kind is None or (kind.is_video and not videos):
             others[suffix or "no suffix"] += 1
             left.append(path)
         elif kind.needs is not None and not kind.needs.installed:

@@ -233,7 +233,7 @@ def embed_watermark(
 def watermark_strength(rgb: NDArray[np.floating], payload: int = 0, *, key: int = 0) -> float:
     """The PSNR in dB of the faintest mark that can still be found in a small JPEG copy of a crop: 48 to 42.5.
 
-    Frames of a film share it, so that it is looked for once. Input and errors as of `embed_watermark`.
+    Frames of a video share it, so that it is looked for once. Input and errors as of `embed_watermark`.
     """
     values = _checked(rgb, payload)
     return _weakest(values, _scaled_pattern(values, payload, key), key)

@@ -1,7 +1,7 @@
 """Average precision of a face detector: by area, as COCO does, and as WIDER FACE does.
 
-Boxes are (x0, y0, x1, y1) in pixels, scores any numbers of which higher means surer. All measures take one `Found` and
-one `Wanted` per picture, in the same order; pictures without faces or without detections belong in both.
+Boxes are (x0, y0, x1, y1) in pixels, scores any numbers of which higher means surer. All measures take one `Detections`
+and one `GroundTruth` per picture, in the same order; pictures without faces or without detections belong in both.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..deprecation import renamed_names
 from ..errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Flags = NDArray[np.bool_]
 
+if not TYPE_CHECKING:
+    __getattr__ = renamed_names(__name__, {"Found": ":Detections", "Wanted": ":GroundTruth"})
+
 COCO_IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 COCO_RECALLS = np.linspace(0, 1, 101)
 WIDER_THRESHOLDS = 1000
@@ -33,7 +37,7 @@ def _no_boxes() -> Floats:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class Detections:
     """What a detector says of one picture: `boxes` (D, 4) and `scores` (D,), in any order."""
 
     boxes: Floats = field(default_factory=_no_boxes)
@@ -46,19 +50,19 @@ class Found:
             raise UsageError(f"{len(self.boxes)} detected boxes need as many scores, all numbers; got {self.scores}")
 
     @classmethod
-    def of(cls, faces: Iterable[Face]) -> Found:
+    def of(cls, faces: Iterable[Face]) -> Detections:
         """The faces a detector returned for one picture."""
         listed = list(faces)
         return cls(np.array([f.box for f in listed]), np.array([f.score for f in listed]))
 
-    def sorted(self) -> Found:
+    def sorted(self) -> Detections:
         """Best score first; equal scores keep their order."""
         order = np.argsort(-self.scores, kind="stable")
-        return Found(self.boxes[order], self.scores[order])
+        return Detections(self.boxes[order], self.scores[order])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Wanted:
+class GroundTruth:
     """The labelled faces of one picture: `boxes` (G, 4).
 
     Faces that are `ignored` (G,) need not be found, and finding them does no harm. `crowd` (G,) marks boxes around
@@ -119,23 +123,25 @@ class PrecisionRecall:
         return float(self.thresholds[good[-1]]) if len(good) else None
 
 
-def precision_recall(found: Sequence[Found], wanted: Sequence[Wanted], *, iou: float = 0.5) -> PrecisionRecall:
+def precision_recall(
+    detections: Sequence[Detections], truths: Sequence[GroundTruth], *, iou: float = 0.5
+) -> PrecisionRecall:
     """Precision and recall over all pictures at one overlap, matched as COCO matches.
 
     Best score first, a detection takes the free face it overlaps most, by at least `iou` in (0, 1]; ignored faces only
     when no counted one is left for it. Raises UsageError when there is no face to be found, or the lists differ.
     """
-    return _curve(*_matched(found, wanted, iou, limit=None, sizes=(0.0, np.inf)))
+    return _curve(*_matched(detections, truths, iou, limit=None, sizes=(0.0, np.inf)))
 
 
-def average_precision(found: Sequence[Found], wanted: Sequence[Wanted], *, iou: float = 0.5) -> float:
+def average_precision(detections: Sequence[Detections], truths: Sequence[GroundTruth], *, iou: float = 0.5) -> float:
     """AP in [0, 1]: the area under the precision envelope at one overlap."""
-    return precision_recall(found, wanted, iou=iou).area()
+    return precision_recall(detections, truths, iou=iou).area()
 
 
 def coco_average_precision(
-    found: Sequence[Found],
-    wanted: Sequence[Wanted],
+    detections: Sequence[Detections],
+    truths: Sequence[GroundTruth],
     *,
     ious: Sequence[float] = COCO_IOUS,
     limit: int = 100,
@@ -147,50 +153,55 @@ def coco_average_precision(
     faces outside are ignored, and so are detections outside that match nothing (COCO's small is (0, 32), medium
     (32, 96), large (96, inf)). Raises UsageError when there is no face to be found.
     """
-    matched = (_matched(found, wanted, iou, limit=limit, sizes=sizes) for iou in ious)
+    matched = (_matched(detections, truths, iou, limit=limit, sizes=sizes) for iou in ious)
     return float(np.mean([_curve(*m).at_recalls(COCO_RECALLS) for m in matched]))
 
 
 def wider_average_precision(
-    found: Sequence[Found], wanted: Sequence[Wanted], kept: Sequence[NDArray[np.integer]] | None = None
+    detections: Sequence[Detections],
+    truths: Sequence[GroundTruth],
+    counted: Sequence[NDArray[np.integer]] | None = None,
 ) -> float:
     """AP in [0, 1] as WIDER FACE's evaluation tools compute it (Yang et al., CVPR 2016), at overlap 0.5.
 
-    `kept` are, per picture, the indices (from 0) of the faces of one difficulty: easy, medium or hard; without it those
-    that are not ignored. Three things differ from other measures: overlaps count pixels, so that a box is one pixel
-    wider than its corners differ; a detection belongs to the face it overlaps most, even if that one is taken, and then
-    is a false alarm; and precision is taken at 1000 thresholds between the set's lowest and highest score. Pictures
-    without a labelled face are left out, whatever was detected there. Raises UsageError when there is nothing to find.
+    `counted` are, per picture, the indices (from 0) of the faces of one difficulty: easy, medium or hard; without it
+    those that are not ignored. Three things differ from other measures: overlaps count pixels, so that a box is one
+    pixel wider than its corners differ; a detection belongs to the face it overlaps most, even if that one is taken,
+    and then is a false alarm; and precision is taken at 1000 thresholds between the set's lowest and highest score.
+    Pictures without a labelled face are left out, whatever was detected there. Raises UsageError when there is nothing
+    to find.
     """
-    _check(found, wanted)
-    chosen = [np.flatnonzero(~w.spared) if kept is None else np.asarray(kept[i], int) for i, w in enumerate(wanted)]
+    _check(detections, truths)
+    chosen = [
+        np.flatnonzero(~w.spared) if counted is None else np.asarray(counted[i], int) for i, w in enumerate(truths)
+    ]
     faces = sum(len(indices) for indices in chosen)
     if not faces:
         raise UsageError("no labelled face is of this difficulty: average precision has nothing to measure")
-    scores = np.concatenate([f.scores for f in found])
+    scores = np.concatenate([f.scores for f in detections])
     if not len(scores):
         return 0.0
     low, span = scores.min(), max(float(np.ptp(scores)), 1e-12)
     counts = np.zeros((WIDER_THRESHOLDS, 2))
-    for detections, labels, indices in zip(found, wanted, chosen):
-        if len(detections.boxes) and len(labels.boxes):
-            detections = detections.sorted()
-            normalised = (detections.scores - low) / span
-            counts += _wider_counts(detections.boxes, normalised, labels.boxes, indices)
+    for found, labels, indices in zip(detections, truths, chosen):
+        if len(found.boxes) and len(labels.boxes):
+            found = found.sorted()
+            normalised = (found.scores - low) / span
+            counts += _wider_counts(found.boxes, normalised, labels.boxes, indices)
     proposed, right = counts.T
     return _area(right / np.maximum(proposed, 1), right / faces)
 
 
-def _wider_counts(boxes: Floats, scores: Floats, truth: Floats, kept: NDArray[np.integer]) -> Floats:
+def _wider_counts(boxes: Floats, scores: Floats, truth: Floats, counted: NDArray[np.integer]) -> Floats:
     """(1000, 2) numbers of proposals and of faces found in one picture, by falling threshold."""
     pixels = np.array([0, 0, 1, 1])
     overlap = box_iou(boxes + pixels, truth + pixels)
-    best, is_kept = overlap.argmax(1), np.isin(np.arange(len(truth)), kept)
+    best, is_counted = overlap.argmax(1), np.isin(np.arange(len(truth)), counted)
     hit = overlap.max(1) >= 0.5
-    credited = hit & is_kept[best]
+    credited = hit & is_counted[best]
     first = np.zeros(len(boxes), bool)
     first[np.unique(np.where(credited, best, -1), return_index=True)[1]] = True
-    totals = np.cumsum(np.stack([~(hit & ~is_kept[best]), first & credited], 1), axis=0)
+    totals = np.cumsum(np.stack([~(hit & ~is_counted[best]), first & credited], 1), axis=0)
     thresholds = 1 - np.arange(1, WIDER_THRESHOLDS + 1) / WIDER_THRESHOLDS
     reached = np.searchsorted(-scores, -thresholds, side="right")
     return np.concatenate([np.zeros((1, 2)), totals])[reached]
@@ -212,24 +223,29 @@ def _areas(boxes: Floats) -> Floats:
     return np.asarray(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1))
 
 
-def _check(found: Sequence[Found], wanted: Sequence[Wanted]) -> None:
-    if len(found) != len(wanted):
-        raise UsageError(f"detections of {len(found)} pictures do not fit labels of {len(wanted)}")
+def _check(detections: Sequence[Detections], truths: Sequence[GroundTruth]) -> None:
+    if len(detections) != len(truths):
+        raise UsageError(f"detections of {len(detections)} pictures do not fit labels of {len(truths)}")
 
 
 def _matched(
-    found: Sequence[Found], wanted: Sequence[Wanted], iou: float, *, limit: int | None, sizes: tuple[float, float]
+    detections: Sequence[Detections],
+    truths: Sequence[GroundTruth],
+    iou: float,
+    *,
+    limit: int | None,
+    sizes: tuple[float, float],
 ) -> tuple[Floats, Flags, int]:
     """Scores (D,) of all detections that count, whether each is right (D,), and the number of faces to be found."""
-    _check(found, wanted)
+    _check(detections, truths)
     if not 0 < iou <= 1:
         raise UsageError(f"an overlap to match by lies in (0, 1], not at {iou}")
     scores, right, faces = [], [], 0
-    for detections, labels in zip(found, wanted):
+    for found, labels in zip(detections, truths):
         spared = labels.spared | _outside(labels.boxes, sizes)
         faces += int((~spared).sum())
-        best = detections.sorted()
-        best = Found(best.boxes[:limit], best.scores[:limit])
+        best = found.sorted()
+        best = Detections(best.boxes[:limit], best.scores[:limit])
         match = _match(best.boxes, labels, spared, iou)
         harmless = np.where(match >= 0, np.append(spared, False)[match], _outside(best.boxes, sizes))
         scores.append(best.scores[~harmless])
@@ -244,7 +260,7 @@ def _outside(boxes: Floats, sizes: tuple[float, float]) -> Flags:
     return np.asarray((sides < sizes[0]) | (sides > sizes[1]))
 
 
-def _match(boxes: Floats, labels: Wanted, spared: Flags, iou: float) -> NDArray[np.int64]:
+def _match(boxes: Floats, labels: GroundTruth, spared: Flags, iou: float) -> NDArray[np.int64]:
     """(D,) index of the face each box gets, best box first, or −1."""
     crowd = labels.crowd
     assert crowd is not None

@@ -94,10 +94,10 @@ class FaceFinder:
 
 
 class SceneFinder:
-    """A `Detector` for the frames of a film, which looks for the turn once in a scene and then keeps to it.
+    """A `Detector` for the frames of a video, which looks for the turn once in a scene and then keeps to it.
 
     Until a face beyond doubt was seen the turn is looked for again, once in `AGAIN` looks; frames are then taken for
-    upright. No second opinion is asked of single frames: a film has many looks at a face. Finds below `min_score` are
+    upright. No second opinion is asked of single frames: a video has many looks at a face. Finds below `min_score` are
     left out.
     """
 

@@ -45,7 +45,7 @@ MIN_SCORE = 0.8
 MIN_EYE_DISTANCE = 8.0
 MAX_YAW = 60.0
 # Such damage also makes a person unlike their own undamaged photo: unlikeness is then no evidence.
-MIN_KEPT = 0.4
+MIN_RETAINED = 0.4
 
 
 class Recogniser(Protocol):
@@ -215,7 +215,11 @@ def decide(
     if similarity >= threshold:
         return "same", f"similarity {similarity:.2f} is at least {threshold:.2f}, the threshold of a FAR of {far:g}"
     for which, face in zip(("first", "second"), faces):
-        if face.quality is not None and face.quality.kept is not None and face.quality.kept < MIN_KEPT:
+        if (
+            face.quality is not None
+            and face.quality.retained_fraction is not None
+            and face.quality.retained_fraction < MIN_RETAINED
+        ):
             ruined = f"the {which} picture is too damaged, quality {face.quality.number:.0f}"
             return "cannot tell", f"{ruined}, to take similarity {similarity:.2f} for another person"
     if llr <= DIFFERENT_LLR:

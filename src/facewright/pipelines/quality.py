@@ -82,8 +82,8 @@ class QualityRater:
 
     def rate(self, photo: NDArray[np.uint8], faces: Sequence[Face]) -> list[FaceQuality]:
         """Quality of the faces found in an (H, W, 3) uint8 RGB photo."""
-        from ..systems.quality.kept import kept
         from ..systems.quality.reasons import find_reasons
+        from ..systems.quality.retained import retained_fraction
 
         if not faces:
             return []
@@ -91,7 +91,9 @@ class QualityRater:
         crops = np.stack([crop.cut(photo, face).image for face in faces])
         small = [REASONS_CROP.cut(photo, face) for face in faces]
         return [
-            replace(rated, kept=kept(estimate), reasons=tuple(find_reasons(crop, face, estimate)))
+            replace(
+                rated, retained_fraction=retained_fraction(estimate), reasons=tuple(find_reasons(crop, face, estimate))
+            )
             for rated, face, crop, estimate in zip(
                 self.estimator.rate(photo, faces), faces, small, self.assessor.assess(crops)
             )

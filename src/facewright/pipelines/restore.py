@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from ..deprecation import renamed_attribute
 from ..errors import UsageError
 from ..geometry.paste import FacePatch, face_patch
 from ..geometry.similarity import transform_points
@@ -26,7 +27,7 @@ from ..io.encode import format_of
 from ..io.image import Photo, read
 from ..io.provenance import Provenance, embed_watermark, xmp_packet
 from ..systems.base import batches
-from ..systems.quality.kept import kept, kept_after
+from ..systems.quality.retained import retained_after, retained_fraction
 from ..systems.quality.sharpness import MOST_SIDE, SHARP, native_side, sharpness
 from ..tasks.quality import DegradationEstimator
 from ..tasks.restore import RestoreOptions, Restorer
@@ -114,12 +115,12 @@ class FaceResult:
 
 def quality(estimate: DegradationEstimate) -> float:
     """A 0–100 quality: how much of the face the estimated damage has left, in percent."""
-    return round(100 * kept(estimate), 1)
+    return round(100 * retained_fraction(estimate), 1)
 
 
 def quality_after(before: DegradationEstimate, after: DegradationEstimate) -> float:
     """A 0–100 quality of a restored face: how much of the true face is in it, in percent; what is invented is not."""
-    return round(100 * kept_after(before, after), 1)
+    return round(100 * retained_after(before, after), 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -342,9 +343,11 @@ class RestorePipeline:
         used = [self.detector, self.restorer, *([] if self.enlarger is None else [self.enlarger])]
         return tuple(str(getattr(m, "slug", type(m).__name__)) for m in used)
 
+    film_restorer = renamed_attribute("video_restorer")
+
     @property
-    def film_restorer(self) -> Restorer:
-        """What restores the frames of films: of two stages the first, which is fast enough for every frame."""
+    def video_restorer(self) -> Restorer:
+        """What restores the frames of videos: of two stages the first, which is fast enough for every frame."""
         restorer: Restorer = getattr(self.restorer, "structure", self.restorer)
         return restorer
 
@@ -511,7 +514,7 @@ class RestorePipeline:
     def _plausible_share(self, likeness: Likeness, result: FaceResult, after: NDArray[np.uint8]) -> float:
         crop, face = result.crop, result.face
         assert crop is not None
-        if kept(result.before) >= INVENTED_BELOW and face.eye_distance >= SMALL_EYES:
+        if retained_fraction(result.before) >= INVENTED_BELOW and face.eye_distance >= SMALL_EYES:
             return 1.0
         before = likeness.of_crop(crop, face)
         for share in (1.0, 0.5):
@@ -613,7 +616,7 @@ def verdict(
 def warnings_for(estimate: DegradationEstimate, same_person: float | None = None) -> tuple[str, ...]:
     """What a viewer should know about a restored face."""
     found = []
-    if kept(estimate) < INVENTED_BELOW:
+    if retained_fraction(estimate) < INVENTED_BELOW:
         found.append("so little of the face was left that parts of it are invented, not recovered")
     if same_person is not None and same_person < DOUBTFUL:
         found.append("a recogniser no longer takes the restored face for the person of the input")

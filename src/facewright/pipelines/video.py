@@ -1,4 +1,4 @@
-"""Restoring the faces of a film: detect, follow, align, restore, steady over time, paste.
+"""Restoring the faces of a video: detect, follow, align, restore, steady over time, paste.
 
 `VideoRestorer` is a stage for `facewright.io.video.process_video`. Frames may come in runs of any length: the result
 is the same, only the crops of a run share calls of the network.
@@ -42,14 +42,14 @@ _MEMORY_FRAMES = 8  # memory is returned once in so many frames; more often cost
 
 @dataclass(frozen=True, slots=True)
 class VideoOptions:
-    """What to do with the faces of a film.
+    """What to do with the faces of a video.
 
     `strength` in [0, 1] blends the restoration in, `fidelity` is handed to the restorer. Faces with eyes closer than
     `min_eye_distance` pixels or turned by more than `max_yaw` degrees are left alone, and of many only the `max_faces`
     largest are restored. The detector looks at every `detect_every`-th frame and at every scene's first; in between,
     faces are followed in the picture. `steadiness` in [0, 1) is how much of the restored detail is carried over from
     the frame before (0: nothing). `watermark` marks restored faces invisibly. `relight` takes the restorer's light and
-    colours instead of the film's. `seed` draws the restorer's noise anew, the same for every frame.
+    colours instead of the video's. `seed` draws the restorer's noise anew, the same for every frame.
     `crops_per_call` bounds the network's batch.
     """
 

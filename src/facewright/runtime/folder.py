@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import FacewrightError, LockedError, OutputError, UsageError
 from ..io.atomic import check_folder, remove_abandoned
 from ..io.image import MAX_PIXELS, Photo, read_page
-from ..io.kinds import FILMS, kind_of, survey, targets
+from ..io.kinds import VIDEOS, kind_of, survey, targets
 from ..io.lock import locked
 from ..pipelines.pages import has_pages, restore_pages
 from .records import Records, Stamp, stamp
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from ..io.kinds import Survey
     from ..io.lock import Owner
     from ..io.video import Deinterlace
-    from ..pipelines.film import FilmReport
     from ..pipelines.pages import PagesReport
     from ..pipelines.restore import RestorePipeline, RestoreResult
+    from ..pipelines.restore_video import VideoRestoreResult
     from ..tasks.restore import RestoreOptions
 
 AHEAD = 2
@@ -50,8 +50,8 @@ class Job:
     def is_video(self) -> bool:
         kind = kind_of(self.source)
         if kind is None:  # gone since the folder was looked at: the name decides who reports it
-            return any(self.source.suffix.lower() in film.suffixes for film in FILMS)
-        return kind.is_film
+            return any(self.source.suffix.lower() in video.suffixes for video in VIDEOS)
+        return kind.is_video
 
 
 class Plan(list[Job]):
@@ -133,7 +133,7 @@ class Summary:
 class SaveOptions:
     """How photos are read and results written; `page` None takes all pages of a TIFF.
 
-    `restart` deletes what earlier runs left of unfinished films; `deinterlace` says what becomes of fields.
+    `restart` deletes what earlier runs left of unfinished videos; `deinterlace` says what becomes of fields.
     """
 
     overwrite: bool = False
@@ -153,8 +153,8 @@ def listed(items: Sequence[str], limit: int = 10) -> str:
 
 
 def remarks(report: Mapping[str, Any]) -> dict[str, list[str]]:
-    """What a person should know of the report of a photo or film: its notes, and the warnings with their faces."""
-    found: dict[str, list[str]] = {note: [] for note in (*report.get("notes", ()), *_film_notes(report))}
+    """What a person should know of the report of a photo or video: its notes, and the warnings with their faces."""
+    found: dict[str, list[str]] = {note: [] for note in (*report.get("notes", ()), *_video_notes(report))}
     for face in report.get("faces", ()):
         for warning in face.get("warnings", ()):
             name = f"{face['index']} of page {face['page']}" if "page" in face else str(face["index"])
@@ -162,7 +162,7 @@ def remarks(report: Mapping[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-def _film_notes(report: Mapping[str, Any]) -> Sequence[str]:
+def _video_notes(report: Mapping[str, Any]) -> Sequence[str]:
     notes: Sequence[str] = report.get("video", {}).get("notes", ())
     return notes
 
@@ -174,14 +174,14 @@ def photos_in(folder: Path) -> list[Path]:
 
 def survey_photos(folder: Path) -> Survey:
     """The photos of a folder and its subfolders, and what was passed over; UsageError when there is no photo."""
-    found = survey(folder, films=False)
+    found = survey(folder, videos=False)
     if not found.files:
         raise UsageError("; ".join(part for part in (f"{folder} holds no photo", found.sentence) if part))
     return found
 
 
 def plan(source: Path, target: Path) -> Plan:
-    """Every photo and film below a folder with its place below the target folder.
+    """Every photo and video below a folder with its place below the target folder.
 
     Names are kept, and suffixes where they can be written (see `kinds.output_name`). Raises UsageError when the target
     is the source (originals are never replaced) or holds no known file.
@@ -192,7 +192,7 @@ def plan(source: Path, target: Path) -> Plan:
         raise OutputError(f"{target} is a file, but {source} is a folder; give a folder with -o")
     found = survey(source, without=target)
     if not found.files:
-        raise UsageError("; ".join(part for part in (f"no photo or film in {source}", found.sentence) if part))
+        raise UsageError("; ".join(part for part in (f"no photo or video in {source}", found.sentence) if part))
     places = targets(found.files, source, target)
     jobs = (Job(path, place) for (path, _), place in zip(found.files, places))
     return Plan(jobs, source, target, found.sentence, found.others)
@@ -244,7 +244,7 @@ def run(
     """Restore all jobs in order, together with any other process that runs over the same folder.
 
     What exists is kept; with `save.overwrite` what existed at the start is done again, unless `resume` says to go on.
-    A film whose finished parts wait is only taken up with `resume`. Files that another process works on are left to
+    A video whose finished parts wait is only taken up with `resume`. Files that another process works on are left to
     it, and done here should it die; `on_wait` hears of how many there are, and of whom one is, when nothing else is
     left. `on_done` is called once for every job.
 
@@ -267,7 +267,7 @@ def _remove_abandoned(jobs: Plan, records: Records) -> None:
 
 @dataclass(slots=True)
 class _Claimed:
-    """A job that is this process's alone until `claim` is closed, and its photo, which is being read (None: a film)."""
+    """A job that only this process has until `claim` closes, and its photo, which is being read (None for videos)."""
 
     job: Job
     claim: contextlib.ExitStack
@@ -331,7 +331,7 @@ class _Run:
     def _claimed(self) -> Iterator[_Claimed]:
         told = False
         while True:
-            # nothing is claimed ahead of a film: that would keep it from other processes for hours
+            # nothing is claimed ahead of a video: that would keep it from other processes for hours
             while len(self.ahead) < AHEAD and not (self.ahead and self.ahead[-1].photo is None):
                 claimed = self._claim_next()
                 if claimed is None:
@@ -375,7 +375,7 @@ class _Run:
         """Raises LockedError while another process works on the job."""
         claim.enter_context(locked(self.records.path(job)))
         _create_folder(job.target.parent)
-        if not job.is_video:  # a film's target is locked where it is written
+        if not job.is_video:  # a video's target is locked where it is written
             claim.enter_context(locked(job.target))
 
     def _leave(self, job: Job, error: LockedError) -> None:
@@ -404,11 +404,11 @@ class _Run:
         return read_page(job.source, self.save.page, max_pixels=self.save.max_pixels)
 
     def _process(self, claimed: _Claimed) -> Outcome | RestoreResult | None:
-        """A photo's result keeps its claim until it is written; None for a film that another process works on."""
+        """A photo's result keeps its claim until it is written; None for a video that another process works on."""
         job, result = claimed.job, None
         try:
             if claimed.photo is None:
-                return self._film(job)
+                return self._video(job)
             photo = claimed.photo.result()
             if has_pages(photo, job.target, self.save.page):
                 return self._pages(job, photo)
@@ -423,8 +423,8 @@ class _Run:
             if result is None:
                 claimed.claim.close()
 
-    def _film(self, job: Job) -> Outcome:
-        from ..pipelines.film import restore_video
+    def _video(self, job: Job) -> Outcome:
+        from ..pipelines.restore_video import restore_video
 
         replaces = stamp(job.target)
         report = restore_video(
@@ -457,7 +457,7 @@ class _Run:
         )
         return self._written(job, report, replaces)
 
-    def _written(self, job: Job, report: FilmReport | PagesReport, replaces: Stamp | None) -> Outcome:
+    def _written(self, job: Job, report: VideoRestoreResult | PagesReport, replaces: Stamp | None) -> Outcome:
         data = report.to_dict()
         with contextlib.suppress(FacewrightError, OSError):  # the output is there, with or without its record
             self.records.write(job, replaces=replaces, result=data)
@@ -495,7 +495,7 @@ class _Run:
 def _explain(job: Job, error: Exception) -> str:
     match error:
         case FacewrightError():
-            # what an error says beside its line: for example how many frames of a film are kept
+            # what an error says beside its line: for example how many frames of a video are kept
             return "; ".join([str(error), *getattr(error, "__notes__", ())])
         case MemoryError():
             return f"{job.source}: not enough memory; make the picture smaller or lower --upscale"

@@ -55,7 +55,7 @@ class Record:
 
 
 class Records:
-    """The records of the results in `folder`, which comes from the photos and films in `source`."""
+    """The records of the results in `folder`, which comes from the photos and videos in `source`."""
 
     def __init__(self, source: Path, folder: Path) -> None:
         self.source, self.root = source, folder

@@ -42,17 +42,17 @@ def run_generate(verb: str, output: str | Path | None, options: Any, choice: Net
 def run_edit(
     verb: str, source: Any, output: str | Path | None, options: Any, choice: NetworkChoice, *, overwrite: bool
 ) -> Any:
-    """The altered photo, or the report of an altered film; written when `output` is given, which a film needs."""
+    """The altered photo, or the report of an altered video; written when `output` is given, which a video needs."""
     from ..io.image import read
 
     task = get_task(verb)
-    if isinstance(source, str | Path) and is_film(source):
-        if not task.film:
-            raise UsageError(f"{source} is a film; {verb} takes photos")
+    if isinstance(source, str | Path) and is_video_file(source):
+        if not task.video:
+            raise UsageError(f"{source} is a video; {verb} takes photos")
         if output is None:
-            raise UsageError(f"{source} is a film; say where the restored one goes with output=")
+            raise UsageError(f"{source} is a video; say where the restored one goes with output=")
         pipeline = default_session().pipeline(verb, choice)
-        return entry(task.film)(source, output, pipeline, options, overwrite=overwrite)
+        return entry(task.video)(source, output, pipeline, options, overwrite=overwrite)
     photo = read(source)
     result = default_session().pipeline(verb, choice)(photo, options)
     if output is not None:
@@ -80,8 +80,8 @@ def function(task: Task) -> Callable[..., Any]:
     return call
 
 
-def is_film(path: str | Path) -> bool:
-    """Whether a path is an existing film."""
+def is_video_file(path: str | Path) -> bool:
+    """Whether a path is an existing video."""
     from ..io.video import is_video
 
     return Path(path).is_file() and is_video(path)

@@ -14,6 +14,7 @@ from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
+from ..deprecation import renamed_arguments
 from ..errors import UsageError
 from .card import cards, get_card
 
@@ -28,7 +29,7 @@ class Shape(StrEnum):
     """What goes in and what comes out; each shape has one runner in `facewright.runtime.runners`."""
 
     RECORDS = "photo to records of its faces"
-    EDIT = "photo or film to an altered one"
+    EDIT = "photo or video to an altered one"
     PAIR = "two photos to a decision"
     GENERATE = "seed to pictures"
 
@@ -167,6 +168,7 @@ COMPONENTS = {"detector": "detect", "parser": "parse", "recogniser": "recognise"
 """Networks beside a task's own that can be chosen, to the task whose systems they are."""
 
 
+@renamed_arguments(film="video", film_result="video_result")
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
     """A task, declared once.
@@ -186,9 +188,9 @@ class Task:
             networks cannot be chosen.
         protocol: What a system of this task must offer; None for tasks without systems of their own.
         needs: The other networks that can be chosen, of `COMPONENTS`.
-        media: What a command takes: "photo", "folder", "film".
-        film: "module:function" for films: (session, choice, source, target, options, save, …) → report.
-        film_result: "module:Class" of that report.
+        media: What a command takes: "photo", "folder", "video".
+        video: "module:function" for videos: (session, choice, source, target, options, save, …) → report.
+        video_result: "module:Class" of that report.
         draw: "module:function" that draws records on a photo.
         dtype: Whether the precision can be chosen.
         compares: Whether results can make a before/after sheet.
@@ -213,8 +215,8 @@ class Task:
     protocol: type | None = None
     needs: tuple[str, ...] = ()
     media: tuple[str, ...] = ("photo",)
-    film: str = ""
-    film_result: str = ""
+    video: str = ""
+    video_result: str = ""
     draw: str = ""
     dtype: bool = False
     compares: bool = False

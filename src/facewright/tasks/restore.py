@@ -1,4 +1,4 @@
-"""Restore the faces of a photo or film."""
+"""Restore the faces of a photo or video."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class RestoreOptions(Checked):
     """What a user can ask for.
 
     `faces`, `boxes` and `points` choose faces by index in reading order, by a box that holds their centre, or by a
-    point inside them; they work for photos, not for films. Without `seed` the noise is as trained.
+    point inside them; they work for photos, not for videos. Without `seed` the noise is as trained.
     """
 
     upscale: Annotated[Upscale, Opt("Enlarge the whole picture: 1, 2 or 4.")] = 1
@@ -97,7 +97,7 @@ TASKS = (
     Task(
         name="restore",
         verb="restore",
-        summary="Restore the faces of a photo, a film, or everything in a folder.",
+        summary="Restore the faces of a photo, a video, or everything in a folder.",
         shape=Shape.EDIT,
         options=RestoreOptions,
         load="facewright.pipelines.restore:load",
@@ -106,9 +106,9 @@ TASKS = (
         default="facedetail",
         protocol=Restorer,
         needs=("detector", "parser", "recogniser", "background"),
-        media=("photo", "folder", "film"),
-        film="facewright.pipelines.film:restore_video",
-        film_result="facewright.pipelines.film:FilmReport",
+        media=("photo", "folder", "video"),
+        video="facewright.pipelines.restore_video:restore_video",
+        video_result="facewright.pipelines.restore_video:VideoRestoreResult",
         dtype=True,
         compares=True,
         metrics=("PSNR", "SSIM", "perceptual distance", "identity similarity", "landmark distance"),

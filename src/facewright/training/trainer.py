@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..deprecation import renamed_arguments, renamed_attribute, warn_renamed
 from ..errors import MissingDependencyError, UsageError, WeightsError
 from ..processors import single_threaded
 from ..systems.base import System, system_class
@@ -72,6 +73,17 @@ class Training(abc.ABC):
         return None
 
 
+_OLD_CLASSES = {
+    f"facewright.data.{module}:Turned{name}": f"facewright.data.large_pose:LargePose{name}"
+    for module in ("turned", "large_pose")
+    for name in ("Faces", "Scenes", "Crops")
+}
+"""Entries of recipes that were written for 0.1.0."""
+
+_OLD_ENTRIES = {"batch": "batch_size", "clip": "max_grad_norm", "final_lr": "min_lr_ratio"}
+
+
+@renamed_arguments(**_OLD_ENTRIES)
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How a set of weights is made; read from YAML, stored beside the checkpoints.
@@ -83,7 +95,7 @@ class Recipe:
 
     system: str
     steps: int
-    batch: int
+    batch_size: int
     training: dict[str, Any]
     data: dict[str, Any]
     config: dict[str, Any] = field(default_factory=dict)
@@ -92,14 +104,18 @@ class Recipe:
     start_from: str = ""
     precision: str = "bf16"
     warmup: int = 200
-    final_lr: float = 0.02
-    clip: float = 1.0
+    min_lr_ratio: float = 0.02
+    max_grad_norm: float = 1.0
     ema: float = 0.999
     seed: int = 0
     workers: int = 1
     validate_every: int = 500
     checkpoint_every: int = 500
     compiled: bool = False
+
+    batch = renamed_attribute("batch_size")
+    clip = renamed_attribute("max_grad_norm")
+    final_lr = renamed_attribute("min_lr_ratio")
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
@@ -114,7 +130,7 @@ class Recipe:
             raise UsageError(f"cannot read recipe {path}: {error}") from error
         if not isinstance(data, dict):
             raise UsageError(f"recipe {path} is not a table of entries")
-        unknown = set(data) - {f.name for f in fields(cls)}
+        unknown = set(data) - {f.name for f in fields(cls)} - _OLD_ENTRIES.keys()
         if unknown:
             raise UsageError(f"recipe {path} has unknown entries: {', '.join(sorted(unknown))}")
         try:
@@ -125,8 +141,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
             raise UsageError(f"precision {self.precision!r} is not possible; choose fp32 or bf16")
-        if min(self.steps, self.batch, self.validate_every, self.checkpoint_every) < 1:
-            raise UsageError("steps, batch, validate_every and checkpoint_every of a recipe must be at least 1")
+        if min(self.steps, self.batch_size, self.validate_every, self.checkpoint_every) < 1:
+            raise UsageError("steps, batch_size, validate_every and checkpoint_every of a recipe must be at least 1")
 
 
 def build_config(cls: type[System], config: Mapping[str, Any]) -> Any:
@@ -145,7 +161,10 @@ def build_config(cls: type[System], config: Mapping[str, Any]) -> Any:
 
 def build_entry(part: Mapping[str, Any], *arguments: Any, **options: Any) -> Any:
     """Call the `entry` ("module:Class") of a recipe's part with its `options`; UsageError when that cannot be done."""
-    module, _, name = str(part.get("entry", "")).partition(":")
+    given = str(part.get("entry", ""))
+    if given in _OLD_CLASSES:
+        warn_renamed(given, _OLD_CLASSES[given])
+    module, _, name = _OLD_CLASSES.get(given, given).partition(":")
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -290,7 +309,7 @@ class Trainer:
         with torch.autocast(self.accelerator.device.type, enabled=False):
             self.accelerator.backward(loss)
             parameters = [p for group in optimiser.param_groups for p in group["params"]]
-            self.norms[name] = float(nn.utils.clip_grad_norm_(parameters, self.recipe.clip))
+            self.norms[name] = float(nn.utils.clip_grad_norm_(parameters, self.recipe.max_grad_norm))
             if not np.isfinite(self.norms[name]):
                 return  # a step that overflowed would spoil the weights and the average for good
             factor = self.lr_factor()
@@ -304,20 +323,20 @@ class Trainer:
         return {f"gradient/{name}": norm for name, norm in self.norms.items()}
 
     def lr_factor(self) -> float:
-        """Linear warm-up, then a cosine from 1 to the recipe's `final_lr`."""
+        """Linear warm-up, then a cosine from 1 to the recipe's `min_lr_ratio`."""
         if self.step < self.recipe.warmup:
             return (self.step + 1) / self.recipe.warmup
         span = max(1, self.recipe.steps - self.recipe.warmup)
         cosine = 0.5 * (1 + np.cos(np.pi * (self.step - self.recipe.warmup) / span))
-        return float(self.recipe.final_lr + (1 - self.recipe.final_lr) * cosine)
+        return float(self.recipe.min_lr_ratio + (1 - self.recipe.min_lr_ratio) * cosine)
 
     def _batches(self, last: int) -> Iterator[Batch]:
         recipe, accelerator = self.recipe, self.accelerator
         dataset = self.dataset("train")
-        size = recipe.batch * accelerator.num_processes
+        size = recipe.batch_size * accelerator.num_processes
         loader = DataLoader(
             dataset,
-            batch_size=recipe.batch,
+            batch_size=recipe.batch_size,
             sampler=_From(self.step * size, last * size),
             num_workers=recipe.workers,
             collate_fn=getattr(dataset, "collate", None),
@@ -336,7 +355,7 @@ class Trainer:
         with self.ema.applied(model), self.accelerator.autocast():
             model.eval()
             for index in range(self.recipe.validation_batches):
-                items = [dataset[index * self.recipe.batch + i] for i in range(self.recipe.batch)]
+                items = [dataset[index * self.recipe.batch_size + i] for i in range(self.recipe.batch_size)]
                 batch = {k: v.to(self.accelerator.device) for k, v in collate(items).items()}
                 for key, value in self.training.validate(batch).items():
                     sums.setdefault(key, []).append(value)

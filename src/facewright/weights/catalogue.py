@@ -128,7 +128,7 @@ def obtain(card: Card, file: PublishedFile, *, commercial: bool = False, local_f
 
 def download(card: Card, file: PublishedFile, *, local_files_only: bool = False) -> Path:
     """Fetch a published file and check it; it is not converted. Errors as for `obtain`."""
-    from .download import Wanted, fetch_file
+    from .download import DownloadRequest, fetch_file
 
     check_licence(card.slug, file, cache_dir() / "accepted.json")
     if (here := local_file(card, file)) is not None:
@@ -145,7 +145,7 @@ def download(card: Card, file: PublishedFile, *, local_files_only: bool = False)
         check_trust(file)
     current().tell(f"fetching {file.file} ({size_text(file)}) from {file.urls[0]}")
     progress = current().progress
-    wanted = Wanted(
+    wanted = DownloadRequest(
         name=f"{file.file} of {card.slug}",
         addresses=file.urls,
         target=_incoming(card, file, digest),

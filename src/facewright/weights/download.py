@@ -26,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
+from ..deprecation import renamed_names
 from ..errors import OutputError, WeightsError
 from .store import sha256 as digest_of
 
@@ -60,9 +61,12 @@ class Patience:
 
 PATIENCE = Patience()
 
+if not TYPE_CHECKING:
+    __getattr__ = renamed_names(__name__, {"Wanted": ":DownloadRequest"})
+
 
 @dataclass(slots=True)
-class Wanted:
+class DownloadRequest:
     """A file to fetch.
 
     name: for messages. addresses: in order. target: where it goes. sha256: "" when not known. size: 0 when not known.
@@ -123,66 +127,66 @@ class _NoRanges(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """The bytes of an address that are wanted: `start` up to `stop`, None for the end; `inflate` them afterwards."""
+    """The bytes of an address that are request: `start` up to `stop`, None for the end; `inflate` them afterwards."""
 
     start: int = 0
     stop: int | None = None
     inflate: bool = False
 
 
-def fetch_file(wanted: Wanted) -> Path:
-    """Fetch a file, or wait until another process has; returns `wanted.target`.
+def fetch_file(request: DownloadRequest) -> Path:
+    """Fetch a file, or wait until another process has; returns `request.target`.
 
     Raises WeightsError when no address has it, when its SHA-256 is another, or in offline mode, OutputError when the
     disk is full. What has been fetched by then is kept for the next call, unless it was wrong.
     """
-    for folder in (wanted.part.parent, wanted.target.parent, wanted.home / "locks"):
+    for folder in (request.part.parent, request.target.parent, request.home / "locks"):
         _make(folder)
-    with FileLock(wanted.home / "locks" / f"{wanted.key}.lock"):
-        if wanted.target.exists():
-            return wanted.target
-        _check_online(wanted)
-        _fetch_part(wanted)
-        if wanted.sha256:
-            _check_digest(wanted)
-        os.replace(wanted.whole, wanted.target)
-        wanted.forget()
-    return wanted.target
+    with FileLock(request.home / "locks" / f"{request.key}.lock"):
+        if request.target.exists():
+            return request.target
+        _check_online(request)
+        _fetch_part(request)
+        if request.sha256:
+            _check_digest(request)
+        os.replace(request.whole, request.target)
+        request.forget()
+    return request.target
 
 
-def _check_online(wanted: Wanted) -> None:
+def _check_online(request: DownloadRequest) -> None:
     for variable in ("HF_HUB_OFFLINE", "FACEWRIGHT_OFFLINE"):
         if os.environ.get(variable, "").lower() in ("1", "true", "yes", "on"):
             raise WeightsError(
-                f"{wanted.name} is not here and {variable} forbids to fetch it; on a machine with a network make a "
+                f"{request.name} is not here and {variable} forbids to fetch it; on a machine with a network make a "
                 "bundle with 'facewright bundle' and install it here"
             )
 
 
-def _check_digest(wanted: Wanted) -> None:
-    found = digest_of(wanted.whole)
-    if found != wanted.sha256 and wanted.resumed:  # a part of an older file may have been continued
-        wanted.forget()
-        wanted.resumed = False
-        _fetch_part(wanted)
-        found = digest_of(wanted.whole)
-    if found != wanted.sha256:
-        aside = wanted.home / "set-aside" / f"{found[:16]}-{wanted.target.name}"
+def _check_digest(request: DownloadRequest) -> None:
+    found = digest_of(request.whole)
+    if found != request.sha256 and request.resumed:  # a part of an older file may have been continued
+        request.forget()
+        request.resumed = False
+        _fetch_part(request)
+        found = digest_of(request.whole)
+    if found != request.sha256:
+        aside = request.home / "set-aside" / f"{found[:16]}-{request.target.name}"
         aside.parent.mkdir(exist_ok=True)
-        os.replace(wanted.whole, aside)
-        wanted.forget()
+        os.replace(request.whole, aside)
+        request.forget()
         raise WeightsError(
-            f"{wanted.name} has SHA-256 {found} instead of {wanted.sha256}: it is not the published file; it was set "
+            f"{request.name} has SHA-256 {found} instead of {request.sha256}: it is not the published file; it was set "
             f"aside as {aside} and will not be used"
         )
 
 
-def _fetch_part(wanted: Wanted) -> None:
+def _fetch_part(request: DownloadRequest) -> None:
     """Complete the part from the first address that can."""
     faults: list[str] = []
-    for address in _with_mirror(wanted.addresses):
+    for address in _with_mirror(request.addresses):
         try:
-            _fetch_from(wanted, *address)
+            _fetch_from(request, *address)
         except _Elsewhere as fault:
             reason = f"{urlsplit(address[0]).netloc}: {fault}"
             if reason not in faults:
@@ -190,8 +194,8 @@ def _fetch_part(wanted: Wanted) -> None:
         else:
             return
     raise WeightsError(
-        f"cannot fetch {wanted.name} ({'; '.join(faults)}); try again later, or fetch it by hand from "
-        f"{_with_mirror(wanted.addresses)[-1][0]} and give the file to 'facewright import'"
+        f"cannot fetch {request.name} ({'; '.join(faults)}); try again later, or fetch it by hand from "
+        f"{_with_mirror(request.addresses)[-1][0]} and give the file to 'facewright import'"
     )
 
 
@@ -223,7 +227,7 @@ def _resolved(address: str, endpoint: str | None = None) -> tuple[str, dict[str,
     return url, {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _fetch_from(wanted: Wanted, url: str, headers: dict[str, str]) -> None:
+def _fetch_from(request: DownloadRequest, url: str, headers: dict[str, str]) -> None:
     """Complete the part from one address, patiently; raises _Elsewhere when that does not help."""
     import requests
 
@@ -232,12 +236,12 @@ def _fetch_from(wanted: Wanted, url: str, headers: dict[str, str]) -> None:
         session.headers.update({"User-Agent": "facewright", "Accept-Encoding": "identity", **headers})
         session.max_redirects = 10
         while True:
-            before = _size(wanted.part)
+            before = _size(request.part)
             try:
-                return _attempt(wanted, session, url)
+                return _attempt(request, session, url)
             except _Again as fault:
-                gained = _size(wanted.part) - before
-                failures = 1 if gained >= max(1 << 20, wanted.size // 20) else failures + 1
+                gained = _size(request.part) - before
+                failures = 1 if gained >= max(1 << 20, request.size // 20) else failures + 1
                 if failures >= PATIENCE.attempts:
                     raise _Elsewhere(f"{fault}, {failures} times") from fault
                 time.sleep(_pause(failures, fault.wait))
@@ -251,16 +255,16 @@ def _pause(failures: int, asked: float | None) -> float:
     return min(doubled, PATIENCE.longest_wait) * random.uniform(0.8, 1.2)
 
 
-def _attempt(wanted: Wanted, session: Session, url: str) -> None:
-    if not wanted.member:
-        return _stream(wanted, session, url, _Span())
+def _attempt(request: DownloadRequest, session: Session, url: str) -> None:
+    if not request.member:
+        return _stream(request, session, url, _Span())
     try:
-        span = _locate_member(session, url, wanted.member)
-        _stream(wanted, session, url, span)
+        span = _locate_member(session, url, request.member)
+        _stream(request, session, url, span)
     except _NoRanges:
-        _stream(wanted, session, url, _Span(), archive=True)
-        return _extract(wanted)
-    return _inflate(wanted) if span.inflate else _copy(wanted)
+        _stream(request, session, url, _Span(), archive=True)
+        return _extract(request)
+    return _inflate(request) if span.inflate else _copy(request)
 
 
 @contextmanager
@@ -284,14 +288,14 @@ def _network_faults() -> Iterator[None]:
         raise _Again("the connection broke off or was refused") from error
 
 
-def _stream(wanted: Wanted, session: Session, url: str, span: _Span, *, archive: bool = False) -> None:
+def _stream(request: DownloadRequest, session: Session, url: str, span: _Span, *, archive: bool = False) -> None:
     """Append to the part what is still missing of the span."""
-    have = _reusable(wanted, url)
+    have = _reusable(request, url)
     headers = {}
     if have or span.start or span.stop is not None:
         last = "" if span.stop is None else str(span.stop - 1)
         headers["Range"] = f"bytes={span.start + have}-{last}"
-        if have and (validator := _note(wanted).get("validator")):
+        if have and (validator := _note(request).get("validator")):
             headers["If-Range"] = validator
     if have and span.stop is not None and have == span.stop - span.start:
         return
@@ -299,39 +303,39 @@ def _stream(wanted: Wanted, session: Session, url: str, span: _Span, *, archive:
     with _network_faults(), session.get(url, headers=headers, stream=True, timeout=timeout) as response:
         _check_status(response, url)
         if response.status_code == 416:
-            return _after_end(wanted, response, have)
+            return _after_end(request, response, have)
         if response.status_code == 206 and _range_start(response) != span.start + have:
-            wanted.forget()
+            request.forget()
             raise _Elsewhere("it sends other bytes than asked for")
         if response.status_code == 200:
             if span.stop is not None:
                 raise _NoRanges
             have = 0
         total = _total(response, span, have)
-        if wanted.size and total is not None and not (wanted.member or archive) and total != wanted.size:
-            raise _Elsewhere(f"the file there has {total:,} bytes instead of {wanted.size:,}")
-        _check_space(wanted, (total or wanted.size) - have)
-        wanted.resumed |= have > 0
-        _write_note(wanted, url, response)
-        _append(wanted, response, have, total)
+        if request.size and total is not None and not (request.member or archive) and total != request.size:
+            raise _Elsewhere(f"the file there has {total:,} bytes instead of {request.size:,}")
+        _check_space(request, (total or request.size) - have)
+        request.resumed |= have > 0
+        _write_note(request, url, response)
+        _append(request, response, have, total)
 
 
-def _append(wanted: Wanted, response: Response, have: int, total: int | None) -> None:
+def _append(request: DownloadRequest, response: Response, have: int, total: int | None) -> None:
     done = have
-    limit = total or (wanted.size if not wanted.member else 0)
-    with _open(wanted.part, append=have > 0) as stream:
+    limit = total or (request.size if not request.member else 0)
+    with _open(request.part, append=have > 0) as stream:
         for piece in response.iter_content(_CHUNK):
             if done == 0:
                 _check_start(piece)
-            _write(stream, piece, wanted)
+            _write(stream, piece, request)
             done += len(piece)
             if limit and done > limit:
                 break
-            wanted.progress(done, total)
+            request.progress(done, total)
         stream.flush()
         os.fsync(stream.fileno())
     if limit and done > limit:
-        wanted.part.unlink()
+        request.part.unlink()
         raise _Elsewhere(f"it sends more than the {limit:,} bytes of the file")
     if limit and done < limit:
         raise _Again(f"the connection broke off after {done:,} of {limit:,} bytes")
@@ -351,12 +355,12 @@ def _open(path: Path, *, append: bool) -> Any:
         raise OutputError(f"cannot write {path}: {error.strerror}; set FACEWRIGHT_HOME to another folder") from error
 
 
-def _write(stream: Any, piece: bytes, wanted: Wanted) -> None:
+def _write(stream: Any, piece: bytes, request: DownloadRequest) -> None:
     try:
         stream.write(piece)
     except OSError as error:
         raise OutputError(
-            f"cannot write {wanted.part}: {error.strerror}; free some space and run it again, what has been fetched "
+            f"cannot write {request.part}: {error.strerror}; free some space and run it again, what has been fetched "
             "is kept"
         ) from error
 
@@ -393,13 +397,13 @@ def _check_start(piece: bytes) -> None:
         raise _Elsewhere("it sends the pointer of a file in git LFS instead of the file")
 
 
-def _after_end(wanted: Wanted, response: Response, have: int) -> None:
+def _after_end(request: DownloadRequest, response: Response, have: int) -> None:
     """416: the part is complete already, or it is no part of the file that is there now."""
     total = response.headers.get("Content-Range", "").rpartition("/")[2]
-    if total.isdigit() and int(total) == have and have == (wanted.size or have):
-        wanted.resumed = True
+    if total.isdigit() and int(total) == have and have == (request.size or have):
+        request.resumed = True
         return
-    wanted.part.unlink(missing_ok=True)
+    request.part.unlink(missing_ok=True)
     raise _Again("the file there has changed", 0.0)
 
 
@@ -409,7 +413,7 @@ def _range_start(response: Response) -> int | None:
 
 
 def _total(response: Response, span: _Span, have: int) -> int | None:
-    """Bytes of the wanted span in all, None when the server does not say."""
+    """Bytes of the request span in all, None when the server does not say."""
     if span.stop is not None:
         return span.stop - span.start
     if response.status_code == 206:
@@ -419,44 +423,44 @@ def _total(response: Response, span: _Span, have: int) -> int | None:
     return int(length) if length.isdigit() else None
 
 
-def _reusable(wanted: Wanted, url: str) -> int:
+def _reusable(request: DownloadRequest, url: str) -> int:
     """Bytes of the part that can be continued from an address.
 
     A file with a known digest may be continued from any; one without only from the same address, as long as that can
     say whether it still has the same file.
     """
-    note = _note(wanted)
+    note = _note(request)
     same = note.get("url") == url and bool(note.get("validator"))
-    return _size(wanted.part) if same or (wanted.sha256 and note and not wanted.member) else 0
+    return _size(request.part) if same or (request.sha256 and note and not request.member) else 0
 
 
-def _note(wanted: Wanted) -> dict[str, str]:
+def _note(request: DownloadRequest) -> dict[str, str]:
     try:
-        note = json.loads(wanted.note.read_text(encoding="utf-8"))
+        note = json.loads(request.note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return note if isinstance(note, dict) else {}
 
 
-def _write_note(wanted: Wanted, url: str, response: Response) -> None:
+def _write_note(request: DownloadRequest, url: str, response: Response) -> None:
     etag = response.headers.get("ETag", "")
     validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
-    known = _note(wanted)
-    if known.get("url") != url and wanted.sha256 and wanted.resumed:
+    known = _note(request)
+    if known.get("url") != url and request.sha256 and request.resumed:
         validator = ""  # of two addresses: only the digest can tell
-    wanted.note.write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
+    request.note.write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _check_space(wanted: Wanted, missing: int) -> None:
-    free = shutil.disk_usage(wanted.part.parent).free
+def _check_space(request: DownloadRequest, missing: int) -> None:
+    free = shutil.disk_usage(request.part.parent).free
     if missing + _MARGIN > free:
         raise OutputError(
-            f"{wanted.name} needs {missing / 1e6:,.0f} MB more, but {wanted.home} has {free / 1e6:,.0f} MB left; free "
-            "some space or set FACEWRIGHT_HOME to another folder"
+            f"{request.name} needs {missing / 1e6:,.0f} MB more, but {request.home} has {free / 1e6:,.0f} MB left; "
+            "free some space or set FACEWRIGHT_HOME to another folder"
         )
 
 
@@ -518,34 +522,34 @@ def _locate_member(session: Session, url: str, member: str) -> _Span:
     return _Span(start, start + entry.compress_size, entry.compress_type == zipfile.ZIP_DEFLATED)
 
 
-def _inflate(wanted: Wanted) -> None:
+def _inflate(request: DownloadRequest) -> None:
     """The member from the part, its raw deflated bytes."""
     machine = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        with open(wanted.part, "rb") as source, _open(wanted.whole, append=False) as target:
+        with open(request.part, "rb") as source, _open(request.whole, append=False) as target:
             while piece := source.read(_CHUNK):
-                _write(target, machine.decompress(piece), wanted)
-            _write(target, machine.flush(), wanted)
+                _write(target, machine.decompress(piece), request)
+            _write(target, machine.flush(), request)
     except zlib.error as error:
-        wanted.forget()
-        raise _Elsewhere(f"{wanted.member} in it is damaged") from error
+        request.forget()
+        raise _Elsewhere(f"{request.member} in it is damaged") from error
 
 
-def _copy(wanted: Wanted) -> None:
+def _copy(request: DownloadRequest) -> None:
     """The member from the part, where it was stored as it is."""
-    os.replace(wanted.part, wanted.whole)
+    os.replace(request.part, request.whole)
 
 
-def _extract(wanted: Wanted) -> None:
+def _extract(request: DownloadRequest) -> None:
     """The member from the part, the whole archive."""
     try:
         with (
-            zipfile.ZipFile(wanted.part) as archive,
-            archive.open(wanted.member) as source,
-            _open(wanted.whole, append=False) as target,
+            zipfile.ZipFile(request.part) as archive,
+            archive.open(request.member) as source,
+            _open(request.whole, append=False) as target,
         ):
             while piece := source.read(_CHUNK):
-                _write(target, piece, wanted)
+                _write(target, piece, request)
     except (zipfile.BadZipFile, KeyError, zlib.error) as error:
-        wanted.forget()
-        raise _Elsewhere(f"there is no {wanted.member} in what it sends") from error
+        request.forget()
+        raise _Elsewhere(f"there is no {request.member} in what it sends") from error

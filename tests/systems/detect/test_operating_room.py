@@ -10,7 +10,7 @@ import torch
 from facewright.data.detection import BOX, BOX_ONLY, COLUMNS, FACE, IGNORED, LABEL
 from facewright.errors import UsageError
 from facewright.face import Face
-from facewright.metrics.detection import Found
+from facewright.metrics.detection import Detections
 from facewright.systems.detect.mos.network import MOS, MOSConfig
 from facewright.systems.detect.operating_room import network as room
 from facewright.systems.detect.operating_room.network import MOSStudent, SelfTraining, View
@@ -95,7 +95,7 @@ def test_a_face_of_few_views_is_left_out_however_sure_one_view_is() -> None:
 
 
 def test_labels_have_three_kinds() -> None:
-    found = Found(np.array([[0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9.0]]), np.array([0.9, 0.5, 0.1]))
+    found = Detections(np.array([[0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9.0]]), np.array([0.9, 0.5, 0.1]))
     rows = room.label_rows(found, found.scores >= 0.7, 0.2)
     assert rows[:, LABEL].tolist() == [BOX_ONLY, IGNORED]
     assert rows[:, BOX].tolist() == [[0, 0, 9, 9], [20, 0, 29, 9]]
@@ -111,15 +111,15 @@ def test_frames_confirm_and_recover_each_other() -> None:
         [moving(8, 0.25), moving(100, 0.3)],
         [moving(100, 0.3)],  # never sure
     ]
-    found = [Found(np.array([b for b, _ in f]), np.array([s for _, s in f])) for f in frames]
+    found = [Detections(np.array([b for b, _ in f]), np.array([s for _, s in f])) for f in frames]
     sure = room.link_frames(found, [f.scores >= 0.7 for f in found], 0.5)
     assert [s.tolist() for s in sure] == [[True, False], [True], [True, False], [False]]
 
 
 def test_frames_without_detections_part_tracks() -> None:
-    one = Found(np.array([[0, 0, 20, 20.0]]), np.array([0.9]))
+    one = Detections(np.array([[0, 0, 20, 20.0]]), np.array([0.9]))
     sure = room.link_frames(
-        [one, Found(), one, one], [np.array([True]), np.zeros(0, bool)] + [np.array([True])] * 2, 0.5
+        [one, Detections(), one, one], [np.array([True]), np.zeros(0, bool)] + [np.array([True])] * 2, 0.5
     )
     assert [s.tolist() for s in sure] == [[False], [], [True], [True]]
 
@@ -230,7 +230,7 @@ def test_mos_learns_labels_stays_silent_on_ignored_and_can_go_back() -> None:
         [labels((9.5, 9.5, 29.5, 29.5), kind=BOX_ONLY), labels((39.5, 39.5, 59.5, 59.5), kind=IGNORED)]
     )
     model = small_mos()
-    student = MOSStudent(model, BlobScenes(), steps=12, batch=4, lr=3e-3, size=64)  # type: ignore[arg-type]
+    student = MOSStudent(model, BlobScenes(), steps=12, batch_size=4, lr=3e-3, size=64)  # type: ignore[arg-type]
     before = face_logits(model, target)
     state = student.snapshot()
     statistics = model.backbone.stages[0][0][1].running_mean.clone()

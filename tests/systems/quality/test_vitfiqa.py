@@ -259,4 +259,4 @@ def test_training_learns_that_noise_is_useless():
         quality = net(pictures["image"].permute(0, 3, 1, 2).float() / 127.5 - 1)[1]
         metrics = training.validate(pictures)
     assert ranked_right(-quality, noisy) > 0.95
-    assert metrics["auc_kept"] > metrics["auc"]
+    assert metrics["auc_retained"] > metrics["auc"]

@@ -22,7 +22,7 @@ _SCALING = Interpolation(
 
 @dataclass(frozen=True, slots=True)
 class Colour:
-    """How YUV and RGB relate in a film, and the tags that say so (codes of ITU-T H.273)."""
+    """How YUV and RGB relate in a video, and the tags that say so (codes of ITU-T H.273)."""
 
     matrix: int
     full_range: bool

@@ -1,4 +1,4 @@
-"""Encoding: which codec a film gets, and the writer of one segment."""
+"""Encoding: which codec a video gets, and the writer of one segment."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Encoder:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Look:
-    """What converting and encoding frames need to know about the film, from its first frame."""
+    """What converting and encoding frames need to know about the video, from its first frame."""
 
     colour: Colour
     rate: Fraction
@@ -104,7 +104,7 @@ class Look:
 
     @property
     def hdr(self) -> bool:
-        """Whether the film's signal is PQ or HLG."""
+        """Whether the video's signal is PQ or HLG."""
         return self.colour.transfer in {PQ, HLG}
 
     @property
@@ -114,7 +114,7 @@ class Look:
 
     @property
     def working_space(self) -> WorkingSpace | None:
-        """The way to an ordinary screen, None when the film is for one."""
+        """The way to an ordinary screen, None when the video is for one."""
         if not self.hdr:
             return None
         return WorkingSpace(self.colour.transfer, self.colour.primaries, self.mastering.peak)

@@ -1,4 +1,4 @@
-"""Fields: whether a film is interlaced or telecined, and making whole pictures of its fields."""
+"""Fields: whether a video is interlaced or telecined, and making whole pictures of its fields."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Order = Literal["tff", "bff"]  # top or bottom field first
 
 # AVFieldOrder of a stream: what its header says of the order of display
 _HEADER_ORDERS: dict[int, Order] = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
-_STRETCHES = (0.0, 0.3, 0.7)  # where in the film it is looked at
+_STRETCHES = (0.0, 0.3, 0.7)  # where in the video it is looked at
 _LOOK = 40  # frames looked at in each stretch
 _FEWEST = 8  # so many judged frames are needed against what the flags say
 _PULLDOWN = (Fraction(30000, 1001), Fraction(30))
@@ -32,7 +32,7 @@ _PULLDOWN = (Fraction(30000, 1001), Fraction(30))
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """How a film was scanned: its kind, which field comes first (None when that cannot be told from outside the
+    """How a video was scanned: its kind, which field comes first (None when that cannot be told from outside the
     frames), and whether the frames' own flags tell that."""
 
     kind: Literal["progressive", "interlaced", "telecined"] = "progressive"
@@ -41,9 +41,9 @@ class Scan:
 
 
 def inspect(path: Path) -> Scan:
-    """Judge a film by its flags and by what FFmpeg's field detector (idet) says of three stretches of it.
+    """Judge a video by its flags and by what FFmpeg's field detector (idet) says of three stretches of it.
 
-    Flags alone do not tell: captures of tapes lack them, and progressive film is often stored as interlaced. Telecine
+    Flags alone do not tell: captures of tapes lack them, and progressive video is often stored as interlaced. Telecine
     is recognised by its rhythm: at 30 frames per second every fifth frame repeats a top field and every fifth another
     a bottom field.
     """
@@ -108,7 +108,7 @@ def _judge(seen: Counter[str], rate: Fraction, header: Order | None) -> Scan:
 class Plan:
     """What is done to the fields: FFmpeg filters with arguments, output frames per frame, and what people are told.
 
-    `kept` says that the fields of an interlaced film go through as they are, in the order of `scan`.
+    `kept` says that the fields of an interlaced video go through as they are, in the order of `scan`.
     """
 
     scan: Scan
@@ -119,16 +119,16 @@ class Plan:
 
 
 def plan_fields(scan: Scan, wish: Deinterlace) -> Plan:
-    """The treatment of a film by option: `auto` makes whole frames where needed, `frame` and `field` always do, one
+    """The treatment of a video by option: `auto` makes whole frames where needed, `frame` and `field` always do, one
     per frame or one per field, `off` leaves fields alone."""
     combed = scan.kind != "progressive"
     if wish == "off":
-        note = f"the film is {scan.kind}; its fields were kept, as asked, and faces may show combs" if combed else None
+        note = f"the video is {scan.kind}; its fields were kept, as asked, and faces may show combs" if combed else None
         return Plan(scan, note=note, kept=combed)
     if wish == "auto" and not combed:
         return Plan(scan)
     if wish == "auto" and scan.kind == "telecined":
-        note = "the film is telecined (24 film pictures spread over 30 frames): the 24 pictures were taken back"
+        note = "the video is telecined (24 film pictures spread over 30 frames): the 24 pictures were taken back"
         return Plan(
             scan, _inverse_telecine(scan), Fraction(4, 5), note + "; deinterlace by frame or switch it off to keep 30"
         )
@@ -139,7 +139,7 @@ def plan_fields(scan: Scan, wish: Deinterlace) -> Plan:
     first = {"tff": ", top field first", "bff": ", bottom field first", None: ""}[scan.order]
     what = f"{scan.kind}{first}" if combed else "progressive, by what was seen of it"
     rate = "one picture per field" if wish == "field" else "one picture per frame"
-    note = f"the film is {what}: it was deinterlaced (bwdif), {rate}"
+    note = f"the video is {what}: it was deinterlaced (bwdif), {rate}"
     return Plan(scan, filters, Fraction(2 if wish == "field" else 1), note)
 
 

@@ -1,4 +1,4 @@
-"""High dynamic range: between the signals of PQ and HLG films and the pictures that networks know.
+"""High dynamic range: between the signals of PQ and HLG videos and the pictures that networks know.
 
 A network is trained on pictures of ordinary screens. A PQ or HLG signal, taken as such a picture, is pale and flat. So
 frames go to display light (SMPTE ST 2084 and ITU-R BT.2100), the reference white of ITU-R BT.2408 becomes white, what
@@ -102,9 +102,9 @@ def _to_xyz(primaries: int) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class WorkingSpace:
-    """The way of one film's signal to the eight-bit pictures for the stage and back.
+    """The way of one video's signal to the eight-bit pictures for the stage and back.
 
-    `transfer` and `primaries` are the film's, `peak` is the brightest light of its mastering display in cd/m².
+    `transfer` and `primaries` are the video's, `peak` is the brightest light of its mastering display in cd/m².
     """
 
     transfer: int
@@ -112,7 +112,7 @@ class WorkingSpace:
     peak: float
 
     def to_working(self, signal: NDArray[np.uint16]) -> NDArray[np.uint8]:
-        """(H, W, 3) uint16 film signal, full range, to uint8 sRGB."""
+        """(H, W, 3) uint16 video signal, full range, to uint8 sRGB."""
         light = _pq_table()[signal] if self.transfer == PQ else _hlg_light(signal)
         linear = cv2.transform(light, primaries_matrix(self.primaries, 1).astype(np.float32) / REFERENCE_WHITE)
         # powers of every value would take seconds for a large frame: a table over the square root of light, in which
@@ -121,7 +121,7 @@ class WorkingSpace:
         return _screen_table(self)[place.astype(np.uint16)]
 
     def from_working(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(..., 3) uint8 sRGB to the film's signal in 0..65535."""
+        """(..., 3) uint8 sRGB to the video's signal in 0..65535."""
         linear = self._unroll(_srgb_table()[pixels])
         light = np.maximum(linear @ primaries_matrix(1, self.primaries).T, 0) * REFERENCE_WHITE
         return 65535 * (light_to_pq(light) if self.transfer == PQ else light_to_hlg(light))
@@ -179,7 +179,7 @@ class Mastering:
     """HDR10's static metadata (SMPTE ST 2086, CTA-861.3), in the units HEVC's SEI messages use.
 
     Chromaticities (x, y) of red, green, blue and white in 0.00002, luminances (max, min) in 0.0001 cd/m²; the light
-    levels MaxCLL and MaxFALL in cd/m². Each part is None where the film does not say it.
+    levels MaxCLL and MaxFALL in cd/m². Each part is None where the video does not say it.
     """
 
     chromaticities: tuple[tuple[int, int], ...] | None = None

@@ -1,4 +1,4 @@
-"""The folder `<target>.parts/`: finished segments of a film that is being made, and what is needed to go on."""
+"""The folder `<target>.parts/`: finished segments of a video that is being made, and what is needed to go on."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class Job:
             )
 
     def _collect(self) -> None:
-        """Finished segments from the start of the film up to the first gap."""
+        """Finished segments from the start of the video up to the first gap."""
         while self.segment(self.frames).exists():
             try:
                 text = self.segment(self.frames).with_suffix(".json").read_text(encoding="utf-8")

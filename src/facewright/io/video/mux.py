@@ -53,7 +53,7 @@ _KEYS_WITH_A_PLACE = {
 
 
 def suffix_for(source: str | Path) -> str:
-    """The suffix of a file that holds all of a film as it is: the source's own where it can be written, else `.mp4`,
+    """The suffix of a file that holds all of a video as it is: the source's own where it can be written, else `.mp4`,
     and `.mkv`, which holds most, when that would lose or convert something.
 
     Raises VideoError when the file is no video.
@@ -76,7 +76,7 @@ def suffix_for(source: str | Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How the output of a film is put together: the same way when it is tried and when it is made."""
+    """How the output of a video is put together: the same way when it is tried and when it is made."""
 
     source: Path
     suffix: str

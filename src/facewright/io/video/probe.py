@@ -1,4 +1,4 @@
-"""What a film says about itself, and whether a file is one."""
+"""What a video says about itself, and whether a file is one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def is_video(path: str | Path) -> bool:
     """Whether a file looks like a video, by its first bytes or its suffix. Never raises; a folder is not one."""
     kind = kind_of(path)
-    return kind is not None and kind.is_film
+    return kind is not None and kind.is_video
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -33,7 +33,7 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def examine(path: Path) -> tuple[VideoInfo, Scan]:
-    """What `probe` finds, and how the film was scanned."""
+    """What `probe` finds, and how the video was scanned."""
     variable = _has_variable_rate(path)
     with open_input(path) as container:
         stream = video_stream(container, path)

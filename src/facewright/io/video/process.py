@@ -1,4 +1,4 @@
-"""Taking a film from source to target: checks before the work, the work, and joining it with what goes along."""
+"""Taking a video from source to target: checks before the work, the work, and joining it with what goes along."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...deprecation import renamed_arguments
 from ...errors import OutputError, UsageError
 from ..lock import locked
 from .encode import Look, SegmentWriter
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
 
     from .records import FrameStage, VideoInfo
 
-_LEAST_BITS_PER_PIXEL = 0.005  # of a film that hardly moves; a real one takes more
+_LEAST_BITS_PER_PIXEL = 0.005  # of a video that hardly moves; a real one takes more
 
 
+@renamed_arguments(batch="batch_size")
 def process_video(
     source: str | Path,
     target: str | Path,
@@ -39,7 +41,7 @@ def process_video(
     resume: bool = False,
     restart: bool = False,
     parameters: str = "",
-    batch: int = 1,
+    batch_size: int = 1,
     segment_frames: int = 240,
     warmup: int = 12,
     queue_size: int = 8,
@@ -51,18 +53,18 @@ def process_video(
     progress: Callable[[int, int | None], None] | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> VideoReport:
-    """Pass every frame of a film through `stage` and write the result, with all that goes along, to `target`.
+    """Pass every frame of a video through `stage` and write the result, with all that goes along, to `target`.
 
-    The stage gets up to `batch` consecutive frames per call. The film grows in segments of `segment_frames` frames
-    in `<target>.parts/`; `target` itself appears only when everything is done. With `resume`, finished segments of an
-    interrupted run with the same source and the same `parameters` (any text that stands for the stage's settings) are
-    reused; the stage then starts with `reset` and `warmup` frames whose results are dropped. With `restart` they are
-    deleted. Without either, finished segments of an earlier run are a reason to refuse. `crf` and `preset` are
+    The stage gets up to `batch_size` consecutive frames per call. The video grows in segments of `segment_frames`
+    frames in `<target>.parts/`; `target` itself appears only when everything is done. With `resume`, finished segments
+    of an interrupted run with the same source and the same `parameters` (any text that stands for the stage's settings)
+    are reused; the stage then starts with `reset` and `warmup` frames whose results are dropped. With `restart` they
+    are deleted. Without either, finished segments of an earlier run are a reason to refuse. `crf` and `preset` are
     x264's (lower `crf` is better; WebM ignores the preset, ProRes both).
 
-    `deinterlace` is "auto" (whole frames where the film is interlaced, the 24 film pictures where it is telecined),
-    "frame" or "field" (one picture per frame or per field, whatever the film says), or "off". `drop_place` leaves out
-    what says where the film was taken. `metadata` adds container tags. `progress` is called with the number of
+    `deinterlace` is "auto" (whole frames where the video is interlaced, the 24 film pictures where it is telecined),
+    "frame" or "field" (one picture per frame or per field, whatever the video says), or "off". `drop_place` leaves out
+    what says where the video was taken. `metadata` adds container tags. `progress` is called with the number of
     finished frames and the expected total, `notify` with each note as soon as it is known: what cannot be kept before
     the first frame, not after the last.
 
@@ -73,7 +75,7 @@ def process_video(
     `resume`.
     """
     source, target = Path(source), Path(target)
-    settings = Settings(batch, segment_frames, warmup, queue_size, crf, preset, target.suffix.lower(), deinterlace)
+    settings = Settings(batch_size, segment_frames, warmup, queue_size, crf, preset, target.suffix.lower(), deinterlace)
     if resume and restart:
         raise UsageError("resume goes on with an interrupted run, restart deletes it; choose one")
     check_target(source, target, overwrite=overwrite)
@@ -130,7 +132,7 @@ class _Notes:
 
 
 def check_target(source: Path, target: Path, *, overwrite: bool) -> None:
-    """Say before the work what would keep a film from being written to `target`; raises UsageError or OutputError."""
+    """Say before the work what would keep a video from being written to `target`; raises UsageError or OutputError."""
     if target.suffix.lower() not in TARGET_FORMATS:
         raise UsageError(f"{target}: cannot write this kind of video; use one of {', '.join(TARGET_FORMATS)}")
     if not target.parent.is_dir():
@@ -145,7 +147,7 @@ def check_target(source: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def _check_space(info: VideoInfo, source: Path, job: Job) -> None:
-    """Refuse a disk on which not even a small film of that length has room, once in segments and once joined."""
+    """Refuse a disk on which not even a small video of that length has room, once in segments and once joined."""
     pixels = info.width * info.height * max(0, (info.frames or 0) - job.frames)
     needed = round(2 * pixels * _LEAST_BITS_PER_PIXEL / 8)
     free = shutil.disk_usage(job.folder).free

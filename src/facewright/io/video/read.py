@@ -1,4 +1,4 @@
-"""Opening and decoding a film."""
+"""Opening and decoding a video."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Shot:
 
 
 class Timeline:
-    """Carries a film's clock over the places where recordings were joined and it starts anew or leaps.
+    """Carries a video's clock over the places where recordings were joined and it starts anew or leaps.
 
     Formats that can simply be strung together (`JOINABLE`) are watched: a stream that falls back by more than half a
-    second, or leaps more than ten seconds ahead of all others, has come to such a place, and the film goes on there
+    second, or leaps more than ten seconds ahead of all others, has come to such a place, and the video goes on there
     without a gap. Packets of other streams around it belong to whichever side brings them nearer to the present.
     """
 
@@ -77,7 +77,7 @@ class Timeline:
 
 
 def open_input(path: Path) -> InputContainer:
-    """Open a film; raises VideoError with the reason why that is not possible."""
+    """Open a video; raises VideoError with the reason why that is not possible."""
     try:
         if path.is_dir():
             raise VideoError(f"{path} is a folder, not a video")
@@ -93,7 +93,7 @@ def open_input(path: Path) -> InputContainer:
 
 
 def video_stream(container: InputContainer, path: Path) -> av.VideoStream:
-    """The first film of the container that is not a cover picture."""
+    """The first video of the container that is not a cover picture."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
             # a decoder error then belongs to the packet just sent, which frame threads would blur

@@ -37,7 +37,7 @@ class VideoInfo:
     `width` and `height` are upright, after `rotation` (the clockwise turn in degrees that the stored picture needs).
     `frames` is the container's count or an estimate, None when unknown; `duration` is in seconds (0 when unknown) and
     `fps` the average rate. The colour entries are the codes of ITU-T H.273 (2 means unspecified). `scan` is
-    "progressive", "interlaced" or "telecined", judged by the flags and the pictures of some stretches of the film.
+    "progressive", "interlaced" or "telecined", judged by the flags and the pictures of some stretches of the video.
     """
 
     width: int
@@ -61,10 +61,10 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One upright frame: `pixels` is (H, W, 3) uint8 RGB and read-only, `time` in seconds from the film's clock zero.
+    """One upright frame: `pixels` is (H, W, 3) uint8 RGB and read-only, `time` in seconds from the video's clock zero.
 
     `settling` marks a frame that is shown again only to let a resumed stage settle; what the stage returns for it is
-    dropped. The pixels of a PQ or HLG film are what its picture looks like on an ordinary screen.
+    dropped. The pixels of a PQ or HLG video are what its picture looks like on an ordinary screen.
     """
 
     index: int
@@ -74,10 +74,10 @@ class Frame:
 
 
 class FrameStage(Protocol):
-    """What is done to the frames of a film. It is called from one thread, in frame order, so it may keep a state."""
+    """What is done to the frames of a video. It is called from one thread, in frame order, so it may keep a state."""
 
     def __call__(self, frames: list[Frame]) -> list[NDArray[np.uint8]]:
-        """Consecutive frames to as many (H, W, 3) uint8 RGB pictures, all of one size over the whole film."""
+        """Consecutive frames to as many (H, W, 3) uint8 RGB pictures, all of one size over the whole video."""
         ...
 
     def reset(self, index: int) -> None:
@@ -100,12 +100,12 @@ class PerFrame:
 
 @dataclass(frozen=True, slots=True)
 class VideoReport:
-    """What became of a film.
+    """What became of a video.
 
     `frames` counts all frames of the output; `damaged` lists the indices of frames the decoder could not read
     faithfully (they show the decoder's best effort or repeat their neighbour); `segments_reused` come from an
     interrupted run. `fps` counts only the frames of this run. `notes` are sentences about what could not be kept as it
-    was, and about what was done to the fields of an interlaced film.
+    was, and about what was done to the fields of an interlaced video.
     """
 
     frames: int
@@ -122,7 +122,7 @@ class VideoReport:
 class Settings:
     """The options of `process_video` that shape the work, checked."""
 
-    batch: int
+    batch_size: int
     segment_frames: int
     warmup: int
     queue_size: int
@@ -132,7 +132,7 @@ class Settings:
     deinterlace: Deinterlace
 
     def __post_init__(self) -> None:
-        for name, low in (("batch", 1), ("segment_frames", 1), ("warmup", 0), ("queue_size", 1)):
+        for name, low in (("batch_size", 1), ("segment_frames", 1), ("warmup", 0), ("queue_size", 1)):
             if getattr(self, name) < low:
                 raise UsageError(f"{name} must be at least {low}, not {getattr(self, name)}")
         if not 0 <= self.crf <= 51:

@@ -1,4 +1,4 @@
-"""One pass over the frames of a film: three threads decode, process and encode, with two bounded queues between."""
+"""One pass over the frames of a video: three threads decode, process and encode, with two bounded queues between."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Run:
                 self._apply(waiting)
                 waiting = []
             waiting.append(ticket)
-            if len(waiting) == self.settings.batch:
+            if len(waiting) == self.settings.batch_size:
                 self._apply(waiting)
                 waiting = []
         if waiting:
@@ -267,7 +267,7 @@ class Run:
     def _check_picture(self, picture: NDArray[np.uint8], part: Part) -> None:
         wanted = (part.height, part.width, 3)
         if picture.shape != wanted or picture.dtype != np.uint8:
-            raise VideoError(f"the stage returned {picture.shape} {picture.dtype}, but the film is {wanted} uint8")
+            raise VideoError(f"the stage returned {picture.shape} {picture.dtype}, but the video is {wanted} uint8")
 
 
 class _Clock:
@@ -321,7 +321,7 @@ def _with_depth(ticket: Ticket, picture: NDArray[np.uint8], space: WorkingSpace 
     deep, given = ticket.deep, ticket.frame.pixels
     assert deep is not None
     if picture.shape != deep.shape:
-        # the kernel by which restored films are enlarged, so that what is not restored comes out as untouched
+        # the kernel by which restored videos are enlarged, so that what is not restored comes out as untouched
         size = (picture.shape[1], picture.shape[0])
         deep = np.asarray(cv2.resize(deep, size, interpolation=cv2.INTER_LANCZOS4), np.uint16)
         given = np.asarray(cv2.resize(given, size, interpolation=cv2.INTER_LANCZOS4), np.uint8)

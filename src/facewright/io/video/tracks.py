@@ -1,7 +1,7 @@
 """What goes along with the picture: sound, subtitles, fonts, covers, timecodes and other data.
 
 Each track of the source gets a list of ways into the target, best first: as it is, converted, attached, or not at all.
-A way is taken only after it was tried with the track's own first packets, so that no track can fail the film at its
+A way is taken only after it was tried with the track's own first packets, so that no track can fail the video at its
 end; if one still does, `mux` takes its next way.
 """
 
@@ -95,7 +95,7 @@ class Way:
     why: str = ""
 
 
-_PRIVATE = Way("drop", done="was left out", why="it may say where the film was taken")
+_PRIVATE = Way("drop", done="was left out", why="it may say where the video was taken")
 
 
 @dataclass(slots=True)
@@ -132,7 +132,7 @@ class Track:
 
 
 def plan_tracks(source: Path, kept: int, suffix: str, *, drop_place: bool) -> list[Track]:
-    """All tracks of a film but that of the picture, each with a way that was tried.
+    """All tracks of a video but that of the picture, each with a way that was tried.
 
     `kept` is the picture's stream index, `drop_place` leaves out tracks that may say where it was taken.
     """
@@ -173,8 +173,8 @@ def _track(original: InputContainer, stream: Any, suffix: str, supported: set[st
         track.label = f"cover picture {stream.index} ({codec})"
         track.ways = _cover_ways(codec, suffix, fits=fits)
     elif stream.type == "video":
-        track.label = f"second film {stream.index} ({codec})"
-        track.ways = [Way("copy", done="was copied as it is", why="only the first film is restored")] if fits else []
+        track.label = f"second video {stream.index} ({codec})"
+        track.ways = [Way("copy", done="was copied as it is", why="only the first video is restored")] if fits else []
     elif stream.type == "attachment":
         track.label = f"attachment {stream.metadata.get('filename', stream.index)!r}"
         track.ways = [Way("attach")] if suffix == ".mkv" else []
@@ -191,7 +191,7 @@ def _track(original: InputContainer, stream: Any, suffix: str, supported: set[st
 
 
 def timecode_of(original: InputContainer) -> str | None:
-    """The film's start timecode: a tag of the file, of a stream, or a track of its own."""
+    """The video's start timecode: a tag of the file, of a stream, or a track of its own."""
     for metadata in (*(stream.metadata for stream in original.streams), original.metadata):
         for key, value in metadata.items():
             if key.lower() == "timecode":
@@ -295,7 +295,7 @@ class Sink:
         return iter(())
 
     def _place(self, packet: av.Packet[Any], shift: Fraction) -> None:
-        """Move a packet's times: from the clock of the recording to that of the film, and never back."""
+        """Move a packet's times: from the clock of the recording to that of the video, and never back."""
         base = packet.time_base
         dts = packet.dts if packet.dts is not None else self._decoding_time(packet)
         moved = dts + round((shift - self.origin) / base)
@@ -308,7 +308,7 @@ class Sink:
         packet.dts = moved
 
     def _decoding_time(self, packet: av.Packet[Any]) -> int:
-        """Matroska gives the first pictures of a film with B-frames only times of presentation."""
+        """Matroska gives the first pictures of a video with B-frames only times of presentation."""
         assert packet.pts is not None
         if self.stream.type != "video":
             return packet.pts
@@ -475,7 +475,7 @@ def open_input_again(original: InputContainer) -> InputContainer:
 
 
 def portable(metadata: Mapping[str, str], *, drop_place: bool = False) -> dict[str, str]:
-    """Tags without those that describe the old file rather than the film, and, if wished, those of its place."""
+    """Tags without those that describe the old file rather than the video, and, if wished, those of its place."""
     return {
         key: value
         for key, value in metadata.items()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Found(NamedTuple):
+class Candidates(NamedTuple):
     """Candidates in pixels of the picture the network saw: scores (A,), corners (A, 4), points (A, 5, 2)."""
 
     scores: Tensor
@@ -36,7 +36,7 @@ class SingleShotDetector(System):
     stride: int = 32
     overlap: float = 0.4
 
-    def candidates(self, picture: Tensor) -> Found:
+    def candidates(self, picture: Tensor) -> Candidates:
         """(1, 3, H, W), as `normalise` makes it, to all candidates."""
         raise NotImplementedError(f"{type(self).__name__} must decode its outputs")
 

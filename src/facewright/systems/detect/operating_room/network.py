@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from ....data.detection import BOX, BOX_ONLY, COLUMNS, IGNORED, LABEL
 from ....data.operating_room import MixedScenes
 from ....errors import UsageError
-from ....metrics.detection import Found, Wanted, average_precision, box_iou, precision_recall
+from ....metrics.detection import Detections, GroundTruth, average_precision, box_iou, precision_recall
 from ....nn.inference import has_bf16
 from ..mos.training import MOSTraining
 
@@ -153,7 +153,7 @@ def adapt(
 
 def source_ap(detector: Teacher, holdout: Sequence[Labelled], rules: SelfTraining) -> float:
     """AP at IoU 0.5 of single looks at labelled pictures."""
-    found = [Found.of(detector.detect(image, threshold=rules.candidate)) for image, _ in holdout]
+    found = [Detections.of(detector.detect(image, threshold=rules.candidate)) for image, _ in holdout]
     return average_precision(found, [wanted(rows) for _, rows in holdout])
 
 
@@ -169,10 +169,10 @@ def calibrated_threshold(teacher: Teacher, holdout: Sequence[Labelled], rules: S
     return max(threshold, rules.ignored)
 
 
-def wanted(rows: Rows) -> Wanted:
+def wanted(rows: Rows) -> GroundTruth:
     """Label rows (M, 18) as measures take them; padding is left out."""
     rows = rows[rows[:, LABEL] >= BOX_ONLY]
-    return Wanted(rows[:, BOX].astype(np.float64), rows[:, LABEL] == IGNORED)
+    return GroundTruth(rows[:, BOX].astype(np.float64), rows[:, LABEL] == IGNORED)
 
 
 class View(NamedTuple):
@@ -193,7 +193,7 @@ def views(teacher: Teacher, image: Image, rules: SelfTraining) -> list[View]:
         stretch = np.tile((width / size[0], height / size[1]), 2)
         for mirrored in (False, True)[: 1 + rules.mirrored]:
             shown = np.ascontiguousarray(resized[:, ::-1]) if mirrored else resized
-            found = Found.of(teacher.detect(shown, threshold=rules.candidate))
+            found = Detections.of(teacher.detect(shown, threshold=rules.candidate))
             boxes = found.boxes.copy()
             if mirrored:
                 boxes[:, [0, 2]] = size[0] - 1 - boxes[:, [2, 0]]
@@ -201,12 +201,12 @@ def views(teacher: Teacher, image: Image, rules: SelfTraining) -> list[View]:
     return results
 
 
-def agreed(teacher: Teacher, image: Image, rules: SelfTraining) -> Found:
+def agreed(teacher: Teacher, image: Image, rules: SelfTraining) -> Detections:
     """The faces of a picture that its views vote for: score-weighted boxes and scores of agreement."""
     return vote(views(teacher, image, rules), rules)
 
 
-def vote(looks: Sequence[View], rules: SelfTraining) -> Found:
+def vote(looks: Sequence[View], rules: SelfTraining) -> Detections:
     """Gather the boxes of all views, best score first, with at most one of each view in a face."""
     boxes = np.concatenate([look.boxes for look in looks])
     scores = np.concatenate([look.scores for look in looks])
@@ -222,7 +222,7 @@ def vote(looks: Sequence[View], rules: SelfTraining) -> Found:
         members = ranked[np.unique(view[ranked], return_index=True)[1]]
         merged.append(np.average(boxes[members], axis=0, weights=scores[members]))
         strength.append(np.sort(scores[members])[-rules.least_views :].sum() / rules.least_views)
-    return Found(np.array(merged), np.array(strength)).sorted()
+    return Detections(np.array(merged), np.array(strength)).sorted()
 
 
 def label_frames(
@@ -236,7 +236,7 @@ def label_frames(
     return [(image, label_rows(f, p, rules.ignored)) for image, f, p in zip(frames, found, positive)]
 
 
-def label_rows(found: Found, positive: NDArray[np.bool_], ignored: float) -> Rows:
+def label_rows(found: Detections, positive: NDArray[np.bool_], ignored: float) -> Rows:
     """Label rows of the positives, and of those others that reach `ignored`: nothing is said of them."""
     rows = np.zeros((len(found.boxes), COLUMNS), np.float32)
     rows[:, BOX] = found.boxes
@@ -245,7 +245,7 @@ def label_rows(found: Found, positive: NDArray[np.bool_], ignored: float) -> Row
 
 
 def link_frames(
-    found: Sequence[Found], positive: Sequence[NDArray[np.bool_]], overlap: float
+    found: Sequence[Detections], positive: Sequence[NDArray[np.bool_]], overlap: float
 ) -> list[NDArray[np.bool_]]:
     """Which detections of consecutive frames are faces, by the company they keep.
 
@@ -296,14 +296,14 @@ class MOSStudent:
         source: Scenes,
         *,
         steps: int = 500,
-        batch: int = 16,
+        batch_size: int = 16,
         lr: float = 2e-4,
         size: int = 256,
         seed: int = 0,
         workers: int = 0,
     ) -> None:
         self.model, self.source = model, source
-        self.steps, self.batch, self.lr, self.size = steps, batch, lr, size
+        self.steps, self.batch_size, self.lr, self.size = steps, batch_size, lr, size
         self.seed, self.workers = seed, workers
 
     def detect(self, image: Image, *, threshold: float) -> list[Face]:
@@ -328,8 +328,8 @@ class MOSStudent:
 
         loader = DataLoader(
             scenes,
-            batch_size=self.batch,
-            sampler=range(self.steps * self.batch),
+            batch_size=self.batch_size,
+            sampler=range(self.steps * self.batch_size),
             num_workers=self.workers,
             collate_fn=MixedScenes.collate,
         )

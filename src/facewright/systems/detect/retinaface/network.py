@@ -19,7 +19,7 @@ from ....geometry.crop import CropSpec
 from ....nn.boxes import decode_boxes, decode_points, make_anchors
 from ....nn.resnet import RESNETS, ResNet
 from ....tasks.card import Preprocess
-from ..single_shot import Found, SingleShotDetector
+from ..single_shot import Candidates, SingleShotDetector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,12 +161,12 @@ class RetinaFace(SingleShotDetector):
         rows = [head(level).permute(0, 2, 3, 1) for head, level in zip(heads, levels)]
         return torch.cat([row.reshape(len(row), -1, row.shape[3] // 2) for row in rows], 1)
 
-    def candidates(self, picture: Tensor) -> Found:
+    def candidates(self, picture: Tensor) -> Candidates:
         classes, boxes, points = self(picture)
         height, width = picture.shape[2:]
         anchors = make_anchors(height, width, STRIDES, SIZES, picture.device)
         scores = classes[0].float().softmax(-1)[:, 1]
-        return Found(
+        return Candidates(
             scores,
             decode_boxes(boxes[0].float(), anchors),
             decode_points(points[0].float().view(-1, 5, 2), anchors),

@@ -16,7 +16,7 @@ from torch import Tensor
 from ....geometry.crop import CropSpec
 from ....tasks.card import Preprocess
 from ...graph import GraphSystem
-from ..single_shot import Found, SingleShotDetector
+from ..single_shot import Candidates, SingleShotDetector
 
 STRIDES = (8, 16, 32)
 ANCHORS = 2
@@ -61,7 +61,7 @@ class SCRFD(GraphSystem, SingleShotDetector):
             return int(fixed[0]), int(fixed[1])
         return super().padded(height, width)
 
-    def candidates(self, picture: Tensor) -> Found:
+    def candidates(self, picture: Tensor) -> Candidates:
         outputs = [torch.from_numpy(out).float().reshape(-1, out.shape[-1]) for out in self.run(picture)]
         levels = []
         for number, stride in enumerate(STRIDES):
@@ -70,5 +70,5 @@ class SCRFD(GraphSystem, SingleShotDetector):
             columns = -(-picture.shape[3] // stride)
             corner = torch.stack((cells % columns, cells // columns), 1).float() * stride
             boxes = torch.cat((corner - sides[:, :2] * stride, corner + sides[:, 2:] * stride), 1)
-            levels.append(Found(scores.flatten(), boxes, corner[:, None] + points.view(-1, 5, 2) * stride))
-        return Found(*(torch.cat(parts) for parts in zip(*levels)))
+            levels.append(Candidates(scores.flatten(), boxes, corner[:, None] + points.view(-1, 5, 2) * stride))
+        return Candidates(*(torch.cat(parts) for parts in zip(*levels)))

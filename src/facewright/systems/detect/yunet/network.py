@@ -15,7 +15,7 @@ from torch import Tensor
 from ....geometry.crop import CropSpec
 from ....tasks.card import Preprocess
 from ...graph import GraphSystem
-from ..single_shot import Found, SingleShotDetector
+from ..single_shot import Candidates, SingleShotDetector
 
 STRIDES = (8, 16, 32)
 OUTPUTS = ("cls", "obj", "bbox", "kps")
@@ -57,13 +57,13 @@ class YuNet(GraphSystem, SingleShotDetector):
     def padded(self, height: int, width: int) -> tuple[int, int]:
         return int(self.config.side), int(self.config.side)
 
-    def candidates(self, picture: Tensor) -> Found:
+    def candidates(self, picture: Tensor) -> Candidates:
         names = [value.name for value in self.session().get_outputs()]
         outputs = {name: torch.from_numpy(out)[0].float() for name, out in zip(names, self.run(picture))}
         levels = [self._level(outputs, stride, picture.shape[3] // stride) for stride in STRIDES]
-        return Found(*(torch.cat(parts) for parts in zip(*levels)))
+        return Candidates(*(torch.cat(parts) for parts in zip(*levels)))
 
-    def _level(self, outputs: dict[str, Tensor], stride: int, columns: int) -> Found:
+    def _level(self, outputs: dict[str, Tensor], stride: int, columns: int) -> Candidates:
         """The candidates of one level: cells run row by row; boxes and points are in units of the stride."""
         face, sure, boxes, points = (outputs[f"{name}_{stride}"] for name in OUTPUTS)
         cells = torch.arange(len(boxes))
@@ -71,4 +71,4 @@ class YuNet(GraphSystem, SingleShotDetector):
         scores = (face.flatten().clamp(0, 1) * sure.flatten().clamp(0, 1)).sqrt()
         centres, half = (corner + boxes[:, :2]) * stride, boxes[:, 2:].exp() * stride / 2
         spots = (points.view(-1, 5, 2) + corner[:, None]) * stride
-        return Found(scores, torch.cat((centres - half, centres + half), 1), spots)
+        return Candidates(scores, torch.cat((centres - half, centres + half), 1), spots)

@@ -129,7 +129,7 @@ class ViTFIQATraining(Training):
         scores, pair_quality = cosines[first, second], torch.minimum(quality[first], quality[second]).float()
         genuine = batch["label"][first] == batch["label"][second]
         kept = pair_quality > pair_quality.quantile(_DISCARDED)
-        return {"auc": ranked_right(scores, genuine), "auc_kept": ranked_right(scores[kept], genuine[kept])}
+        return {"auc": ranked_right(scores, genuine), "auc_retained": ranked_right(scores[kept], genuine[kept])}
 
 
 def ranked_right(scores: Tensor, positive: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Films on the command line: options, notes that reach the person, and refusals before any work."""
+"""Videos on the command line: options, notes that reach the person, and refusals before any work."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def pipeline(monkeypatch: pytest.MonkeyPatch, fakes: SimpleNamespace) -> Any:
     return made
 
 
-def film(path: Path, fakes: SimpleNamespace, *, alpha: bool = False, fields: bool = False, frames: int = 12) -> Path:
-    """A film with sound and a place; with `alpha` transparent ProRes, with `fields` interlaced."""
+def video(path: Path, fakes: SimpleNamespace, *, alpha: bool = False, fields: bool = False, frames: int = 12) -> Path:
+    """A video with sound and a place; with `alpha` transparent ProRes, with `fields` interlaced."""
     options = {"preset": "ultrafast", "bf": "0"}
     if fields:
         options |= {"flags": "+ildct+ilme", "x264-params": "tff=1"}
@@ -53,7 +53,7 @@ def tags(path: Path) -> dict[str, str]:
 
 
 def test_notes_are_printed_once_before_the_summary(run: Any, tmp_path: Path, fakes: SimpleNamespace) -> None:
-    source = film(tmp_path / "in.mov", fakes, alpha=True)
+    source = video(tmp_path / "in.mov", fakes, alpha=True)
     code, said, _ = run("restore", source, "-o", tmp_path / "out.webm")
     assert code == 0
     lines = said.splitlines()
@@ -65,7 +65,7 @@ def test_notes_are_printed_once_before_the_summary(run: Any, tmp_path: Path, fak
 
 
 def test_the_place_is_left_out_if_asked(run: Any, tmp_path: Path, fakes: SimpleNamespace) -> None:
-    source = film(tmp_path / "in.mov", fakes)
+    source = video(tmp_path / "in.mov", fakes)
     assert run("restore", source, "-o", tmp_path / "a.mov")[0] == 0
     assert run("restore", source, "-o", tmp_path / "b.mov", "--drop-gps")[0] == 0
     assert tags(tmp_path / "a.mov")["location"] == PLACE
@@ -78,19 +78,19 @@ def test_the_place_is_left_out_if_asked(run: Any, tmp_path: Path, fakes: SimpleN
     assert not [key for key in tags(tmp_path / "results" / "in.mov") if "location" in key]
 
 
-def test_the_container_follows_the_film_when_only_a_folder_is_named(
+def test_the_container_follows_the_video_when_only_a_folder_is_named(
     run: Any, tmp_path: Path, fakes: SimpleNamespace
 ) -> None:
     results = tmp_path / "results"
     results.mkdir()
     for name, expected in (("tape.avi", "tape.mkv"), ("phone.mov", "phone.mov")):
-        code, said, _ = run("restore", film(tmp_path / name, fakes), "-o", results)
+        code, said, _ = run("restore", video(tmp_path / name, fakes), "-o", results)
         assert (code, (results / expected).exists()) == (0, True), said
 
 
 @pytest.mark.parametrize(("wish", "frames"), [("auto", 12), ("field", 24), ("frame", 12), ("off", 12)])
 def test_deinterlacing_by_option(run: Any, tmp_path: Path, fakes: SimpleNamespace, wish: str, frames: int) -> None:
-    source = film(tmp_path / "in.mkv", fakes, fields=True)
+    source = video(tmp_path / "in.mkv", fakes, fields=True)
     code, said, _ = run("restore", source, "-o", tmp_path / "out.mkv", "--deinterlace", wish)
     assert code == 0
     assert f"{frames} frames" in said
@@ -104,7 +104,7 @@ def test_what_cannot_be_is_refused_in_one_line_before_networks_are_loaded(
     def load(*_: Any) -> Any:
         raise AssertionError("the networks were loaded")
 
-    source = film(tmp_path / "in.mkv", fakes)
+    source = video(tmp_path / "in.mkv", fakes)
     with monkeypatch.context() as patch:
         patch.setattr(Session, "pipeline", load)
         code, _, err = run("restore", source, "-o", tmp_path / "out.gif")
@@ -125,7 +125,7 @@ def test_what_cannot_be_is_refused_in_one_line_before_networks_are_loaded(
 
 
 @pytest.mark.parametrize("option", [["--restart"], ["--deinterlace", "field"]])
-def test_options_of_films_are_refused_for_photos_and_folders(
+def test_options_of_videos_are_refused_for_photos_and_folders(
     run: Any, tmp_path: Path, fakes: SimpleNamespace, option: list[str]
 ) -> None:
     from PIL import Image
@@ -133,16 +133,16 @@ def test_options_of_films_are_refused_for_photos_and_folders(
     (tmp_path / "album").mkdir()
     photo = tmp_path / "album" / "a.png"
     Image.fromarray(fakes.textured(60, 140)).save(photo)
-    for source, what in ((photo, "a photo"), (photo.parent, "a folder without films")):
+    for source, what in ((photo, "a photo"), (photo.parent, "a folder without videos")):
         code, _, err = run("restore", source, "-o", tmp_path / "out", *option)
         assert code == 2
-        assert f"{option[0]} is for a film; it does nothing for {what}" in err
+        assert f"{option[0]} is for a video; it does nothing for {what}" in err
 
 
 def test_unfinished_work_is_kept_until_asked(
     run: Any, tmp_path: Path, fakes: SimpleNamespace, pipeline: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, target = film(tmp_path / "in.mkv", fakes), tmp_path / "out.mkv"
+    source, target = video(tmp_path / "in.mkv", fakes), tmp_path / "out.mkv"
     with monkeypatch.context() as patch:
         patch.setattr("facewright.io.video.mux.sync", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
         code, _, err = run("restore", source, "-o", target)

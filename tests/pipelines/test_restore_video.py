@@ -1,4 +1,4 @@
-"""Films through the restore pipeline: the options that apply, what is refused, what is reported."""
+"""Videos through the restore pipeline: the options that apply, what is refused, what is reported."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from facewright.errors import OutputError, UsageError
 from facewright.io.provenance import detect_face_watermark
-from facewright.pipelines.film import restore_video
 from facewright.pipelines.restore import RestoreOptions, quality
+from facewright.pipelines.restore_video import restore_video
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,8 +35,8 @@ def source(tmp_path: Path, fakes: SimpleNamespace) -> Path:
 
 
 def frames(path: Path) -> np.ndarray:
-    with av.open(str(path)) as film:
-        return np.stack([f.to_ndarray(format="rgb24") for f in film.decode(video=0)]).astype(int)
+    with av.open(str(path)) as video:
+        return np.stack([f.to_ndarray(format="rgb24") for f in video.decode(video=0)]).astype(int)
 
 
 def restored(source: Path, pipeline: Any, **options: Any) -> np.ndarray:
@@ -54,7 +54,7 @@ def test_face_changes_and_background_does_not(source: Path, fakes: SimpleNamespa
     assert change[40:56, 56:72].mean() > 2.5 * change[:, :8].mean()
 
 
-def test_dials_reach_the_film(source: Path, fakes: SimpleNamespace) -> None:
+def test_dials_reach_the_video(source: Path, fakes: SimpleNamespace) -> None:
     face = fakes.face_at((64, 48), 22, score=0.85)
     pipeline = fakes.pipeline(face)
     plain = restored(source, pipeline)
@@ -90,7 +90,7 @@ def test_report_is_json_and_counts(source: Path, fakes: SimpleNamespace) -> None
 
 
 @pytest.mark.parametrize("options", [{"faces": (0,)}, {"skip": (0,)}, {"points": ((1, 1),)}])
-def test_faces_cannot_be_picked_in_a_film(source: Path, options: dict[str, Any], fakes: SimpleNamespace) -> None:
+def test_faces_cannot_be_picked_in_a_video(source: Path, options: dict[str, Any], fakes: SimpleNamespace) -> None:
     with pytest.raises(UsageError, match="max-faces"):
         restore_video(source, source.with_name("out.mkv"), fakes.pipeline(), RestoreOptions(**options))
     assert not source.with_name("out.mkv").exists()
