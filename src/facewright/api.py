@@ -36,11 +36,11 @@ def analyse(
     detector: str = "",
     device: str = "auto",
 ) -> list[FaceAnalysis]:
-    """Boxes, 68 landmarks, pose and the parts of every face of a photo.
+    """Analyse the faces in a photo: boxes, 68 landmarks, pose and face parts.
 
     Args:
         source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`.
-        min_score: Least score of a detection.
+        min_score: Minimum detection score.
         model: System; see `fw.models()`.
         weights: File, folder or name of its weights.
         detector: Slug of another detector.
@@ -59,7 +59,7 @@ def detect(
     weights: str | None = None,
     device: str = "auto",
 ) -> list[Face]:
-    """Find the faces of a photo: boxes, five points, pose.
+    """Find the faces in a photo: boxes, five points, pose.
 
     Args:
         source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`.
@@ -81,7 +81,7 @@ def embed(
     detector: str = "",
     device: str = "auto",
 ) -> list[FaceEmbedding]:
-    """Identity embeddings of the faces of a photo or of all photos in a folder.
+    """Compute identity embeddings of the faces in a photo or a folder of photos.
 
     Args:
         source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`.
@@ -116,9 +116,9 @@ def portrait(
         source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`; or the path of a video.
         output: Where the result is written; a video needs it.
         background: keep, blur, remove, or a picture that replaces it.
-        blur: How far the background is out of focus.
-        smooth_skin: How much blemishes are evened out.
-        whiten_teeth: How much lighter teeth get.
+        blur: Strength of the background blur.
+        smooth_skin: Strength of skin smoothing.
+        whiten_teeth: Strength of teeth whitening.
         model: System; see `fw.models()`.
         weights: File, folder or name of its weights.
         detector: Slug of another detector.
@@ -139,7 +139,7 @@ def quality(
     detector: str = "",
     device: str = "auto",
 ) -> list[RatedFace]:
-    """How useful the picture of each face is, from 0 to 100, and what is wrong with it.
+    """Rate the picture of each face from 0 to 100, and say what is wrong with it.
 
     Args:
         source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`.
@@ -188,31 +188,31 @@ def restore(
     dtype: str = "auto",
     overwrite: bool = False,
 ) -> RestoreResult | VideoRestoreResult:
-    """Restore the faces of a photo, a video, or everything in a folder.
+    """Restore the faces in a photo, a video, or everything in a folder.
 
     Args:
         source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`; or the path of a video.
         output: Where the result is written; a video needs it.
         upscale: Enlarge the whole picture: 1, 2 or 4.
-        fidelity: 1 stays closest to the input, 0 leans on the prior.
-        strength: Blend with the input, 0 to 1.
-        faces: Only these faces, e.g. 0,2 (reading order).
-        skip: Not these faces.
+        fidelity: 1 stays closest to the input, 0 relies on the prior.
+        strength: Blend with the input: 0 is the input, 1 the restored face.
+        faces: Only these faces, e.g. 0,2 (in reading order).
+        skip: Leave these faces alone.
         boxes: Only faces inside x0,y0,x1,y1; repeatable.
         points: Only the face at x,y; repeatable.
-        max_faces: At most so many, the largest first.
-        min_score: Least score of a detection that is restored.
-        force: Also faces that would be left alone.
-        watermark: Mark restored faces invisibly.
-        seed: Redraw the generator's noise; default as trained.
-        hair: Also the hair around the face.
-        whole: Also glasses and hair before the face.
-        relight: Take the restorer's light and colours, too.
-        grain: match: a restored face gets the grain of the picture around it; none: it stays clean.
-        old_photo: Mend an old print: fill damage, spread faded tones, take out a cast.
-        scratches: With --old-photo: find and fill scratches, folds and torn places.
-        tones: With --old-photo: spread faded tones and take out a colour cast.
-        damage_mask: With --old-photo: a picture that is white where the photo is damaged, instead of finding it.
+        max_faces: Maximum number of faces, largest first.
+        min_score: Minimum detection score for restoring.
+        force: Restore faces that would be left alone, too.
+        watermark: Embed an invisible watermark in restored faces.
+        seed: Seed of the generator's noise; default: the noise it was trained with.
+        hair: Restore the hair around the face, too.
+        whole: Restore glasses and hair in front of the face, too.
+        relight: Take lighting and colours from the restorer.
+        grain: match adds the grain of the surrounding picture to restored faces; none leaves them clean.
+        old_photo: Repair an old print: inpaint damage, restore faded contrast, remove a colour cast.
+        scratches: With --old-photo: find and inpaint scratches, folds and tears.
+        tones: With --old-photo: restore faded contrast and remove a colour cast.
+        damage_mask: With --old-photo: mask of the damage (white) to use instead of finding it.
         model: System; see `fw.models()`.
         weights: File, folder or name of its weights.
         detector: Slug of another detector.
@@ -272,13 +272,13 @@ def synthesise(
     device: str = "auto",
     overwrite: bool = False,
 ) -> Samples:
-    """Make faces of people who do not exist; they carry an invisible mark.
+    """Generate faces of people who do not exist; they carry an invisible watermark.
 
     Args:
         output: Folder the pictures are written into.
-        count: How many.
+        count: Number of faces.
         seed: Same seed, same faces.
-        truncation: Less gives tamer, more alike faces.
+        truncation: Lower values give more average faces.
         model: System; see `fw.models()`.
         weights: File, folder or name of its weights.
         device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
@@ -301,13 +301,13 @@ def verify(
     detector: str = "",
     device: str = "auto",
 ) -> Verification:
-    """Whether two photos show the same person: same, different or cannot tell, and why.
+    """Compare the faces in two photos: same person, different people, or cannot tell, and why.
 
     Args:
         first: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`.
         second: The same.
-        far: Accepted share of wrong matches: 0.01, 0.001 or 0.0001.
-        largest: Of several faces, take the largest.
+        far: False accept rate: 0.01, 0.001 or 0.0001.
+        largest: If there are several faces, take the largest.
         model: System; see `fw.models()`.
         weights: File, folder or name of its weights.
         detector: Slug of another detector.

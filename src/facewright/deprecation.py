@@ -40,7 +40,7 @@ def renamed_arguments(**names: str) -> Callable[[F], F]:
 
     def decorate(target: F) -> F:
         if inspect.isclass(target):
-            target.__init__ = _renaming(target.__init__, target.__name__, names)  # type: ignore[misc]
+            target.__init__ = _renaming(target.__init__, target.__name__, names)  # type: ignore[method-assign]
             return target
         return _renaming(target, target.__name__, names)
 

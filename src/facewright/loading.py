@@ -63,7 +63,7 @@ def create(
             resolve(cls.card(), None, commercial=True)
         return cls(cls.preset(preset)) if preset else cls()
     if preset is not None:
-        raise UsageError(f"weights of {name} bring their own size; leave preset={preset!r} or pretrained out")
+        raise UsageError(f"weights of {name} bring their own size; omit preset={preset!r} or pretrained")
     return cls.from_pretrained(None if pretrained is True else pretrained, commercial=commercial)
 
 

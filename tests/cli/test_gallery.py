@@ -212,7 +212,7 @@ def test_verify_integrity(run: Any, networks: Any, filled: Path) -> None:
     assert (data["sound"], data["problems"], data["recogniser"]["slug"]) == (True, [], "colour")
     with sqlite3.connect(filled, isolation_level=None) as sql:
         sql.execute("UPDATE person SET template = zeroblob(20)")
-    with pytest.raises(FacewrightError, match=r"is not sound: .*template.* \(and 1 more\)"):
+    with pytest.raises(FacewrightError, match=r"is damaged: .*template.* \(and 1 more\)"):
         run("verify-integrity", filled)
 
 

@@ -136,7 +136,7 @@ def test_options_of_videos_are_refused_for_photos_and_folders(
     for source, what in ((photo, "a photo"), (photo.parent, "a folder without videos")):
         code, _, err = run("restore", source, "-o", tmp_path / "out", *option)
         assert code == 2
-        assert f"{option[0]} is for a video; it does nothing for {what}" in err
+        assert f"{option[0]} works for videos only; it does nothing for {what}" in err
 
 
 def test_unfinished_work_is_kept_until_asked(

@@ -274,7 +274,7 @@ def test_command_measures_photos_with_the_named_restorers(fakes, models, monkeyp
     for i in range(2):
         save_rgb(fakes.textured(300, 300, seed=i), photos / f"{i}.png")
     found = dataclasses.replace(models, detector=fakes.Detector(fakes.face_at((150, 140), 60.0)))
-    monkeypatch.setattr(cli, "_judges", lambda device: found)
+    monkeypatch.setattr(cli, "_evaluation_models", lambda device: found)
     asked = []
     pipeline = SimpleNamespace(restorer=Unrestored())
     monkeypatch.setattr("facewright.loading.load_pipeline", lambda *a: asked.append(a) or pipeline)

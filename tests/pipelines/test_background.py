@@ -105,6 +105,6 @@ def test_videos_and_other_systems_are_refused(tmp_path: Path, fakes: SimpleNames
     pipeline = RestorePipeline(fakes.Detector(), fakes.Restorer(), enlarger=Darker())
     with pytest.raises(UsageError, match="leave --background out"):
         restore_video(tmp_path / "a.mp4", tmp_path / "b.mp4", pipeline)
-    with pytest.raises(UsageError, match=r"frgp cannot draw a background; choose one of .*realesrgan"):
+    with pytest.raises(UsageError, match=r"frgp cannot restore a background; choose one of .*realesrgan"):
         Session().background(NetworkChoice(background="frgp"))
     assert Session().background(NetworkChoice()) is None

@@ -119,7 +119,7 @@ def test_file_that_does_not_convert_leaves_nothing_half_made(offer: Any, served:
 
 def test_only_local_files(offer: Any, served: Any) -> None:
     row = offer()
-    with pytest.raises(WeightsError, match="is not here; fetch it with: facewright download mos"):
+    with pytest.raises(WeightsError, match="is not downloaded yet; run: facewright download mos"):
         system_class("mos").from_pretrained("small", local_files_only=True)
     catalogue.download(card_of(), row)
     system_class("mos").from_pretrained("small", local_files_only=True)
@@ -318,7 +318,7 @@ def test_import_of_something_unknown_names_what_is_near(offer: Any, run: Any, tm
     torch.save({"backbone.x": torch.zeros(1)}, tmp_path / "a.pth")
     code, _, said = run("import", tmp_path / "a.pth")
     assert code == 2
-    assert "is of no system known here; nearest: mos" in said
+    assert "does not belong to any known system; nearest: mos" in said
     assert run("import", tmp_path / "none.pth")[2].strip().endswith(f"no checkpoint at {tmp_path}/none.pth")
     assert "give a checkpoint" in run("import", "a", "b", "c")[2]
 

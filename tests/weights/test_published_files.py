@@ -153,7 +153,7 @@ def test_two_commands_from_a_clone_to_a_restored_photo(
         assert code == 0 or "--accept-licence" in said
         return str(said)
 
-    assert "if you accept it, say so once with --accept-licence" in restore("new.png")
+    assert "to accept it, add --accept-licence once" in restore("new.png")
     assert served.log == []
     said = restore("new.png", "--accept-licence")
     assert f"fetching {row.file}" in said

@@ -106,7 +106,7 @@ def _numbers(text: str, flag: str, kind: type[int] | type[float], count: int | N
     return values
 
 
-_ASKED = {"background": "Network that draws what is not a face, such as realesrgan"}
+_ASKED = {"background": "Network for the background, such as realesrgan"}
 
 
 def _network_parameters(task: Task) -> list[inspect.Parameter]:
@@ -128,17 +128,19 @@ def _network_parameters(task: Task) -> list[inspect.Parameter]:
 
 _ACCEPT = _option("accept_licence", bool, False, ACCEPT_HELP, "--accept-licence")
 _TRUST = _option("trust_first_download", bool, False, TRUST_HELP, "--trust-first-download")
-_OVERWRITE = _option("overwrite", bool, False, "Replace outputs that exist.", "--overwrite")
-_DRAW = _option("draw", Path | None, None, "Write the photo with what was found drawn on it.")
+_OVERWRITE = _option("overwrite", bool, False, "Overwrite existing outputs.", "--overwrite")
+_DRAW = _option("draw", Path | None, None, "Write a copy of the photo with the results drawn on it.")
 _JSON = _option("as_json", bool, False, "Print JSON.", "--json")
 _READING = (
-    _option("page", int | None, None, "Page of a multi-page TIFF, from 0 (restore: all without).", min=0),
-    _option("max_megapixels", float, 200.0, "Refuse larger pictures.", min=0),
+    _option(
+        "page", int | None, None, "Page of a multi-page TIFF, counted from 0 (restore takes all by default).", min=0
+    ),
+    _option("max_megapixels", float, 200.0, "Largest picture to accept.", min=0),
 )
 
 _VIDEO = (
-    _option("restart", bool, False, "Delete the unfinished work of a video and start over.", "--restart"),
-    _option("deinterlace", str, "auto", "Fields of a video: auto, frame, field, off."),
+    _option("restart", bool, False, "Delete the unfinished parts of a video and start over.", "--restart"),
+    _option("deinterlace", str, "auto", "How to deinterlace a video: auto, frame, field, off."),
 )
 
 Parameters = tuple[list[inspect.Parameter], list[inspect.Parameter]]
@@ -152,7 +154,7 @@ def _records_command(task: Task) -> tuple[Parameters, Command]:
     source = _argument("source", "Photo or folder." if folders else "Photo.")
     after = [
         *(
-            [_option("draw", Path | None, None, "Write the photo with what was found drawn on it.")]
+            [_option("draw", Path | None, None, "Write a copy of the photo with the results drawn on it.")]
             if task.draw
             else []
         ),
@@ -186,7 +188,7 @@ def _records_command(task: Task) -> tuple[Parameters, Command]:
         max_pixels = round(max_megapixels * 1e6)
         if source.is_dir():
             if draw is not None:
-                raise UsageError("--draw shows one photo; it is not possible for a folder")
+                raise UsageError("--draw works for a single photo, not for a folder")
             with locked(output) if output is not None else contextlib.nullcontext():
                 _records_of_folder(task, source, options, choice, output, as_json, overwrite, page, max_pixels)
             return
@@ -302,7 +304,7 @@ def _generate_command(task: Task) -> tuple[Parameters, Command]:
             return
         typer.echo(f"{output}: {len(files)} picture{'s' * (len(files) != 1)}")
 
-    folder = _option("output", Path, _REQUIRED, "Folder for the pictures.", "-o", "--output")
+    folder = _option("output", Path, _REQUIRED, "Output folder.", "-o", "--output")
     return ([folder], [_JSON, _OVERWRITE]), run
 
 
@@ -316,16 +318,16 @@ def _edit_command(task: Task) -> tuple[Parameters, Command]:
     words = [word for word in ("Photo", "video", "folder") if word.lower() in task.media]
     before = [
         _argument("source", f"{', '.join(words[:-1])}{' or ' if many else ''}{words[-1]}."),
-        _option("output", Path, _REQUIRED, "Where the result goes.", "-o", "--output"),
+        _option("output", Path, _REQUIRED, "Output file or folder.", "-o", "--output"),
     ]
     after = [
-        _option("report", Path | None, None, "Write what was done, as JSON."),
-        *([_option("compare", Path | None, None, "Write a before/after sheet.")] if task.compares else []),
+        _option("report", Path | None, None, "Write a report as JSON."),
+        *([_option("compare", Path | None, None, "Write a before/after comparison.")] if task.compares else []),
         _option("quality", int, 95, "JPEG/WebP/HEIC quality of the output.", min=1, max=100),
         *_READING,
-        _option("drop_gps", bool, False, "Leave out where a photo or video was taken.", "--drop-gps"),
-        _option("provenance", bool, True, "Record in the file what was done."),
-        *([_option("resume", bool, False, "Go on with an interrupted folder or video.", "--resume")] if many else []),
+        _option("drop_gps", bool, False, "Remove the location where it was taken.", "--drop-gps"),
+        _option("provenance", bool, True, "Record the changes in the file's metadata."),
+        *([_option("resume", bool, False, "Continue an interrupted folder or video.", "--resume")] if many else []),
         *(_VIDEO if task.video else ()),
         _OVERWRITE,
     ]

@@ -25,7 +25,7 @@ STOPPED = 130
 
 app = typer.Typer(
     name="facewright",
-    help="Give the people in a photo or video their faces back, still themselves.",
+    help="Restore the faces in photos and videos.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -44,15 +44,15 @@ app.add_typer(eval_app)
 app.add_typer(dictionary_app)
 
 Picture = Annotated[Path, typer.Argument(help="Photo.", show_default=False)]
-Output = Annotated[Path, typer.Option("-o", "--output", help="Where the result goes.", show_default=False)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+Output = Annotated[Path, typer.Option("-o", "--output", help="Output file or folder.", show_default=False)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite existing outputs.")]
 
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the pictures.")] = Path("facewright-demo"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Output folder.")] = Path("facewright-demo"),
 ) -> None:
-    """Restore a real photo, an aged copy of it, and a collage of four faces, and show what was done."""
+    """Restore a real photo, an aged copy of it and a collage of four faces."""
     from ..pipelines.demo import run_demo
 
     for line in run_demo(output):
@@ -65,12 +65,12 @@ def degrade_file(
     output: Output,
     preset: Annotated[str, typer.Option(help="Preset, e.g. gfpgan, severe, old-photo.")] = "gfpgan",
     seed: Annotated[int, typer.Option(help="Same seed, same picture.")] = 0,
-    face_size: Annotated[float | None, typer.Option(help="Side of a face crop in this photo, in pixels.")] = None,
-    keep_small: Annotated[bool, typer.Option("--keep-small", help="Do not enlarge again.")] = False,
-    report: Annotated[Path | None, typer.Option(help="Write the drawn parameters as JSON.")] = None,
+    face_size: Annotated[float | None, typer.Option(help="Side of the face crop in this photo, in pixels.")] = None,
+    keep_small: Annotated[bool, typer.Option("--keep-small", help="Keep the reduced size.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write the sampled parameters as JSON.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Damage a photo the way restorers are trained and tested, reproducibly."""
+    """Damage a photo reproducibly, as for training and testing restorers."""
     from ..io.image import save_rgb
     from ..loading import degrade_photo
 
@@ -85,11 +85,11 @@ def degrade_file(
 def train(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe.", show_default=False)],
     output: Output,
-    steps: Annotated[int | None, typer.Option(help="Stop after so many further steps.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Stop after this many more steps.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do not continue from a checkpoint.")] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads for the network.")] = None,
 ) -> None:
-    """Train a system by its recipe; run again to continue."""
+    """Train a system from a recipe; run it again to resume."""
     import torch
 
     from ..training.trainer import Recipe, Trainer
@@ -105,11 +105,11 @@ def export_network(
     name: Annotated[str, typer.Argument(help="System: frgp, mos or sface.", show_default=False)],
     output: Output,
     weights: Annotated[
-        str | None, typer.Option(help="Checkpoint name, folder or file; the embedded ones if none.")
+        str | None, typer.Option(help="Checkpoint name, folder or file; default: the embedded weights.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a network as ONNX for another runtime, checked against PyTorch."""
+    """Export a network to ONNX and check it against PyTorch."""
     from ..loading import create
     from ..weights.onnx import export_onnx
 

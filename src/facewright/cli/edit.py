@@ -34,7 +34,7 @@ class VideoRunOptions:
         """Raise UsageError when an option was given that does nothing for `what`."""
         given = {"--restart": self.restart, "--deinterlace": self.deinterlace != "auto"}
         for name in (name for name, used in given.items() if used):
-            raise UsageError(f"{name} is for a video; it does nothing for {what}")
+            raise UsageError(f"{name} works for videos only; it does nothing for {what}")
 
 
 def edit(
@@ -79,7 +79,7 @@ def edit(
         if "folder" not in task.media:
             raise UsageError(f"{source} is a folder; {task.verb} takes one photo")
         if compare is not None:
-            raise UsageError("--compare makes the sheet of one photo; it is not possible for a folder")
+            raise UsageError("--compare works for a single photo, not for a folder")
         _edit_folder(task, options, choice, source, output, save, report, video)
     else:
         _edit_file(task, options, choice, source, output, save, report, compare, video)
@@ -126,7 +126,7 @@ def _edit_file(
         if not task.video:
             raise UsageError(f"{source} is a video; {task.verb} takes photos")
         if compare is not None:
-            raise UsageError("--compare makes the sheet of one photo; it is not possible for a video")
+            raise UsageError("--compare works for a single photo, not for a video")
         data = _edit_video(task, options, choice, source, output, save, video)
     else:
         video.refuse_for("a photo")
@@ -137,7 +137,7 @@ def _edit_file(
             if task.video and has_pages(photo, output, save.page):
                 if compare is not None:
                     raise UsageError(
-                        f"--compare makes the sheet of one photo; choose one of {photo.pages} pages by --page"
+                        f"--compare works for a single photo; choose one of {photo.pages} pages with --page"
                     )
                 data = _edit_pages(task, options, choice, photo, output, save)
             else:

@@ -22,26 +22,28 @@ if TYPE_CHECKING:
     from ..tasks.restore import Restorer
 
 eval_app = typer.Typer(
-    name="eval", help="Measure systems by one protocol.", no_args_is_help=True, rich_markup_mode=None
+    name="eval", help="Evaluate systems under one protocol.", no_args_is_help=True, rich_markup_mode=None
 )
 dictionary_app = typer.Typer(
     name="dictionary",
-    help="Give DFDNet the dictionaries of eyes, noses and mouths it restores with.",
+    help="Build or import the dictionaries of eyes, noses and mouths for DFDNet.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
-Folder = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.", show_default=False)]
-NetworkFolder = Annotated[Path, typer.Option("-o", "--output", help="Folder for the network.", show_default=False)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+Folder = Annotated[Path, typer.Option("-o", "--output", help="Output folder.", show_default=False)]
+NetworkFolder = Annotated[
+    Path, typer.Option("-o", "--output", help="Output folder for the network.", show_default=False)
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite existing outputs.")]
 
 LABELLED_SIZE, PHOTO_SIZE = 256, 512
 
 
 @eval_app.callback()
 def evaluation() -> None:
-    """Measure systems by one protocol."""
+    """Evaluate systems under one protocol."""
 
 
 @eval_app.command("restore")
@@ -49,14 +51,16 @@ def evaluate_restorers(
     output: Folder,
     model: Annotated[list[str] | None, typer.Option(help="Restorer, or restorer=weights; repeatable.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of sharp photos; default: labelled faces.")] = None,
-    faces: Annotated[int, typer.Option(min=2, help="At most so many faces.")] = 100,
+    faces: Annotated[int, typer.Option(min=2, help="Maximum number of faces.")] = 100,
     severity: Annotated[list[str] | None, typer.Option(help="Degradation preset; repeatable.")] = None,
-    size: Annotated[int | None, typer.Option(min=192, help="Side of the crops; default 256, of photos 512.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=192, help="Side of the crops in pixels; default: 256, or 512 with --data.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same damage.")] = 0,
-    sheet: Annotated[int, typer.Option(min=0, help="Faces on the sheet of pictures.")] = 4,
+    sheet: Annotated[int, typer.Option(min=0, help="Number of faces on the contact sheet.")] = 4,
     device: Device = "auto",
 ) -> None:
-    """Restore damaged faces with every model, score them against the truth; run again to go on after a stop."""
+    """Restore damaged faces with every model and score them against the truth; run it again to resume."""
     from ..evaluation.restore import SEVERITIES, TABLES, Settings, evaluate, photo_faces, validation_faces
 
     models = _evaluation_models(device)
@@ -104,16 +108,16 @@ def _evaluation_models(device: str) -> EvaluationModels:
 
 @dictionary_app.command("build")
 def build_dictionary(
-    photos: Annotated[Path, typer.Argument(help="Folder of good photos.", show_default=False)],
+    photos: Annotated[Path, typer.Argument(help="Folder of sharp photos.", show_default=False)],
     output: NetworkFolder,
-    model: Annotated[Path | None, typer.Option(help="DFDNet to add them to, e.g. an imported one.")] = None,
-    vgg: Annotated[Path | None, typer.Option(help="VGG-19 weights for a new one, in torchvision's layout.")] = None,
-    atoms: Annotated[int, typer.Option(min=1, help="Entries of every dictionary.")] = 512,
-    faces: Annotated[int | None, typer.Option(min=1, help="At most so many faces.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the clustering.")] = 0,
+    model: Annotated[Path | None, typer.Option(help="DFDNet that gets the dictionaries, e.g. an imported one.")] = None,
+    vgg: Annotated[Path | None, typer.Option(help="VGG-19 weights (torchvision layout) for a new DFDNet.")] = None,
+    atoms: Annotated[int, typer.Option(min=1, help="Entries per dictionary.")] = 512,
+    faces: Annotated[int | None, typer.Option(min=1, help="Maximum number of faces.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the clustering.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Cluster eyes, noses and mouths of photos; without a model or VGG, in the features of the embedded recogniser."""
+    """Build dictionaries by clustering eyes, noses and mouths; without a model or VGG, with the embedded recogniser."""
     from ..evaluation.restore import photo_faces
     from ..loading import load_detector
     from ..systems.restore.dfdnet.network import batched, build_dictionaries
@@ -138,7 +142,7 @@ def build_dictionary(
 def import_dictionary(
     folder: Annotated[Path, typer.Argument(help="Folder of published .npy dictionaries.", show_default=False)],
     output: NetworkFolder,
-    model: Annotated[Path, typer.Option(help="DFDNet to add them to.", show_default=False)],
+    model: Annotated[Path, typer.Option(help="DFDNet that gets the dictionaries.", show_default=False)],
     overwrite: Overwrite = False,
 ) -> None:
     """Add the published dictionaries (DictionaryCenter512) to an imported network."""
@@ -162,7 +166,7 @@ def _network(model: Path | None, vgg: Path | None) -> DFDNet:
     from ..weights.store import load_published
 
     if model and vgg:
-        raise UsageError("--model has its own features already; leave --vgg out")
+        raise UsageError("--model already has its own features; omit --vgg")
     if model:
         return DFDNet.from_pretrained(model, dictionaries=False)
     network = DFDNet(replace(DFDNetConfig() if vgg else DFDNetConfig.compact(), atoms=0)).eval()

@@ -39,7 +39,7 @@ CROWDED = 0.5  # a face of this share of the largest one's size could be meant, 
 
 app = typer.Typer(
     name="gallery",
-    help="Enrol people by their photos, and find who is on a photo.",
+    help="Enrol people from photos and find out who is in a photo.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -96,13 +96,13 @@ def load_networks(model: str, weights: str | None, device: str) -> Networks:
 @app.command()
 def create(
     gallery: Place,
-    key: Annotated[Path | None, typer.Option("--key", help="Encrypt with this key file, made if missing.")] = None,
+    key: Annotated[Path | None, typer.Option("--key", help="Encrypt with this key file; created if missing.")] = None,
     model: Model = _DEFAULT_MODEL,
     weights: Weights = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Make an empty gallery for one recogniser."""
+    """Create an empty gallery for one recogniser."""
     recogniser = load_networks(model, weights, device).identify()
     if Path(gallery).exists():
         raise UsageError(f"{gallery} exists; choose another name")
@@ -117,17 +117,19 @@ def create(
 @app.command()
 def enrol(
     gallery: Place,
-    source: Annotated[Path, typer.Argument(help="Folder of one folder per person; or, with --person, photos.")],
-    person: Annotated[str | None, typer.Option(help="Whose photo, or folder of photos, it is.")] = None,
-    thumbnails: Annotated[bool, typer.Option("--thumbnails", help="Keep a small picture of each face, too.")] = False,
-    largest: Annotated[bool, typer.Option("--largest", help="Of several faces, take the largest.")] = False,
+    source: Annotated[
+        Path, typer.Argument(help="Folder with one subfolder per person; with --person, a photo or a folder.")
+    ],
+    person: Annotated[str | None, typer.Option(help="Name of the person in the photos.")] = None,
+    thumbnails: Annotated[bool, typer.Option("--thumbnails", help="Also store a thumbnail of each face.")] = False,
+    largest: Annotated[bool, typer.Option("--largest", help="If there are several faces, take the largest.")] = False,
     key: KeyFile = None,
     model: Model = _DEFAULT_MODEL,
     weights: Weights = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Add people; photos that are there already are passed over, so that it can be run again."""
+    """Add people; photos that are already enrolled are skipped, so you can run it again."""
     photos = find_photos(source, person)
     networks = load_networks(model, weights, device)
     done: list[Enrolment] = []
@@ -152,15 +154,15 @@ def enrol(
 def search(
     gallery: Place,
     photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.", show_default=False)],
-    top: Annotated[int, typer.Option(min=1, help="So many matches for every face.")] = 5,
-    min_score: Annotated[float, typer.Option(help="Leave out matches below this cosine.")] = -1.0,
+    top: Annotated[int, typer.Option(min=1, help="Number of matches per face.")] = 5,
+    min_score: Annotated[float, typer.Option(help="Omit matches below this cosine similarity.")] = -1.0,
     key: KeyFile = None,
     model: Model = _DEFAULT_MODEL,
     weights: Weights = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Find who resembles the faces of photos; the score is the cosine, 1 for the same vector."""
+    """Find the people who resemble the faces in photos; the score is the cosine similarity."""
     files = [file for source in photos for file in _photos_below(source)]
     networks = load_networks(model, weights, device)
     found: list[dict[str, Any]] = []
@@ -183,7 +185,7 @@ def remove(
     key: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Delete people with everything that was kept of them."""
+    """Delete people and everything stored about them."""
     with Gallery.open(gallery, None, key_file=key) as opened:
         removed = opened.remove(people)
     line = f"{_label(gallery)}: {', '.join(people)} removed, {_count(removed, 'picture')}"
@@ -192,7 +194,7 @@ def remove(
 
 @app.command("verify-integrity")
 def verify_integrity(gallery: Place, key: KeyFile = None, as_json: AsJson = False) -> None:
-    """Read everything in a gallery and check it."""
+    """Read and check everything in a gallery."""
     with Gallery.open(gallery, None, key_file=key) as opened:
         problems = opened.problems()
         people = [] if problems else opened.people()
@@ -212,7 +214,7 @@ def verify_integrity(gallery: Place, key: KeyFile = None, as_json: AsJson = Fals
         typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise GalleryError(f"{_label(gallery)} is not sound: {problems[0]}{more}")
+        raise GalleryError(f"{_label(gallery)} is damaged: {problems[0]}{more}")
     if not as_json:
         index = "" if recall is None else f"; the search index finds {recall:.1%} of what exact search finds"
         typer.echo(f"{_label(gallery)}: sound, {_count(len(people), 'person')}, {_count(pictures, 'picture')}{index}")
@@ -230,7 +232,7 @@ def find_photos(source: Path, person: str | None) -> list[tuple[str, Path]]:
     folders = sorted(p for p in source.iterdir() if p.is_dir() and not p.name.startswith("."))
     pairs = [(folder.name, photo) for folder in folders for photo in _photos_in(folder)]
     if not pairs:
-        raise UsageError(f"{source} holds no folders with photos, one folder for each person; or use --person")
+        raise UsageError(f"{source} holds no folders with photos; give one folder per person, or use --person")
     return pairs
 
 

@@ -14,35 +14,35 @@ from ..progress import bar
 
 
 def render(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the pictures.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Output folder.", show_default=False)],
     n: Annotated[int, typer.Option("--n", min=1, help="Number of pictures.")] = 16,
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal pictures.")] = 0,
-    size: Annotated[int, typer.Option(min=16, max=4096, help="Side of a picture in pixels.")] = 256,
-    what: Annotated[str, typer.Option(help="Files of each picture, see the guide.")] = "rgb,mask",
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")] = 0,
+    size: Annotated[int, typer.Option(min=16, max=4096, help="Side of the pictures in pixels.")] = 256,
+    what: Annotated[str, typer.Option(help="Outputs per picture; see the guide.")] = "rgb,mask",
     model: Annotated[str, typer.Option(help="coarse, or the folder or .npz of ICT-FaceKit.")] = "coarse",
-    backgrounds: Annotated[Path | None, typer.Option(help="Folder or tar of pictures; else made up.")] = None,
-    people: Annotated[int | None, typer.Option(min=1, help="Number of persons; else one for each picture.")] = None,
-    clean: Annotated[bool, typer.Option("--clean", help="No blur, noise and JPEG of a camera.")] = False,
-    scene: Annotated[Path | None, typer.Option(help="Make this one scene again.")] = None,
-    clip: Annotated[float | None, typer.Option(help="Frames of a clip of so many seconds instead.")] = None,
-    say: Annotated[str | None, typer.Option(help="Frames of a clip in which this is said.")] = None,
+    backgrounds: Annotated[Path | None, typer.Option(help="Folder or tar of pictures; default: synthetic.")] = None,
+    people: Annotated[int | None, typer.Option(min=1, help="Number of people; default: one per picture.")] = None,
+    clean: Annotated[bool, typer.Option("--clean", help="Without camera blur, noise and JPEG.")] = False,
+    scene: Annotated[Path | None, typer.Option(help="Render this scene again.")] = None,
+    clip: Annotated[float | None, typer.Option(help="Render a clip of this many seconds.")] = None,
+    say: Annotated[str | None, typer.Option(help="Render a clip in which this text is spoken.")] = None,
     voice: Annotated[str, typer.Option(help="Voice of espeak-ng for --say.")] = "en",
-    fps: Annotated[float, typer.Option(help="Frames a second of a clip.")] = 25.0,
+    fps: Annotated[float, typer.Option(help="Frames per second of a clip.")] = 25.0,
     output_format: Annotated[str, typer.Option("--format", help="folder or webdataset (tar shards).")] = "folder",
-    shard: Annotated[int, typer.Option(min=1, help="Pictures in a shard.")] = 500,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    sheet: Annotated[Path | None, typer.Option("--grid", help="Write a sheet of the first pictures.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a --grid that exists.")] = False,
+    shard: Annotated[int, typer.Option(min=1, help="Pictures per shard.")] = 500,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
+    sheet: Annotated[Path | None, typer.Option("--grid", help="Write a contact sheet of the first pictures.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing --grid.")] = False,
 ) -> None:
-    """Render made-up faces with landmarks, masks, depth, pose, expression, light and gaze."""
+    """Render synthetic faces with landmarks, masks, depth, pose, expression, lighting and gaze."""
     from ..render.jobs import FORMATS, GRID_COLUMNS, GRID_ROWS, Plan, Studio, clip_of, grid, read_scene, run, write_clip
     from ..render.shards import check_what
 
     if output_format not in FORMATS:
-        raise UsageError(f"unknown format {output_format!r}; there are {', '.join(FORMATS)}")
+        raise UsageError(f"unknown format {output_format!r}; choose from {', '.join(FORMATS)}")
     if scene is not None and (clip is not None or say is not None):
-        raise UsageError("--scene makes one picture; it is not possible together with --clip or --say")
+        raise UsageError("--scene renders one picture; it cannot be combined with --clip or --say")
     plan = Plan(
         model=model,
         size=size,

@@ -21,7 +21,7 @@ ACCEPT_HELP = "Accept the licence of published weights; remembered."
 TRUST_HELP = "Fetch files without a confirmed SHA-256, and pin what comes."
 AcceptLicence = Annotated[bool, typer.Option("--accept-licence", help=ACCEPT_HELP)]
 TrustFirst = Annotated[bool, typer.Option("--trust-first-download", help=TRUST_HELP)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite existing outputs.")]
 
 
 @contextmanager
@@ -47,11 +47,11 @@ def on_terms(accept_licence: bool = False, trust_first_download: bool = False) -
 
 
 def list_models(
-    name: Annotated[str | None, typer.Argument(help="Show one system in full.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show the details of one system.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     task: Annotated[str | None, typer.Option(help="Only systems of this task.")] = None,
 ) -> None:
-    """List the systems: paper, task, weights, licence; of one, also the published files: size and where they are."""
+    """List the systems with paper, task, weights and licence; for one system, also its published files."""
     from ..tasks.card import cards, get_card
 
     if name is not None:
@@ -104,11 +104,11 @@ def _published(card: Card, file: PublishedFile) -> list[str]:
 def download(
     names: Annotated[list[str] | None, typer.Argument(help="Systems, or one file of a system as SLUG/NAME.")] = None,
     task: Annotated[str | None, typer.Option(help="The default file of every system of this task.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every file that can be fetched.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every file that can be downloaded.")] = False,
     accept_licence: AcceptLicence = False,
     trust_first_download: TrustFirst = False,
 ) -> None:
-    """Fetch published weights, check them, and make them ready; later runs need no network."""
+    """Download published weights, check and convert them; later runs work offline."""
     from ..weights import catalogue
 
     failed: list[str] = []
@@ -129,15 +129,15 @@ def download(
 
 def import_weights(
     arguments: Annotated[
-        list[str], typer.Argument(metavar="[NAME] FILE", help="Checkpoint, after the system it is of if that is known.")
+        list[str], typer.Argument(metavar="[NAME] FILE", help="Checkpoint; optionally name its system first.")
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for the network; else where downloads are kept.")
+        Path | None, typer.Option("-o", "--output", help="Output folder; default: the download folder.")
     ] = None,
     overwrite: Overwrite = False,
     accept_licence: AcceptLicence = False,
 ) -> None:
-    """Turn a checkpoint (.pth, .pt, .ckpt, .safetensors, .onnx) into checked weights, whatever system it is of."""
+    """Import a checkpoint (.pth, .pt, .ckpt, .safetensors, .onnx) of any known system."""
     from ..tasks.card import get_card
     from ..weights import catalogue
     from ..weights.published import import_checkpoint
@@ -173,18 +173,20 @@ def _recognised(checkpoint: Path) -> str:
             f"{checkpoint} fits several systems; say which: facewright import {'|'.join(found.systems)} {checkpoint}"
         )
     nearest = f"; nearest: {', '.join(found.near[:3])}" if found.near else ""
-    raise WeightsError(f"{checkpoint} is of no system known here{nearest}; see 'facewright models'")
+    raise WeightsError(f"{checkpoint} does not belong to any known system{nearest}; see 'facewright models'")
 
 
 def bundle(
     file: Annotated[Path, typer.Argument(help="Bundle file.", show_default=False)],
-    names: Annotated[list[str] | None, typer.Argument(help="Systems, or SLUG/NAME; all there is here if none.")] = None,
-    install: Annotated[bool, typer.Option("--install", help="Install it here instead of making it.")] = False,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Systems, or SLUG/NAME; default: everything downloaded.")
+    ] = None,
+    install: Annotated[bool, typer.Option("--install", help="Install this bundle instead of creating one.")] = False,
     accept_licence: AcceptLicence = False,
     trust_first_download: TrustFirst = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Make, or --install, one file with downloaded weights for a machine without a network."""
+    """Pack downloaded weights into one file for an offline machine, or --install such a file."""
     from ..weights import catalogue
     from ..weights.bundle import install_bundle, make_bundle
 

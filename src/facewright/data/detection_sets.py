@@ -123,7 +123,7 @@ def read_wider_list(listing: str | Path, images: str | Path) -> tuple[WiderPictu
         picture, at = _wider_picture(file, lines, at, Path(images))
         pictures.append(picture)
     if not pictures:
-        raise FacewrightError(f"{file} lists no pictures; get it again")
+        raise FacewrightError(f"{file} lists no pictures; download it again")
     return tuple(pictures)
 
 
@@ -180,15 +180,17 @@ def read_wider_difficulty(
         names = [str(name[0][0]) for event in content["file_list"].ravel() for name in event]
         kept = [face[0].ravel().astype(np.int64) - 1 for event in content["gt_list"].ravel() for face in event]
     except Exception as error:  # scipy's reader fails in many ways on damaged files
-        raise FacewrightError(f"{file} is not a list of WIDER FACE's evaluation tools ({error})") from error
+        raise FacewrightError(f"{file} is not a list from WIDER FACE's evaluation tools ({error})") from error
     by_name = dict(zip(names, kept))
     missing = [picture.path.stem for picture in pictures if picture.path.stem not in by_name]
     if missing:
-        raise FacewrightError(f"{file} says nothing of picture {missing[0]}: it is of another split")
+        raise FacewrightError(f"{file} has no entry for picture {missing[0]}; it belongs to another split")
     chosen = tuple(by_name[picture.path.stem] for picture in pictures)
     for picture, faces in zip(pictures, chosen):
         if faces.size and not 0 <= faces.min() <= faces.max() < len(picture.boxes):
-            raise FacewrightError(f"{file} names a face that {picture.path.name} has not: it is of another edition")
+            raise FacewrightError(
+                f"{file} names a face that {picture.path.name} does not have; it belongs to another edition"
+            )
     return chosen
 
 
@@ -219,7 +221,7 @@ def _sections(file: Path) -> Iterator[tuple[tuple[int, str], Lines]]:
                 yield head, faces
             head, faces = (number, text[1:].strip()), []
         elif head is None:
-            raise FacewrightError(f"{file} line {number}: a face comes before any '# path'")
+            raise FacewrightError(f"{file} line {number}: a face comes before the first '# path'")
         else:
             faces.append((number, text))
     if head is not None:
@@ -280,7 +282,7 @@ def _read_picture(path: Path) -> Image:
         raise FacewrightError(f"{path} cannot be read ({error})") from error
     bgr = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
     if bgr is None:
-        raise FacewrightError(f"{path} cannot be decoded as a picture; get it again")
+        raise FacewrightError(f"{path} cannot be decoded as a picture; download it again")
     return np.ascontiguousarray(bgr[..., ::-1], dtype=np.uint8)
 
 

@@ -78,7 +78,7 @@ def open_packed(path: str | Path, split: Split) -> PackedFaces:
                 *(file[f"{split}_{key}"] for key in ("data", "offsets", "names", "bits")),
             )
     except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
-        raise FacewrightError(f"{path} is no packed set of faces ({error}); make it with data.highres") from error
+        raise FacewrightError(f"{path} is not a packed set of faces ({error}); make it with data.highres") from error
 
 
 def detail_map(image: Picture) -> NDArray[np.float32]:

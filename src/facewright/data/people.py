@@ -105,7 +105,9 @@ class FoundFaces:
                 embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
                 return cls(file["names"], file["points5"], embeddings, file["side"])
         except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
-            raise FacewrightError(f"{path} holds no found faces ({error}); make it again with `embed`") from error
+            raise FacewrightError(
+                f"{path} does not hold detected faces ({error}); make it again with `embed`"
+            ) from error
 
 
 def find_faces(

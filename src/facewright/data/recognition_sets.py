@@ -64,7 +64,7 @@ class PackedPairs:
         """Picture `index` (0 … 2·pairs − 1), (112, 112, 3) uint8 RGB in the published files."""
         bgr = cv2.imdecode(np.frombuffer(self.encoded[index], np.uint8), cv2.IMREAD_COLOR)
         if bgr is None:
-            raise FacewrightError(f"{self.source}: picture {index} cannot be decoded; get the file again")
+            raise FacewrightError(f"{self.source}: picture {index} cannot be decoded; download the file again")
         return np.ascontiguousarray(bgr[..., ::-1], dtype=np.uint8)
 
 
@@ -128,7 +128,7 @@ def read_lfw_pairs(pairs: str | Path, images: str | Path) -> tuple[Pair, ...]:
     file = Path(pairs)
     lines = list(_lines(file))
     if not lines:
-        raise FacewrightError(f"{file} is empty; get the list of pairs again")
+        raise FacewrightError(f"{file} is empty; download the list of pairs again")
     header = _integers(file, lines[0][0], lines[0][1].split())
     if len(header) not in (1, 2) or min(header) < 1:
         raise FacewrightError(f"{file} line {lines[0][0]}: expected the number of folds and of pairs, such as '10 300'")
@@ -150,11 +150,11 @@ def read_packed_pairs(path: str | Path) -> PackedPairs:
     file = Path(path)
     content = _unpickle(file)
     if not isinstance(content, tuple | list) or len(content) != 2:
-        raise FacewrightError(f"{file} is not a list of pictures and a list of labels; get the file again")
+        raise FacewrightError(f"{file} is not a list of pictures and a list of labels; download the file again")
     encoded = tuple(_jpeg_bytes(file, i, item) for i, item in enumerate(content[0]))
     labels = list(content[1])
     if not all(isinstance(label, bool | np.bool_) for label in labels):
-        raise FacewrightError(f"{file}: a label is neither true nor false; get the file again")
+        raise FacewrightError(f"{file}: a label is neither true nor false; download the file again")
     if len(encoded) != 2 * len(labels) or not labels:
         raise FacewrightError(f"{file} has {len(encoded)} pictures for {len(labels)} pairs: it is damaged")
     return PackedPairs(file, encoded, np.array(labels, dtype=bool))
@@ -294,7 +294,7 @@ def _integer_table(file: Path, columns: int) -> NDArray[np.int64]:
             return np.asarray(table)
     for number, row in _rows(file, columns):
         _integers(file, number, row)
-    raise FacewrightError(f"{file} holds no comparisons; get it again")
+    raise FacewrightError(f"{file} holds no comparisons; download it again")
 
 
 def _integers(file: Path, number: int, fields: Sequence[str]) -> list[int]:

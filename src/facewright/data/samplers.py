@@ -73,7 +73,7 @@ class IdentitySampler(Sampler[list[int]]):
     def __len__(self) -> int:
         """Batches from `start` to `stop`; raises UsageError without a stop."""
         if self.stop is None:
-            raise UsageError("the sampler goes on without end; give it a stop to ask for its length")
+            raise UsageError("the sampler is endless; give it a stop if you need its length")
         return max(0, self.stop - self.start)
 
     def batch(self, number: int) -> list[int]:

@@ -38,7 +38,7 @@ class ColourChange:
 
     def __post_init__(self) -> None:
         if unknown := set(self.steps) - set(JITTER_STEPS):
-            raise UsageError(f"unknown colour steps {sorted(unknown)}; there are {', '.join(JITTER_STEPS)}")
+            raise UsageError(f"unknown colour steps {sorted(unknown)}; choose from {', '.join(JITTER_STEPS)}")
 
 
 def change_colour(image: NDArray[np.float32], change: ColourChange) -> NDArray[np.float32]:

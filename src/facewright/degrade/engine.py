@@ -313,7 +313,7 @@ def _resized(image: NDArray[np.float32], size: tuple[int, int], interpolation: s
     if size == (image.shape[1], image.shape[0]):
         return image
     if interpolation not in INTERPOLATION:
-        raise UsageError(f"unknown interpolation {interpolation!r}; there are {', '.join(INTERPOLATION)}")
+        raise UsageError(f"unknown interpolation {interpolation!r}; choose from {', '.join(INTERPOLATION)}")
     return np.asarray(cv2.resize(image, size, interpolation=INTERPOLATION[interpolation]))
 
 
@@ -350,7 +350,7 @@ def _shifted(image: NDArray[np.float32], shift: tuple[int, int]) -> NDArray[np.f
 
 def _to_float(image: NDArray[Pixel], degradation: Degradation) -> NDArray[np.float32]:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype not in (np.uint8, np.float32):
-        raise UsageError(f"degradation wants (H, W, 3) uint8 or float32, not {image.shape} {image.dtype}")
+        raise UsageError(f"degradation needs (H, W, 3) uint8 or float32, not {image.shape} {image.dtype}")
     if image.shape[:2] != degradation.size:
         height, width = degradation.size
         raise UsageError(

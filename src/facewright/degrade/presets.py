@@ -271,5 +271,5 @@ def get_preset(preset: str | Preset) -> Preset:
     if isinstance(preset, Preset):
         return preset
     if preset not in PRESETS:
-        raise UsageError(f"unknown degradation preset {preset!r}; there are {', '.join(PRESETS)}")
+        raise UsageError(f"unknown degradation preset {preset!r}; choose from {', '.join(PRESETS)}")
     return PRESETS[preset]

@@ -334,7 +334,9 @@ class Journal:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         complete = [line for line in lines if line.endswith("\n")]
         if complete and _settings(complete[0]) != _settings(header):
-            raise UsageError(f"{path} was made with other settings; choose another folder or the settings of its top")
+            raise UsageError(
+                f"{path} was made with other settings; choose another folder or use the settings in its first line"
+            )
         for line in complete[1:]:
             self._hold(Score.from_dict(json.loads(line)))
         path.parent.mkdir(parents=True, exist_ok=True)

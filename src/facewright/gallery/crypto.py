@@ -89,7 +89,7 @@ class Encryption:
         try:
             return self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], place.encode())
         except InvalidTag:
-            raise ValueError(f"{place} has changed, or the key is another one") from None
+            raise ValueError(f"{place} has changed, or the key is wrong") from None
 
     def lookup(self, text: str) -> bytes:
         return hmac.digest(self._lookup_key, text.encode(), "sha256")[:16]

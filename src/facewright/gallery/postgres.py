@@ -111,7 +111,7 @@ class PostgresStore:
             known = {name for (name,) in self._rows("SELECT name FROM {}.person WHERE name = ANY(%s)", names)}
             unknown = [name for name in names if name not in known]
             if unknown:
-                raise UsageError(f"the gallery knows nobody named {', '.join(unknown)}; nothing was removed")
+                raise UsageError(f"the gallery has nobody named {', '.join(unknown)}; nothing was removed")
             query = "SELECT count(*) FROM {}.sample JOIN {}.person p ON p.id = person WHERE p.name = ANY(%s)"
             ((removed,),) = self._rows(query, names)
             self._run("DELETE FROM {}.person WHERE name = ANY(%s)", names)
@@ -242,7 +242,9 @@ class PostgresStore:
                 raise GalleryError("this database has no gallery; make it with 'facewright gallery create'")
             ((version, recogniser),) = self._rows("SELECT format, recogniser FROM {}.header")
         if version != FORMAT:
-            raise GalleryError(f"the gallery has format {version}, this program knows {FORMAT}; use the newer version")
+            raise GalleryError(
+                f"the gallery has format {version}, but this version reads up to {FORMAT}; update facewright"
+            )
         return RecogniserId(**recogniser)
 
     @contextmanager

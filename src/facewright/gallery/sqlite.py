@@ -138,7 +138,7 @@ class SqliteStore:
             ids = {name: self._person_id(name) for name in people}
             unknown = [name for name, number in ids.items() if number is None]
             if unknown:
-                raise UsageError(f"{self.path} knows nobody named {', '.join(unknown)}; nothing was removed")
+                raise UsageError(f"{self.path} has nobody named {', '.join(unknown)}; nothing was removed")
             rows = [(number,) for number in ids.values()]
             removed = self._sql.executemany("DELETE FROM sample WHERE person = ?", rows).rowcount
             self._sql.executemany("DELETE FROM person WHERE id = ?", rows)
@@ -327,7 +327,9 @@ class SqliteStore:
             raise GalleryError(f"{self.path} is not a gallery; give a file made by 'facewright gallery create'")
         version = _only(self._sql.execute("PRAGMA user_version"))
         if version != FORMAT:
-            raise GalleryError(f"{self.path} has format {version}, this program knows {FORMAT}; use the newer version")
+            raise GalleryError(
+                f"{self.path} has format {version}, but this version reads up to {FORMAT}; update facewright"
+            )
         encrypted, name, proof = self._sql.execute("SELECT encrypted, name, proof FROM header").fetchone()
         if bool(encrypted) != (key is not None):
             needed = "is encrypted; give its key file" if encrypted else "is not encrypted; leave the key file out"
@@ -360,7 +362,7 @@ class SqliteStore:
 
 def _connect(path: Path, wait: float) -> sqlite3.Connection:
     if not path.is_file():
-        raise GalleryError(f"there is not a gallery {path}; make it with 'facewright gallery create'")
+        raise GalleryError(f"there is no gallery at {path}; make it with 'facewright gallery create'")
     address = path.resolve().as_uri() + "?mode=rw"
     with _explained(path):
         return sqlite3.connect(address, uri=True, timeout=wait, isolation_level=None, check_same_thread=False)

@@ -100,7 +100,7 @@ class Gallery:
         self._need_recogniser()
         check_vectors(vectors, self.recogniser.dimension, "the probe")
         if k < 1:
-            raise UsageError(f"{k} matches cannot be searched for; ask for 1 or more")
+            raise UsageError(f"{k} matches are not possible; ask for 1 or more")
         return self._store.search(np.ascontiguousarray(vectors, np.float32), k) if len(vectors) else []
 
     def remove(self, people: Sequence[str]) -> int:
@@ -152,4 +152,4 @@ def _key(path: Place | None) -> bytes | None:
 
 def _refuse_key(path: Place | None) -> None:
     if path is not None:
-        raise UsageError("a server compares the vectors itself, so it cannot be given encrypted ones; drop --key")
+        raise UsageError("a server compares the vectors itself, so they cannot be encrypted; omit --key")

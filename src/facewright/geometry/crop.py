@@ -75,7 +75,7 @@ class CropSpec:
             template_points(self.template)
         for name in _FOREIGN[self.kind]:
             if getattr(self, name) != _DEFAULTS[name]:
-                raise UsageError(f"{name} says nothing of a {self.kind} crop; leave it out")
+                raise UsageError(f"{name} does not apply to a {self.kind} crop; omit it")
 
     @classmethod
     def whole(cls, size: int = 0) -> Self:

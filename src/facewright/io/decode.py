@@ -162,12 +162,12 @@ def _sniff(head: bytes, label: str) -> Kind:
     if kind is not None and not kind.is_video:
         if kind.needs is not None and not kind.readable:
             raise ImageReadError(
-                f"{label} is a picture of the kind {kind.title}; install what reads it ({kind.needs.advice}), "
+                f"{label} is a {kind.title} picture; install a reader ({kind.needs.advice}), "
                 "or export it as TIFF or JPEG"
             )
         return kind
     what = f"it is a video ({kind.title})" if kind else _looks_like(head)
-    raise ImageReadError(f"{label} is not a picture: {what}; readable are {', '.join(k.title for k in PHOTOS)}")
+    raise ImageReadError(f"{label} is not a picture: {what}; readable formats: {', '.join(k.title for k in PHOTOS)}")
 
 
 def _looks_like(head: bytes) -> str:

@@ -39,7 +39,7 @@ def check_size(size: tuple[int, int], label: str, max_pixels: int) -> None:
     """Raise when a (width, height) is empty or beyond the limit."""
     width, height = size
     if width < 1 or height < 1:
-        raise ImageReadError(f"{label} is empty: {width} x {height} pixels; nothing can be done with it")
+        raise ImageReadError(f"{label} is empty: {width} x {height} pixels; it cannot be processed")
     if width * height > max_pixels:
         raise ImageTooLargeError(
             f"{label} has {width} x {height} = {width * height / 1e6:.1f} million pixels, more than the limit of "

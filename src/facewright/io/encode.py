@@ -75,7 +75,7 @@ def _with_library(format_name: str) -> str:
     """The format itself; UsageError when the library that writes it is missing."""
     kind = BY_NAME[format_name]
     if kind.needs is not None and not kind.readable:
-        raise UsageError(f"{kind.title} needs a further library to be written; {kind.needs.advice}, or write PNG")
+        raise UsageError(f"{kind.title} cannot be written without a further library; {kind.needs.advice}, or write PNG")
     return format_name
 
 

@@ -45,7 +45,7 @@ def to_xyz(primaries: Chromaticities) -> NDArray[np.float64]:
     red, green, blue, white = ([x / y, 1.0, (1 - x - y) / y] if y > 0 else [np.nan] * 3 for x, y in primaries)
     columns = np.array([red, green, blue]).T
     if not np.isfinite(columns).all() or not np.isfinite(white).all() or abs(np.linalg.det(columns)) < 1e-6:
-        raise ValueError("senseless primaries")
+        raise ValueError("invalid primaries")
     return np.asarray(columns * np.linalg.solve(columns, np.array(white)))
 
 

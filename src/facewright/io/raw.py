@@ -48,7 +48,7 @@ def _library(label: str) -> ModuleType:
         import rawpy
     except ImportError:
         raise ImageReadError(
-            f"{label} is a camera raw file; install what develops it ({needs.advice}), or export it as TIFF or JPEG"
+            f"{label} is a camera raw file; install a raw converter ({needs.advice}), or export it as TIFF or JPEG"
         ) from None
     module: ModuleType = rawpy
     return module

@@ -192,13 +192,13 @@ def _refusals_named(page: Any, label: str) -> Iterator[None]:
         raise
     except _Unsupported as error:
         raise ImageReadError(
-            f"{label} is a TIFF of a kind that is not read ({_layout(page)}: {error}); "
+            f"{label} is an unsupported kind of TIFF ({_layout(page)}: {error}); "
             "export it as RGB or grey of 8 or 16 bits"
         ) from error
     except Exception as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ImageReadError(
-            f"{label} is damaged or cut off, or of a layout that cannot be decoded ({_layout(page)}: {reason}); "
+            f"{label} is damaged or cut off, or has a layout that cannot be decoded ({_layout(page)}: {reason}); "
             "get another copy of it, or export it as RGB or grey of 8 or 16 bits"
         ) from error
 
@@ -441,7 +441,7 @@ def _triples(values: Any, count: int) -> list[Any]:
     if len(flat) == 2 * count:
         return list(zip(flat[::2], flat[1::2]))
     if len(flat) != count:
-        raise _Unsupported("senseless Y'CbCr tags")
+        raise _Unsupported("invalid Y'CbCr tags")
     return flat
 
 

@@ -60,7 +60,7 @@ def fit_affine(scores: ArrayLike, same: ArrayLike, *, prior: float = 0.5, regula
     """
     s, y = _both_kinds(scores, same)
     if not 0 < prior < 1 or regularisation < 0:
-        raise UsageError("a prior lies strictly between 0 and 1, and a regularisation is not negative")
+        raise UsageError("a prior must be strictly between 0 and 1, and a regularisation must not be negative")
     weights = np.where(y, prior / y.sum(), (1 - prior) / (~y).sum())
     inputs = np.stack([s, np.ones_like(s)], axis=1)
     sign = np.where(y, 1.0, -1.0)
@@ -97,7 +97,7 @@ def fit_isotonic(scores: ArrayLike, same: ArrayLike) -> IsotonicLlr:
 def posterior(llr: ArrayLike, prior: float = 0.5) -> Floats:
     """Probability of one person, given LLRs and the probability before the comparison."""
     if not 0 < prior < 1:
-        raise UsageError(f"a prior lies strictly between 0 and 1, not at {prior}")
+        raise UsageError(f"a prior must be strictly between 0 and 1, not {prior}")
     return np.asarray(expit(np.asarray(llr, np.float64) + logit(prior)))
 
 
@@ -210,7 +210,7 @@ class ScoreCalibration:
             return cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise WeightsError(
-                f"{source} is not a score calibration ({error}); get it again with its weights"
+                f"{source} is not a score calibration ({error}); download it again with its weights"
             ) from error
 
 

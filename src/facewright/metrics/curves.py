@@ -128,7 +128,7 @@ def draw(
 ) -> NDArray[np.uint8]:
     """Curves with grid, axes, title and legend."""
     if not 0 < len(curves) <= len(COLOURS):
-        raise UsageError(f"a figure holds 1 to {len(COLOURS)} curves, not {len(curves)}")
+        raise UsageError(f"a figure can show 1 to {len(COLOURS)} curves, not {len(curves)}")
     sheet = Image.new("RGB", (WIDTH * FINER, HEIGHT * FINER), PAPER)
     pen = ImageDraw.Draw(sheet)
     _draw_grid(pen, x, y)

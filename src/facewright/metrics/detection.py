@@ -239,7 +239,7 @@ def _matched(
     """Scores (D,) of all detections that count, whether each is right (D,), and the number of faces to be found."""
     _check(detections, truths)
     if not 0 < iou <= 1:
-        raise UsageError(f"an overlap to match by lies in (0, 1], not at {iou}")
+        raise UsageError(f"an overlap to match by must be in (0, 1], not {iou}")
     scores, right, faces = [], [], 0
     for found, labels in zip(detections, truths):
         spared = labels.spared | _outside(labels.boxes, sizes)

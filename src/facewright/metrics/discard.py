@@ -79,7 +79,7 @@ def genuine_discard(scores: ArrayLike, quality: ArrayLike, threshold: float) -> 
 def threshold_at_fnmr(scores: ArrayLike, fnmr: float) -> float:
     """The largest genuine score that, as a threshold, rejects at most the share `fnmr` of the genuine `scores`."""
     if not 0 <= fnmr < 1:
-        raise UsageError(f"a starting error lies between 0 and 1, not at {fnmr}")
+        raise UsageError(f"a starting error must be between 0 and 1, not {fnmr}")
     ordered = np.sort(np.asarray(scores, np.float64))
     return float(ordered[int(fnmr * len(ordered) * (1 + 1e-9))])
 

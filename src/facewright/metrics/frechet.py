@@ -36,7 +36,7 @@ class FeatureStatistics:
         """From batches of pictures, embedded by `embed` (batch to (n, D) array or tensor)."""
         features = [_numpy(embed(batch)) for batch in batches]
         if not features:
-            raise UsageError("statistics of no pictures at all")
+            raise UsageError("no pictures to compute statistics of")
         return cls.of(np.concatenate(features))
 
 

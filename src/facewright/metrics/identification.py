@@ -46,7 +46,7 @@ class OpenSetCurve:
 
     def _index(self, fpir: float) -> int:
         if not 0 <= fpir <= 1:
-            raise UsageError(f"a false positive identification rate lies between 0 and 1, not at {fpir}")
+            raise UsageError(f"a false positive identification rate must be between 0 and 1, not {fpir}")
         return int(np.searchsorted(self.fpir, fpir * (1 + 1e-9), side="right")) - 1
 
 

@@ -170,7 +170,7 @@ class Roc:
     def index_at(self, far: float) -> int:
         """Which point of the curve that is."""
         if not 0 <= far <= 1:
-            raise UsageError(f"a false accept rate lies between 0 and 1, not at {far}")
+            raise UsageError(f"a false accept rate must be between 0 and 1, not {far}")
         return int(np.searchsorted(self.far, far * (1 + 1e-9), side="right")) - 1
 
 

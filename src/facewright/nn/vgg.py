@@ -41,7 +41,7 @@ class VGG(nn.Module):
             raise UsageError(f"there is no VGG-{depth} here; choose {' or '.join(map(str, CONVOLUTIONS))}")
         layers = _layers(CONVOLUTIONS[depth])
         if until not in layers:
-            raise UsageError(f"VGG-{depth} has no layer {until!r}; the last ones are {', '.join(list(layers)[-5:])}")
+            raise UsageError(f"VGG-{depth} has no layer {until!r}; the last are {', '.join(list(layers)[-5:])}")
         self.names = list(layers)[: list(layers).index(until) + 1]
         self.features = nn.Sequential(*(layers[name] for name in self.names))
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)

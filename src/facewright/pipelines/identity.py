@@ -76,7 +76,9 @@ class FaceEmbedding:
     def similarity(self, other: FaceEmbedding) -> float:
         """Cosine to another embedding, −1 to 1; raises UsageError when another model or other weights made it."""
         if (self.model, self.sha256) != (other.model, other.sha256):
-            raise UsageError(f"embeddings of {self.model} and {other.model}, or of different weights, do not compare")
+            raise UsageError(
+                f"embeddings of {self.model} and {other.model}, or of different weights, cannot be compared"
+            )
         return float(self.vector @ other.vector)
 
     def to_dict(self) -> dict[str, Any]:

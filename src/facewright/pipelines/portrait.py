@@ -70,7 +70,7 @@ def photo_masks(image: NDArray[np.uint8], faces: Sequence[Face], parser: Parser)
     what is light and not red of a mouth's inside. Raises UsageError where there is no face.
     """
     if not faces:
-        raise UsageError("no face was found, so there is no portrait to work on")
+        raise UsageError("no face was found, so there is nothing to retouch")
     crop = parser.preprocess.crop
     if crop.kind == "whole":
         turn = max(faces, key=lambda face: face.eye_distance).turn

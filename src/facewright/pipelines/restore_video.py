@@ -78,7 +78,7 @@ def restore_video(
         raise UsageError("faces of a video cannot be chosen by number, box or point; use --max-faces")
     _refuse_photo_options(options)
     if pipeline.enlarger is not None:
-        raise UsageError("the background of a video cannot be drawn; leave --background out")
+        raise UsageError("the background of a video cannot be restored; omit --background")
     detector = SceneFinder(pipeline.detector, 0.0 if options.force else options.min_score)
     stage = VideoRestorer(
         pipeline.video_restorer,

@@ -150,7 +150,7 @@ class Look:
                 raise UsageError(f"a look has no {name} {getattr(self, name)!r}; known: {', '.join(known)}")
         for name in ("age", "freckles", "lipstick", "eye_shadow", "blush", "grey", "receding", "glasses_tint"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"a look's {name} lies between 0 and 1, not at {getattr(self, name)}")
+                raise UsageError(f"a look's {name} must be between 0 and 1, not {getattr(self, name)}")
         if len(self.skin) > len(statistics().basis):
             raise UsageError(f"skin has {len(statistics().basis)} components, not {len(self.skin)}")
 

@@ -55,7 +55,7 @@ class Camera:
         """A camera with a vertical field of view; `size` is one side or (width, height)."""
         width, height = (size, size) if isinstance(size, int) else size
         if not 0 < degrees < 180:
-            raise UsageError(f"a field of view lies between 0 and 180 degrees, not {degrees}")
+            raise UsageError(f"a field of view must be between 0 and 180 degrees, not {degrees}")
         focal = height / 2 / math.tan(math.radians(degrees) / 2)
         return cls(width, height, focal, ((width - 1) / 2, (height - 1) / 2), distance)
 

@@ -78,7 +78,7 @@ def make_clip(
     """
     activity = activity or ("talking" if speech else "rest")
     if activity not in BLINKS_PER_MINUTE:
-        raise UsageError(f"unknown activity {activity!r}; there are {', '.join(BLINKS_PER_MINUTE)}")
+        raise UsageError(f"unknown activity {activity!r}; choose from {', '.join(BLINKS_PER_MINUTE)}")
     seconds = seconds if seconds is not None else speech.seconds if speech else 4.0
     if not (seconds > 0 and fps > 0):
         raise UsageError(f"a clip needs a positive length and frame rate, not {seconds} s at {fps} frames/s")

@@ -287,7 +287,7 @@ def _draw_expression(
 def emotion_weights(emotion: str, strength: float) -> dict[str, float]:
     """Blend shapes of one of `EMOTIONS` at 0..1. Raises UsageError for a name that is not there."""
     if emotion not in EMOTIONS:
-        raise UsageError(f"unknown emotion {emotion!r}; there are {', '.join(EMOTIONS)}")
+        raise UsageError(f"unknown emotion {emotion!r}; choose from {', '.join(EMOTIONS)}")
     return expression_of({unit: intensity * strength for unit, intensity in EMOTIONS[emotion].items()})
 
 

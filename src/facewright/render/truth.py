@@ -88,7 +88,7 @@ def class_table(names: tuple[str, ...]) -> NDArray[np.uint8]:
 def label_of_part(part: str) -> int:
     """Index into `LABELS` of a part's name. Raises UsageError for names that are not there."""
     if part not in LABELS:
-        raise UsageError(f"no face part is called {part!r}; there are {', '.join(LABELS)}")
+        raise UsageError(f"no face part is called {part!r}; choose from {', '.join(LABELS)}")
     return LABELS.index(part)
 
 

@@ -94,7 +94,7 @@ class Session:
         card = get_card(choice.background)
         if "enlarge" not in card.tasks:
             known = ", ".join(c.slug for c in cards().values() if "enlarge" in c.tasks)
-            raise UsageError(f"{card.slug} cannot draw a background; choose one of {known}")
+            raise UsageError(f"{card.slug} cannot restore a background; choose one of {known}")
         return self.network(card.slug, None, choice.device)
 
     def pipeline(self, verb: str, choice: NetworkChoice | None = None) -> Any:

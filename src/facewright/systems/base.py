@@ -64,7 +64,7 @@ class System(nn.Module):
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
         """The input contract of a network of that configuration."""
-        raise NotImplementedError(f"{cls.__name__} must say what its input is")
+        raise NotImplementedError(f"{cls.__name__} must declare its input")
 
     @property
     def preprocess(self) -> Preprocess:
@@ -121,7 +121,7 @@ class System(nn.Module):
         """The configuration of that name, such as "compact"; raises UsageError naming those there are."""
         known = [key for key, value in vars(cls.Config).items() if isinstance(value, classmethod)]
         if name not in known:
-            raise UsageError(f"{cls.slug} has no preset {name!r}; it has: {', '.join(known)}")
+            raise UsageError(f"{cls.slug} has no preset {name!r}; choose from {', '.join(known)}")
         return getattr(cls.Config, name)()
 
     @classmethod
@@ -204,7 +204,7 @@ def _read_config(path: Path, meta: dict[str, Any]) -> dict[str, Any]:
         return meta
     beside = path.with_name(CONFIG_FILE)
     if not beside.exists():
-        raise WeightsError(f"{path} does not say its configuration, and there is no {CONFIG_FILE} beside it")
+        raise WeightsError(f"{path} does not name its configuration, and there is no {CONFIG_FILE} beside it")
     try:
         config: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -237,7 +237,7 @@ def system_class(slug: str) -> type[System]:
 def refuse_seed(slug: str, seed: int | None) -> None:
     """Raise UsageError for a seed that a network without noise would ignore."""
     if seed is not None:
-        raise UsageError(f"{slug} draws no noise, so a seed would change nothing; leave it out")
+        raise UsageError(f"{slug} draws no noise, so a seed has no effect; omit it")
 
 
 def batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:

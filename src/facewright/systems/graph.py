@@ -38,7 +38,7 @@ class GraphSystem(System):
     @classmethod
     def accepts(cls, inputs: dict[str, list[Any]], outputs: dict[str, list[Any]]) -> bool:
         """Whether a graph with these inputs and outputs (names to shapes, in order) is one of this system."""
-        raise NotImplementedError(f"{cls.__name__} must say which graphs are its own")
+        raise NotImplementedError(f"{cls.__name__} must declare its graphs")
 
     @classmethod
     def from_graph(cls, path: str | Path, config: Any = None) -> Self:
@@ -103,7 +103,7 @@ def _read(path: Path) -> bytes:
 
 def _open(graph: bytes, device: torch.device, name: str) -> Any:
     if not graph:
-        raise WeightsError(f"{name} has no network of its own; fetch a published one: facewright download {name}")
+        raise WeightsError(f"{name} has no embedded network; download a published one: facewright download {name}")
     try:
         import onnxruntime
     except ImportError as error:

@@ -52,14 +52,14 @@ class Parser(Protocol):
 class AnalyseOptions(Checked):
     """How faces are analysed."""
 
-    min_score: Annotated[float, Opt("Least score of a detection.", low=0, high=1)] = 0.7
+    min_score: Annotated[float, Opt("Minimum detection score.", low=0, high=1)] = 0.7
 
 
 TASKS = (
     Task(
         name="parse",
         verb="analyse",
-        summary="Boxes, 68 landmarks, pose and the parts of every face of a photo.",
+        summary="Analyse the faces in a photo: boxes, 68 landmarks, pose and face parts.",
         shape=Shape.RECORDS,
         options=AnalyseOptions,
         load="facewright.pipelines.analyse:load",

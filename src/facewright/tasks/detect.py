@@ -44,7 +44,7 @@ TASKS = (
     Task(
         name="detect",
         verb="detect",
-        summary="Find the faces of a photo: boxes, five points, pose.",
+        summary="Find the faces in a photo: boxes, five points, pose.",
         shape=Shape.RECORDS,
         options=DetectOptions,
         load="facewright.pipelines.detect:load",

@@ -14,9 +14,9 @@ class PortraitOptions(Checked):
     """What a user can ask for; `background` is keep, blur, remove, or the path of a picture that replaces it."""
 
     background: Annotated[str, Opt("keep, blur, remove, or a picture that replaces it.")] = "keep"
-    blur: Annotated[float, Opt("How far the background is out of focus.", low=0, high=1)] = 0.5
-    smooth_skin: Annotated[float, Opt("How much blemishes are evened out.", low=0, high=1)] = 0.0
-    whiten_teeth: Annotated[float, Opt("How much lighter teeth get.", low=0, high=1)] = 0.0
+    blur: Annotated[float, Opt("Strength of the background blur.", low=0, high=1)] = 0.5
+    smooth_skin: Annotated[float, Opt("Strength of skin smoothing.", low=0, high=1)] = 0.0
+    whiten_teeth: Annotated[float, Opt("Strength of teeth whitening.", low=0, high=1)] = 0.0
 
 
 TASKS = (

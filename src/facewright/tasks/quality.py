@@ -48,7 +48,7 @@ TASKS = (
     Task(
         name="quality",
         verb="quality",
-        summary="How useful the picture of each face is, from 0 to 100, and what is wrong with it.",
+        summary="Rate the picture of each face from 0 to 100, and say what is wrong with it.",
         shape=Shape.RECORDS,
         options=QualityOptions,
         load="facewright.pipelines.quality:load",

@@ -31,15 +31,15 @@ class EmbedOptions(Checked):
 class VerifyOptions(Checked):
     """How two faces are compared."""
 
-    far: Annotated[float, Opt("Accepted share of wrong matches: 0.01, 0.001 or 0.0001.")] = 1e-3
-    largest: Annotated[bool, Opt("Of several faces, take the largest.")] = False
+    far: Annotated[float, Opt("False accept rate: 0.01, 0.001 or 0.0001.")] = 1e-3
+    largest: Annotated[bool, Opt("If there are several faces, take the largest.")] = False
 
 
 TASKS = (
     Task(
         name="recognise",
         verb="embed",
-        summary="Identity embeddings of the faces of a photo or of all photos in a folder.",
+        summary="Compute identity embeddings of the faces in a photo or a folder of photos.",
         shape=Shape.RECORDS,
         options=EmbedOptions,
         load="facewright.pipelines.identity:load_embedding",
@@ -56,7 +56,7 @@ TASKS = (
     Task(
         name="verify",
         verb="verify",
-        summary="Whether two photos show the same person: same, different or cannot tell, and why.",
+        summary="Compare the faces in two photos: same person, different people, or cannot tell, and why.",
         shape=Shape.PAIR,
         options=VerifyOptions,
         load="facewright.pipelines.identity:load_verification",

@@ -54,50 +54,52 @@ class RestoreOptions(Checked):
     """
 
     upscale: Annotated[Upscale, Opt("Enlarge the whole picture: 1, 2 or 4.")] = 1
-    fidelity: Annotated[float, Opt("1 stays closest to the input, 0 leans on the prior.", low=0, high=1)] = 1.0
-    strength: Annotated[float, Opt("Blend with the input, 0 to 1.", low=0, high=1)] = 1.0
-    faces: Annotated[tuple[int, ...] | None, Opt("Only these faces, e.g. 0,2 (reading order).")] = None
-    skip: Annotated[tuple[int, ...], Opt("Not these faces.")] = ()
+    fidelity: Annotated[float, Opt("1 stays closest to the input, 0 relies on the prior.", low=0, high=1)] = 1.0
+    strength: Annotated[float, Opt("Blend with the input: 0 is the input, 1 the restored face.", low=0, high=1)] = 1.0
+    faces: Annotated[tuple[int, ...] | None, Opt("Only these faces, e.g. 0,2 (in reading order).")] = None
+    skip: Annotated[tuple[int, ...], Opt("Leave these faces alone.")] = ()
     boxes: Annotated[
         tuple[tuple[float, float, float, float], ...],
         Opt("Only faces inside x0,y0,x1,y1; repeatable.", flag="--box"),
     ] = ()
     points: Annotated[tuple[tuple[float, float], ...], Opt("Only the face at x,y; repeatable.", flag="--point")] = ()
-    max_faces: Annotated[int | None, Opt("At most so many, the largest first.", low=1)] = None
-    min_score: Annotated[float, Opt("Least score of a detection that is restored.", low=0, high=1)] = 0.7
-    force: Annotated[bool, Opt("Also faces that would be left alone.")] = False
-    watermark: Annotated[bool, Opt("Mark restored faces invisibly.")] = True
-    seed: Annotated[int | None, Opt("Redraw the generator's noise; default as trained.")] = None
-    hair: Annotated[bool, Opt("Also the hair around the face.")] = False
-    whole: Annotated[bool, Opt("Also glasses and hair before the face.")] = False
-    relight: Annotated[bool, Opt("Take the restorer's light and colours, too.")] = False
+    max_faces: Annotated[int | None, Opt("Maximum number of faces, largest first.", low=1)] = None
+    min_score: Annotated[float, Opt("Minimum detection score for restoring.", low=0, high=1)] = 0.7
+    force: Annotated[bool, Opt("Restore faces that would be left alone, too.")] = False
+    watermark: Annotated[bool, Opt("Embed an invisible watermark in restored faces.")] = True
+    seed: Annotated[int | None, Opt("Seed of the generator's noise; default: the noise it was trained with.")] = None
+    hair: Annotated[bool, Opt("Restore the hair around the face, too.")] = False
+    whole: Annotated[bool, Opt("Restore glasses and hair in front of the face, too.")] = False
+    relight: Annotated[bool, Opt("Take lighting and colours from the restorer.")] = False
     grain: Annotated[
-        Grain, Opt("match: a restored face gets the grain of the picture around it; none: it stays clean.")
+        Grain, Opt("match adds the grain of the surrounding picture to restored faces; none leaves them clean.")
     ] = "match"
-    old_photo: Annotated[bool, Opt("Mend an old print: fill damage, spread faded tones, take out a cast.")] = False
-    scratches: Annotated[bool, Opt("With --old-photo: find and fill scratches, folds and torn places.")] = True
-    tones: Annotated[bool, Opt("With --old-photo: spread faded tones and take out a colour cast.")] = True
+    old_photo: Annotated[
+        bool, Opt("Repair an old print: inpaint damage, restore faded contrast, remove a colour cast.")
+    ] = False
+    scratches: Annotated[bool, Opt("With --old-photo: find and inpaint scratches, folds and tears.")] = True
+    tones: Annotated[bool, Opt("With --old-photo: restore faded contrast and remove a colour cast.")] = True
     damage_mask: Annotated[
-        str | None, Opt("With --old-photo: a picture that is white where the photo is damaged, instead of finding it.")
+        str | None, Opt("With --old-photo: mask of the damage (white) to use instead of finding it.")
     ] = None
 
     def __post_init__(self) -> None:
         Checked.__post_init__(self)
         if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed {self.seed} is not possible; choose a whole number from 0 up")
+            raise UsageError(f"seed {self.seed} is not possible; choose a whole number, 0 or more")
         steps = {"damage_mask": self.damage_mask is not None, "no-scratches": not self.scratches}
         given = [name for name, used in (steps | {"no-tones": not self.tones}).items() if used]
         if given and not self.old_photo:
-            raise UsageError(f"{given[0].replace('_', '-')} is a part of mending an old photo; add --old-photo")
+            raise UsageError(f"{given[0].replace('_', '-')} is part of --old-photo; add --old-photo")
         if self.damage_mask is not None and not self.scratches:
-            raise UsageError("a damage mask with scratches left out does nothing; give one of them")
+            raise UsageError("a damage mask has no effect with --no-scratches; omit one of them")
 
 
 TASKS = (
     Task(
         name="restore",
         verb="restore",
-        summary="Restore the faces of a photo, a video, or everything in a folder.",
+        summary="Restore the faces in a photo, a video, or everything in a folder.",
         shape=Shape.EDIT,
         options=RestoreOptions,
         load="facewright.pipelines.restore:load",

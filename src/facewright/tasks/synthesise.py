@@ -26,16 +26,16 @@ class Generator(Protocol):
 class SynthesiseOptions(Checked):
     """How faces are made."""
 
-    count: Annotated[int, Opt("How many.", low=1)] = 1
+    count: Annotated[int, Opt("Number of faces.", low=1)] = 1
     seed: Annotated[int, Opt("Same seed, same faces.", low=0)] = 0
-    truncation: Annotated[float, Opt("Less gives tamer, more alike faces.", low=0, high=1)] = 0.7
+    truncation: Annotated[float, Opt("Lower values give more average faces.", low=0, high=1)] = 0.7
 
 
 TASKS = (
     Task(
         name="synthesise",
         verb="synthesise",
-        summary="Make faces of people who do not exist; they carry an invisible mark.",
+        summary="Generate faces of people who do not exist; they carry an invisible watermark.",
         shape=Shape.GENERATE,
         options=SynthesiseOptions,
         load="facewright.pipelines.synthesise:load",

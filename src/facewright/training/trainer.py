@@ -129,7 +129,7 @@ class Recipe:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UsageError(f"cannot read recipe {path}: {error}") from error
         if not isinstance(data, dict):
-            raise UsageError(f"recipe {path} is not a table of entries")
+            raise UsageError(f"recipe {path} is not a mapping of entries")
         unknown = set(data) - {f.name for f in fields(cls)} - _OLD_ENTRIES.keys()
         if unknown:
             raise UsageError(f"recipe {path} has unknown entries: {', '.join(sorted(unknown))}")

@@ -76,9 +76,9 @@ def _selected(name: str) -> tuple[Card, PublishedFile]:
     if file is None:
         known = ", ".join(f.name for f in card.published)
         raise UsageError(
-            f"{card.slug} has no published file {which!r}; it has: {known}"
+            f"{card.slug} has no published file {which!r}; choose from {known}"
             if known
-            else f"nobody has published weights of {card.slug}"
+            else f"there are no published weights of {card.slug}"
         )
     return card, file
 
@@ -135,11 +135,11 @@ def download(card: Card, file: PublishedFile, *, local_files_only: bool = False)
         return here
     if not file.fetchable:
         raise WeightsError(
-            f"{file.file} of {card.slug} cannot be fetched without a person; get it from {file.page}, then: "
+            f"{file.file} of {card.slug} cannot be downloaded automatically; get it from {file.page}, then: "
             f"facewright import {card.slug} {file.file}"
         )
     if local_files_only:
-        raise WeightsError(f"{file.file} of {card.slug} is not here; fetch it with: facewright download {card.slug}")
+        raise WeightsError(f"{file.file} of {card.slug} is not downloaded yet; run: facewright download {card.slug}")
     digest = known_digest(card, file)
     if not digest:
         check_trust(file)

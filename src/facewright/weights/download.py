@@ -275,15 +275,15 @@ def _network_faults() -> Iterator[None]:
     try:
         yield
     except requests.exceptions.ProxyError as error:
-        raise _Elsewhere("the proxy refuses; see HTTPS_PROXY and NO_PROXY") from error
+        raise _Elsewhere("the proxy refuses the connection; see HTTPS_PROXY and NO_PROXY") from error
     except requests.exceptions.SSLError as error:
-        raise _Elsewhere("its certificate is not trusted here") from error
+        raise _Elsewhere("its certificate is not trusted") from error
     except requests.exceptions.TooManyRedirects as error:
-        raise _Elsewhere("it redirects without end") from error
+        raise _Elsewhere("it redirects endlessly") from error
     except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:
         raise _Elsewhere("its address, or the one it redirects to, is not HTTP") from error
     except requests.exceptions.Timeout as error:
-        raise _Again("it does not answer in time") from error
+        raise _Again("it timed out") from error
     except requests.exceptions.RequestException as error:
         raise _Again("the connection broke off or was refused") from error
 
@@ -306,7 +306,7 @@ def _stream(request: DownloadRequest, session: Session, url: str, span: _Span, *
             return _after_end(request, response, have)
         if response.status_code == 206 and _range_start(response) != span.start + have:
             request.forget()
-            raise _Elsewhere("it sends other bytes than asked for")
+            raise _Elsewhere("it sends a different range than requested")
         if response.status_code == 200:
             if span.stop is not None:
                 raise _NoRanges
@@ -345,7 +345,7 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make {folder}: {error.strerror}; set FACEWRIGHT_HOME to another folder") from error
+        raise OutputError(f"cannot create {folder}: {error.strerror}; set FACEWRIGHT_HOME to another folder") from error
 
 
 def _open(path: Path, *, append: bool) -> Any:
@@ -373,11 +373,11 @@ def _check_status(response: Response, url: str) -> None:
     if status in (200, 206, 416):
         return
     if status == _PORTAL:
-        raise _Elsewhere("the network wants you to sign in first: open any web page")
+        raise _Elsewhere("the network requires a sign-in: open any web page")
     if status in (401, 403) and "huggingface" in response.url:
         raise _Elsewhere(f"HTTP {status}: accept the conditions on its page and sign in with 'hf auth login'")
     if status in _NOT_THERE:
-        raise _Elsewhere(f"HTTP {status}: the file is not there, or not for everybody")
+        raise _Elsewhere(f"HTTP {status}: the file does not exist or is not public")
     if status == 429 or status >= 500 or status == 408:
         raise _Again(f"HTTP {status}", _retry_after(response))
     raise _Elsewhere(f"HTTP {status}")
@@ -392,9 +392,9 @@ def _check_start(piece: bytes) -> None:
     """Raise when what comes is a web page or a pointer of git, not a file."""
     start = piece[:_HEAD].lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html", b"<?xml")):
-        raise _Elsewhere("it sends a web page instead of the file; does the network want you to sign in?")
+        raise _Elsewhere("it sends a web page instead of the file; does the network require a sign-in?")
     if start.startswith(_POINTER):
-        raise _Elsewhere("it sends the pointer of a file in git LFS instead of the file")
+        raise _Elsewhere("it sends a Git LFS pointer instead of the file")
 
 
 def _after_end(request: DownloadRequest, response: Response, have: int) -> None:

@@ -185,7 +185,7 @@ def load_converted(
     misfits = _misfits(model.state_dict(), converted)
     if misfits:
         raise WeightsError(
-            f"this is not a complete checkpoint of {wanted} but looks most like {nearest_model(published)}: {misfits}"
+            f"this is not a complete checkpoint of {wanted} but is closest to {nearest_model(published)}: {misfits}"
         )
     model.load_state_dict(dict(converted))
 
@@ -205,7 +205,7 @@ def _misfits(own: Mapping[str, Tensor], converted: Mapping[str, Tensor], unknown
 
 def _details(card: Card, state: Mapping[str, Tensor]) -> str:
     """For a refusal: what does not fit the full-size network, as far as the key map tells, and the likeliest origin."""
-    found = f"; it looks most like {nearest_model(state)}"
+    found = f"; it is closest to {nearest_model(state)}"
     convert = getattr(_converter(card), "convert_published", None)
     if convert is None:
         return found

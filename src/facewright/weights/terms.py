@@ -75,7 +75,7 @@ def check_licence(slug: str, file: PublishedFile, record: Path) -> None:
     shown = f"{file.file} of {slug}{f' by {file.by}' if file.by else ''} is under: {file.licence}"
     agreed = current().accept_licence or _asked(f"{shown}. Do you accept it?")
     if not agreed:
-        raise LicenceError(f"{shown}; if you accept it, say so once with --accept-licence (accept_licence=True)")
+        raise LicenceError(f"{shown}; to accept it, add --accept-licence once (accept_licence=True)")
     write_record(record, key, {"slug": slug, "licence": file.licence})
 
 
@@ -86,7 +86,7 @@ def check_trust(file: PublishedFile) -> None:
     ):
         return
     raise WeightsError(
-        f"no SHA-256 of {file.file} is confirmed by two sources; to fetch it and pin what comes, add "
+        f"no SHA-256 of {file.file} is confirmed by two sources; to download it and pin its digest, add "
         "--trust-first-download (trust_first_download=True)"
     )
 

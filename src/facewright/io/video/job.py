@@ -135,7 +135,7 @@ class Job:
         except (OSError, ValueError) as error:
             if self.folder.is_dir() and not any(self.folder.iterdir()):
                 return self.description
-            raise OutputError(f"{self.folder} is in the way and is no unfinished job; move it elsewhere") from error
+            raise OutputError(f"{self.folder} is in the way and is not an unfinished job; move it elsewhere") from error
         return dict(found)
 
     def _check(self, found: dict[str, Any]) -> None:

@@ -70,14 +70,14 @@ def process_video(
 
     Before the first frame the target is locked, and the output is opened and tried with all its streams. Raises
     VideoError for an unreadable source or a job that does not fit, OutputError for a target that cannot be written
-    (LockedError: because another process is writing it), UsageError for a senseless option; whatever the stage raises
+    (LockedError: because another process is writing it), UsageError for an invalid option; whatever the stage raises
     passes through unchanged. After Ctrl-C or an exception no target is left behind, and finished segments wait for
     `resume`.
     """
     source, target = Path(source), Path(target)
     settings = Settings(batch_size, segment_frames, warmup, queue_size, crf, preset, target.suffix.lower(), deinterlace)
     if resume and restart:
-        raise UsageError("resume goes on with an interrupted run, restart deletes it; choose one")
+        raise UsageError("resume continues an interrupted run, restart deletes it; choose one")
     check_target(source, target, overwrite=overwrite)
     info, scan = examine(source)
     with locked(target):

@@ -140,4 +140,4 @@ class Settings:
         if self.preset not in PRESETS:
             raise UsageError(f"unknown preset {self.preset!r}; use one of {', '.join(PRESETS)}")
         if self.deinterlace not in DEINTERLACE:
-            raise UsageError(f"deinterlace is one of {', '.join(DEINTERLACE)}, not {self.deinterlace!r}")
+            raise UsageError(f"deinterlace must be one of {', '.join(DEINTERLACE)}, not {self.deinterlace!r}")

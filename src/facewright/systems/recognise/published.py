@@ -143,7 +143,7 @@ def import_onnx(path: str | Path) -> Recogniser:
     convolutions = [layer for layer in graph.layers if layer.kind == "conv"]
     size = (len(convolutions), len(convolutions[0].tensors[0]) if convolutions else 0)
     if size not in _BY_CONVOLUTIONS:
-        raise WeightsError(f"{path} is none of the networks known as ONNX: {', '.join(_BY_CONVOLUTIONS.values())}")
+        raise WeightsError(f"{path} is not one of the networks known as ONNX: {', '.join(_BY_CONVOLUTIONS.values())}")
     width = len(graph.layers[-1].tensors[0])
     try:
         system = _system_for(_BY_CONVOLUTIONS[size], width, graph)
@@ -173,7 +173,7 @@ def _system_for(name: str, dim: int, graph: Graph) -> Recogniser:
     if name != "mobilefacenet":
         return ArcFace(ArcFaceConfig(name, dim))
     if graph.factor is None:
-        raise ValueError("it does not say how pixels are scaled")
+        raise ValueError("it does not declare how pixels are scaled")
     from .sface.network import SFace, SFaceConfig
 
     return SFace(SFaceConfig("mobilefacenet", dim, graph.factor))

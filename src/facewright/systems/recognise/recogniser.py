@@ -85,4 +85,4 @@ def embedding_distance(a: Tensor, b: Tensor) -> Tensor:
 def check_backbone(slug: str, backbone: str, known: Sequence[str]) -> None:
     """Raise UsageError unless a system has a backbone of that name."""
     if backbone not in known:
-        raise UsageError(f"{slug} has no backbone {backbone!r}; it has: {', '.join(known)}")
+        raise UsageError(f"{slug} has no backbone {backbone!r}; choose from {', '.join(known)}")

@@ -40,7 +40,7 @@ def published_config(state: Mapping[str, Any]) -> EasyPortraitConfig:
     tensors = _tensors(state)
     last = tensors.get("decode_head.conv_seg.weight")
     if last is None or len(last) not in CLASSES:
-        raise WeightsError("this is not a SegFormer or FPN of EasyPortrait: the layer of the classes is missing")
+        raise WeightsError("this is not a SegFormer or FPN of EasyPortrait: the classification layer is missing")
     if "neck.lateral_convs.0.conv.weight" in tensors:
         return EasyPortraitConfig(network="fpn_resnet50", classes=len(last))
     if "backbone.layers.0.0.projection.weight" not in tensors:

@@ -55,7 +55,7 @@ def published_config(state: Mapping[str, Any]) -> RTNetConfig:
     tensors = _tensors(state)
     last = tensors.get("decoder.4.weight", tensors.get("decoder.decoder.conv_out.weight"))
     if last is None or len(last) not in CLASSES:
-        raise WeightsError("this is not a checkpoint of RTNet: the layer that tells the classes is missing")
+        raise WeightsError("this is not a checkpoint of RTNet: the classification layer is missing")
     head: Head = "fcn" if "decoder.4.weight" in tensors else "deeplabv3plus"
     deep = "encoder.layer3.6.conv3.weight" in tensors
     trunk: Trunk = "resnet50" if "encoder.body.conv1.weight" in tensors else "rtnet101" if deep else "rtnet50"

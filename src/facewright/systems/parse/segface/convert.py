@@ -71,7 +71,7 @@ def _backbone_of(tensors: Mapping[str, Tensor]) -> str:
         return "resnet101"
     if stem in (16, 24):
         return "mobilenet_v3_l" if stem == 16 else "efficientnet_v2_m"
-    raise WeightsError("this is not a checkpoint of SegFace: no backbone of the paper is in it")
+    raise WeightsError("this is not a checkpoint of SegFace: it contains none of the paper's backbones")
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:

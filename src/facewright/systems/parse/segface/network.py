@@ -221,7 +221,7 @@ class SegFaceNet(nn.Module):
     def __init__(self, config: SegFaceConfig) -> None:
         super().__init__()
         if config.backbone not in BACKBONES:
-            raise UsageError(f"SegFace has no backbone {config.backbone!r}; it has: {', '.join(BACKBONES)}")
+            raise UsageError(f"SegFace has no backbone {config.backbone!r}; choose from {', '.join(BACKBONES)}")
         self.backbone = BACKBONES[config.backbone]()
         widths = cast("tuple[int, ...]", self.backbone.widths)
         self.project = nn.ModuleList(nn.Linear(c, config.width) for c in widths)

@@ -268,7 +268,7 @@ class LandmarkForest(System):
             from sklearn.ensemble import RandomForestRegressor
         except ImportError as error:
             raise MissingDependencyError(
-                "growing a landmark forest needs scikit-learn: pip install 'facewright[train]'"
+                "training a landmark forest needs scikit-learn: pip install 'facewright[train]'"
             ) from error
         chosen = _checked(config or cls.Config())
         numbers = as_numbers(np.asarray(features, np.float64))
@@ -300,7 +300,8 @@ def _checked(c: LandmarkForestConfig) -> LandmarkForestConfig:
     spec = feature_spec(c)
     if c.features not in ("", spec):
         raise WeightsError(
-            f"this landmark forest was grown on features {c.features!r}, this version computes {spec!r}: grow it anew"
+            f"this landmark forest was trained on features {c.features!r}, but this version computes {spec!r}: "
+            "train it again"
         )
     return replace(c, features=spec)
 

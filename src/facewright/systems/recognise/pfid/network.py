@@ -135,7 +135,7 @@ def _trunk(config: PFIDConfig) -> ResNet | DenseNet:
         return DenseNet()
     if config.backbone in RESNETS:
         return resnet(config.backbone)
-    raise UsageError(f"PFID has no trunk {config.backbone!r}; it has: {', '.join(RESNETS)}, densenet121, thin")
+    raise UsageError(f"PFID has no trunk {config.backbone!r}; choose from {', '.join(RESNETS)}, densenet121, thin")
 
 
 def gallery_templates(

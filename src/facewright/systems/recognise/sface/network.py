@@ -69,7 +69,7 @@ class SFace(Recogniser):
     def feature_maps(self, image: Tensor) -> list[Tensor]:
         """Feature maps of the compact form at 56, 28, 14 and 7 px, as a perceptual loss uses them."""
         if not isinstance(self.backbone, IResNet):
-            raise UsageError("feature maps are offered by the compact SFace only")
+            raise UsageError("only the compact SFace offers feature maps")
         return self.backbone.feature_maps(image)
 
 

@@ -355,7 +355,7 @@ class DFDNet(System):
             present = fingerprint(model.extractor)
             if not same_features(noted, present):
                 raise WeightsError(
-                    f"the dictionaries in {source} were made in other features ({noted}) than it holds ({present}); "
+                    f"the dictionaries in {source} were built with other features ({noted}) than it holds ({present}); "
                     f"make new ones with 'facewright dictionary build PHOTOS --model {source}'"
                 )
             model.config = replace(model.config, dictionary_features=present)
@@ -440,7 +440,7 @@ class DFDNet(System):
         control of fidelity and draws no noise: a value other than 1, or a seed, is a UsageError.
         """
         if fidelity != 1:
-            raise UsageError("dfdnet has no control of fidelity; blend with the input instead (strength)")
+            raise UsageError("dfdnet has no fidelity control; blend with the input instead (strength)")
         refuse_seed(self.slug, seed)
         boxes = None if landmarks is None else component_boxes(landmarks, self.config.size)
         with torch.inference_mode(), self.picture_autocast():
@@ -469,8 +469,8 @@ class DFDNet(System):
         made_in = _as_text(dictionaries[FINGERPRINT]) if FINGERPRINT in dictionaries else present
         if not same_features(made_in, present):
             raise WeightsError(
-                f"the dictionaries were made in other features ({made_in}) than those of this network ({present}); "
-                "load them into the network they were made with, or make new ones with this one (build_dictionaries)"
+                f"the dictionaries were built with other features ({made_in}) than those of this network ({present}); "
+                "load them into the network they were made with, or build new ones with this one (build_dictionaries)"
             )
         for name in config.dictionary_shapes():
             values = given[name].to(device=self.device, dtype=self.dictionary.get_buffer(name).dtype)

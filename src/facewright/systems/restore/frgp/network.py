@@ -484,7 +484,7 @@ class FRGP(System):
         if not 0 <= fidelity <= 1:
             raise UsageError(f"fidelity {fidelity} is outside 0…1")
         if seed is not None and self.config.injection.startswith("noise"):
-            raise UsageError(f"with injection {self.config.injection!r} no noise is drawn; leave out the seed")
+            raise UsageError(f"with injection {self.config.injection!r} no noise is drawn; omit the seed")
         noise = None if seed is None else self.generator.draw_noise(seed)
         with torch.inference_mode(), self.picture_autocast():
             result = self(self.normalise(crops), fidelity=fidelity, noise=noise, return_aux=return_aux)
