@@ -149,8 +149,8 @@ class SqliteStore:
                 self._refresh()
         except (OutputError, GalleryError) as error:
             raise OutputError(
-                f"{', '.join(people)} removed, but {self.path} could not be rewritten without the traces: {error}; "
-                "that is tried again when the gallery is next opened"
+                f"{', '.join(people)} removed, but {self.path} could not be rewritten without their traces: {error}; "
+                "this is retried when the gallery is next opened"
             ) from error
         return removed
 

@@ -127,7 +127,7 @@ class _NoRanges(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """The bytes of an address that are request: `start` up to `stop`, None for the end; `inflate` them afterwards."""
+    """The bytes of an address that are needed: `start` up to `stop`, None for the end; `inflate` them afterwards."""
 
     start: int = 0
     stop: int | None = None
@@ -158,8 +158,8 @@ def _check_online(request: DownloadRequest) -> None:
     for variable in ("HF_HUB_OFFLINE", "FACEWRIGHT_OFFLINE"):
         if os.environ.get(variable, "").lower() in ("1", "true", "yes", "on"):
             raise WeightsError(
-                f"{request.name} is not here and {variable} forbids to fetch it; on a machine with a network make a "
-                "bundle with 'facewright bundle' and install it here"
+                f"{request.name} is not downloaded yet and {variable} forbids downloading; on an online machine, "
+                "make a bundle with 'facewright bundle' and install it here"
             )
 
 
@@ -176,8 +176,8 @@ def _check_digest(request: DownloadRequest) -> None:
         os.replace(request.whole, aside)
         request.forget()
         raise WeightsError(
-            f"{request.name} has SHA-256 {found} instead of {request.sha256}: it is not the published file; it was set "
-            f"aside as {aside} and will not be used"
+            f"{request.name} has SHA-256 {found} instead of {request.sha256}: it is not the published file; it was "
+            f"moved to {aside} and will not be used"
         )
 
 
@@ -194,8 +194,8 @@ def _fetch_part(request: DownloadRequest) -> None:
         else:
             return
     raise WeightsError(
-        f"cannot fetch {request.name} ({'; '.join(faults)}); try again later, or fetch it by hand from "
-        f"{_with_mirror(request.addresses)[-1][0]} and give the file to 'facewright import'"
+        f"cannot fetch {request.name} ({'; '.join(faults)}); try again later, or download it by hand from "
+        f"{_with_mirror(request.addresses)[-1][0]} and run 'facewright import' on the file"
     )
 
 
@@ -360,8 +360,8 @@ def _write(stream: Any, piece: bytes, request: DownloadRequest) -> None:
         stream.write(piece)
     except OSError as error:
         raise OutputError(
-            f"cannot write {request.part}: {error.strerror}; free some space and run it again, what has been fetched "
-            "is kept"
+            f"cannot write {request.part}: {error.strerror}; free some space and run it again; the "
+            "downloaded part is kept"
         ) from error
 
 

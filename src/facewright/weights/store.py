@@ -60,7 +60,7 @@ def resolve(card: Card, source: str | Path | None, *, commercial: bool = False, 
             return weights_in(folder)
         if source is None:
             raise WeightsError(
-                f"{card.slug} has no trained weights of its own yet, and nobody has published any; train them with its "
+                f"{card.slug} has no trained weights of its own yet, and none are published; train them with its "
                 "recipe, or give your own"
             )
         if commercial:

@@ -81,7 +81,7 @@ class Job:
             self.remove()
         elif not resume:
             raise OutputError(
-                f"{self.folder} holds {self.frames} finished frames of an interrupted run; go on after them with "
+                f"{self.folder} holds {self.frames} finished frames of an interrupted run; continue with "
                 "resume (--resume), or delete them with restart (--restart)"
             )
         else:
@@ -142,7 +142,7 @@ class Job:
         changed = [name for name, value in self.description.items() if found.get(name) != value]
         if changed:
             raise VideoError(
-                f"cannot resume the job in {self.folder}: its {' and '.join(changed)} changed since; "
+                f"cannot resume the job in {self.folder}: its {' and '.join(changed)} have changed since; "
                 "use the former settings, or start over with restart (--restart)"
             )
 
