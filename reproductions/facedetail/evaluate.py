@@ -1,6 +1,6 @@
 """What FaceDetail restores of faces of 512 px of people it has never seen, against the input and the 256 px restorer.
 
-    python reproductions/facedetail/evaluate.py FACES.npz --write docs/results/facedetail.md --pictures local/facedetail
+    python -m reproductions.facedetail.evaluate FACES.npz --write docs/results/facedetail.md --pictures local/facedetail
 
 FACES.npz is made by `facewright.data.highres`. Measured are the validation faces at half, a quarter and an eighth of
 their size (blurred as shrinking wants it, with light noise and JPEG, and back by any filter) and under the training's

@@ -1,6 +1,6 @@
 """Every face of some photos before and after, to be looked at: input, the 256 px restorer, FaceDetail.
 
-    python reproductions/facedetail/look.py PHOTO_OR_FOLDER … -o local/look [--weights FOLDER] [--fidelity 1]
+    python -m reproductions.facedetail.look PHOTO_OR_FOLDER … -o local/look [--weights FOLDER] [--fidelity 1]
 
 Writes sheets of up to eight faces each; they show real people, so OUTPUT is a folder of your own.
 """
@@ -12,10 +12,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from evaluate import inside_of
 
 from facewright import create, detect, read
 from facewright.geometry.resample import crop_face
+
+from .evaluate import inside_of
 
 ROWS = 8
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}

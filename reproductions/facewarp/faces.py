@@ -1,6 +1,6 @@
 """The embedded landmarker on people it has never seen: photos of two collections, and rendered faces at any turn.
 
-    python reproductions/facewarp/faces.py --write docs/results/landmarks.md
+    python -m reproductions.facewarp.faces --write docs/results/landmarks.md
 
 Errors are shares of the distance of the outer eye corners (of 0.4 of the face's diagonal where that is more: turned
 heads). Landmarks of the photos were placed by another network, those of the renders are exact. Crops are cut by five
@@ -114,7 +114,7 @@ def report(rows: list[Row], wflw: NDArray[np.float64], single: float, batch: flo
         "# FaceWarp, embedded landmarker: results on unseen people",
         "",
         "```",
-        "python reproductions/facewarp/faces.py --write docs/results/landmarks.md",
+        "python -m reproductions.facewarp.faces --write docs/results/landmarks.md",
         "```",
         "",
         "Mean error in percent of the distance of the outer eye corners (of 0.4 of the face's diagonal where that is",

@@ -1,7 +1,7 @@
 """A blind look at the outputs of two restorers, pair by pair.
 
-    python reproductions/frgp/blind.py make local/blind --before first/frgp-compact.safetensors --pairs 40 --seed 0
-    python reproductions/frgp/blind.py score local/blind choices.txt --write docs/results/frgp-blind.md
+    python -m reproductions.frgp.blind make local/blind --before first/frgp-compact.safetensors --pairs 40 --seed 0
+    python -m reproductions.frgp.blind score local/blind choices.txt --write docs/results/frgp-blind.md
 
 `make` restores validation faces with the embedded and with other weights and writes sheets on which A and B are
 shuffled, and `key.json`, which the viewer does not open. The viewer writes a line for every pair: "1 A", "2 B", or
@@ -22,8 +22,6 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import torch
-from groups import damaged
-from honesty import COLLECTIONS, table
 
 from facewright.data.restoration import open_crops
 from facewright.errors import FacewrightError, UsageError
@@ -31,6 +29,9 @@ from facewright.io.image import save_rgb
 from facewright.pipelines.sheets import BACKGROUND, grid
 from facewright.systems.base import batches
 from facewright.systems.restore.frgp.network import FRGP
+
+from .groups import damaged
+from .honesty import COLLECTIONS, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

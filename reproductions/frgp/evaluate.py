@@ -1,6 +1,6 @@
 """How good the embedded restorer is on people it has never seen: numbers, intervals, and a sheet to look at.
 
-    python reproductions/frgp/evaluate.py --faces 300 --write docs/results/frgp.md --pictures local/frgp
+    python -m reproductions.frgp.evaluate --faces 300 --write docs/results/frgp.md --pictures local/frgp
 
 Needs the labelled face collections (FACEWRIGHT_DATA). Faces: the validation split (no person of it was trained on).
 The sheet shows real people, so it is written to a folder of your own and never into the documentation.
@@ -202,7 +202,7 @@ def page(
     lines = [
         "# FRGP, embedded weights: results on unseen people",
         "",
-        f"Made by `python reproductions/frgp/evaluate.py --faces {faces}` in {seconds / 60:.0f} minutes.",
+        f"Made by `python -m reproductions.frgp.evaluate --faces {faces}` in {seconds / 60:.0f} minutes.",
         "Faces of the validation split (nobody in it was trained on), 256-pixel FFHQ crops, PSNR in RGB and SSIM",
         "inside the part of the crop that the photo covers. Gains are over the degraded input, with 95 % bootstrap",
         "intervals over faces. *Classical* is non-local means and an unsharp mask, tuned on training faces "

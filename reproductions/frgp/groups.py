@@ -1,7 +1,7 @@
 """Where the embedded restorer does worse: gains by age, gender, ethnicity, light, pose and glasses, with intervals.
 
-    python reproductions/frgp/groups.py --write docs/results/frgp-groups.md --pictures local/frgp-groups
-    python reproductions/frgp/groups.py --gallery docs/images/frgp-failures.jpg --model path/to/FaceXModel
+    python -m reproductions.frgp.groups --write docs/results/frgp-groups.md --pictures local/frgp-groups
+    python -m reproductions.frgp.groups --gallery docs/images/frgp-failures.jpg --model path/to/FaceXModel
 
 Validation faces of UTKFace, for pose and glasses of LFW too; labels as published, poses by a regressor, glasses where
 the embedded parser sees some in the true face. Needs the labelled face collections (FACEWRIGHT_DATA). The sheets of the
@@ -19,9 +19,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import cv2
 import numpy as np
 import torch
-from evaluate import BATCH
-from honesty import table
-from identity import judges
 
 from facewright.data.restoration import CropCache, open_crops
 from facewright.degrade import apply, sample
@@ -37,6 +34,10 @@ from facewright.render import Renderer, SceneSampler
 from facewright.render.jobs import load_model
 from facewright.systems.base import batches
 from facewright.systems.restore.frgp.network import FRGP
+
+from .evaluate import BATCH
+from .honesty import table
+from .identity import judges
 
 if TYPE_CHECKING:
     from honesty import Judge
@@ -314,7 +315,7 @@ def main() -> None:
             for name, flags in parts.items():
                 sheet = worst_sheet(restorer, people, flags, values[:, 1], damage)
                 save_rgb(sheet, folder / f"{heading}, {name}.png", overwrite=True)
-    text = page(tables, f"python reproductions/frgp/groups.py --faces {options.faces}")
+    text = page(tables, f"python -m reproductions.frgp.groups --faces {options.faces}")
     print(text)
     if options.write:
         options.write.write_text(text, encoding="utf-8")

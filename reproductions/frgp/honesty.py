@@ -1,6 +1,6 @@
 """Never another person: how often is a restored face less alike than the damaged one, and does its warning say so?
 
-    python reproductions/frgp/honesty.py --write docs/results/frgp-honesty.md
+    python -m reproductions.frgp.honesty --write docs/results/frgp-honesty.md
 
 Two recognisers compare the damaged and the restored face with the true one. Then the simplest rule is looked for that
 knows only what is known when a face is restored and catches most of the faces that became less alike; it is fitted on
@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import torch
-from evaluate import BATCH, in_batches, load
-from identity import judges, recogniser_crops
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -28,6 +26,9 @@ from facewright.loading import load_pipeline
 from facewright.metrics.uncertainty import bootstrap
 from facewright.pipelines.restore import GOOD_SSIM, warnings_for
 from facewright.systems.base import batches
+
+from .evaluate import BATCH, in_batches, load
+from .identity import judges, recogniser_crops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -255,7 +256,7 @@ def main() -> None:
         training.append(observe(pipeline, seen_by, "train", damage, options.training))
         print(f"{damage}: {percent(judged[damage].lost)} less alike", flush=True)
     fitted = joined(part.subset(part.wanted) for part in training)
-    command = f"python reproductions/frgp/honesty.py --faces {options.faces} --training {options.training}"
+    command = f"python -m reproductions.frgp.honesty --faces {options.faces} --training {options.training}"
     text = page(judged, fitted, command)
     print(text)
     if options.write:

@@ -1,6 +1,6 @@
 """Does the embedded restorer bring a damaged face nearer to the true one? By two recognisers, against other weights.
 
-    python reproductions/frgp/identity.py --write docs/results/frgp-identity.md --before first/frgp-compact.safetensors
+    python -m reproductions.frgp.identity --write docs/results/frgp-identity.md --before first/frgp-compact.safetensors
 
 Validation faces, reduced until the eyes are 8, 12 or 20 pixels apart, and the default damage. `sface` is the recogniser
 in the restorer's loss (an earlier state of it); `vitfiqa`, a transformer, was never in any loss of the restorer. Both
@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import torch
-from evaluate import BATCH, in_batches, load
 
 from facewright import create
 from facewright.geometry.resample import recut
 from facewright.geometry.templates import template_points
 from facewright.metrics.uncertainty import bootstrap
 from facewright.systems.base import batches
+
+from .evaluate import BATCH, in_batches, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +93,7 @@ def main() -> None:
         lines = [
             "# FRGP, embedded weights: identity to the true face",
             "",
-            f"Made by `python reproductions/frgp/identity.py --faces {options.faces}`: cosine of the embeddings of the",
+            f"Made by `python -m reproductions.frgp.identity --faces {options.faces}`: cosine of the embeddings of the",
             "damaged or restored face and of the true face, validation people, 95 % bootstrap intervals over faces.",
             "`sface` was in the restorer's loss in an earlier state; `vitfiqa` never was. *Less alike*: the share of",
             "faces whose similarity fell. *Earlier weights*: the first embedded ones, trained without a recogniser.",

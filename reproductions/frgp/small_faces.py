@@ -1,6 +1,6 @@
 """The whole pipeline on real photos made small: are the faces found, and are they better than plain enlargement?
 
-    python reproductions/frgp/small_faces.py --photos 150 --write docs/results/small-faces.md
+    python -m reproductions.frgp.small_faces --photos 150 --write docs/results/small-faces.md
 
 Photos of the LFW validation split are reduced until the eyes are 8, 12 or 20 pixels apart, restored and
 enlarged (4, 4 and 2 times), and compared with the true photo inside the face oval, against Lanczos enlargement.
@@ -73,7 +73,7 @@ def main() -> None:
         lines = [
             "# Small faces, whole pipeline",
             "",
-            f"Made by `python reproductions/frgp/small_faces.py --photos {options.photos}` in {minutes:.0f} minutes.",
+            f"Made by `python -m reproductions.frgp.small_faces --photos {options.photos}` in {minutes:.0f} minutes.",
             "LFW photos of people the weights never saw, reduced until the eyes are this far apart, restored with",
             "`--upscale` and compared with the true photo inside the face oval. Gains are over Lanczos enlargement,",
             "with 95 % bootstrap intervals; *made worse* is a PSNR loss of more than 0.1 dB.",

@@ -1,7 +1,7 @@
 """Grow the landmark forest and judge it on people it never saw. Needs the labelled collections (FACEWRIGHT_DATA).
 
-python reproductions/landmark_forest/run.py fit runs/landmark-forest      # about ten minutes, needs scikit-learn
-python reproductions/landmark_forest/run.py judge [--weights runs/landmark-forest] [--judge vitfiqa --judge sface]
+python -m reproductions.landmark_forest.run fit runs/landmark-forest      # about ten minutes, needs scikit-learn
+python -m reproductions.landmark_forest.run judge [--weights runs/landmark-forest] [--judge vitfiqa --judge sface]
 """
 
 from __future__ import annotations

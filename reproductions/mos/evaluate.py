@@ -1,4 +1,4 @@
-"""How well MOS finds faces it has never seen: `python reproductions/mos/evaluate.py [--weights FOLDER]`.
+"""How well MOS finds faces it has never seen: `python -m reproductions.mos.evaluate [--weights FOLDER]`.
 
 Prints recall and false alarms by face size on composed validation scenes, landmark and pose errors, the same on whole
 validation photos of LFW at four sizes, recall by yaw on scenes with rendered heads, false alarms on faceless pictures,

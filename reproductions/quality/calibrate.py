@@ -1,6 +1,6 @@
 """Fit the 0–100 qualities of damaged and of restored faces and the limit of "already good", and judge all on others.
 
-    python reproductions/quality/calibrate.py --write docs/results/quality.md \\
+    python -m reproductions.quality.calibrate --write docs/results/quality.md \\
         --fit src/facewright/systems/quality/retained.json
 
 Fitted on training people of LFW and UTKFace, judged on validation people of LFW. Needs the labelled face collections
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import torch
-from measure import VERSIONS, Measurements, measured
 from scipy.optimize import least_squares
 from scipy.stats import spearmanr
 
@@ -25,6 +24,8 @@ from facewright.pipelines.restore import GOOD_SSIM
 from facewright.systems.quality.reasons import percentiles
 from facewright.systems.quality.retained import RetainedModel, RetainedModels, signals
 from facewright.systems.quality.vitfiqa.network import ViTFIQA
+
+from .measure import VERSIONS, Measurements, measured
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,7 +200,7 @@ def report(fitted: list[Measurements], judged: Measurements, models: RetainedMod
     return [
         "# The 0–100 quality, and when a face is good enough",
         "",
-        f"Made by `python reproductions/quality/calibrate.py`. Fitted on {fitted_faces} faces of training people of",
+        f"Made by `python -m reproductions.quality.calibrate`. Fitted on {fitted_faces} faces of training people of",
         f"LFW and UTKFace, {len(VERSIONS)} versions each:",
         "",
         f"- damaged faces: {weights_of(models.damaged)};",

@@ -1,7 +1,7 @@
 r"""How good the embedded recogniser is on people it never saw, clean and degraded, and what its scores mean.
 
-    python reproductions/recogniser/evaluate.py --write docs/results/recogniser.md --figures docs/images
-    python reproductions/recogniser/evaluate.py \
+    python -m reproductions.recogniser.evaluate --write docs/results/recogniser.md --figures docs/images
+    python -m reproductions.recogniser.evaluate \
         --calibrate src/facewright/systems/recognise/sface/compact.calibration.json
 
 Pairs come from the validation people of LFW; false acceptance by group from UTKFace's validation pictures, each of
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from restored import small_photo
 
 from facewright.data.detection import five_points
 from facewright.data.identity import SIZE, IdentityCrops, open_identities
@@ -28,6 +27,8 @@ from facewright.metrics.calibration import ScoreCalibration, cllr, cllr_min, fit
 from facewright.metrics.curves import det_figure, reliability_figure, roc_figure, save_figure
 from facewright.metrics.verification import fold_accuracy, roc
 from facewright.systems.base import batches
+
+from .restored import small_photo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -149,7 +150,7 @@ def main() -> None:
         raise SystemExit(f"the page is about recognisers on the crops of SFace; {options.model} can only be calibrated")
     lines = report(model, crops, clean, scores, same, identities, calibration)
     minutes = (time.perf_counter() - start) / 60
-    lines.insert(2, f"Made by `python reproductions/recogniser/evaluate.py --write …` in {minutes:.0f} minutes.\n")
+    lines.insert(2, f"Made by `python -m reproductions.recogniser.evaluate --write …` in {minutes:.0f} minutes.\n")
     options.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
     if options.figures:
         fit, judge = halves(identities)

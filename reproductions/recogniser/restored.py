@@ -1,6 +1,6 @@
 """Does restoring bring a face nearer to another photo of the same person?
 
-    python reproductions/recogniser/restored.py --write docs/results/identity.md
+    python -m reproductions.recogniser.restored --write docs/results/identity.md
 
 Photos of LFW's validation people are reduced until the eyes are a few pixels apart; the similarity of the small and of
 the restored face to *another*, clean photo of the same person is measured with the embedded recogniser, which saw
@@ -76,7 +76,7 @@ def main() -> None:
         lines = [
             "# Identity before and after restoring",
             "",
-            f"Made by `python reproductions/recogniser/restored.py --pairs {options.pairs}` in {minutes:.0f} minutes.",
+            f"Made by `python -m reproductions.recogniser.restored --pairs {options.pairs}` in {minutes:.0f} minutes.",
             "Similarity (cosine) of a small and of the restored face to another, clean photo of the same person, by",
             f"the embedded recogniser; between two clean photos it is {top:.3f}. People none of the networks ever saw.",
             "",

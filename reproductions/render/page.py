@@ -1,6 +1,6 @@
 """A page of a hundred renders, drawn at random and not chosen: what is still unreal?
 
-    python reproductions/render/page.py --model path/to/FaceXModel --write docs/images/renders.jpg
+    python -m reproductions.render.page --model path/to/FaceXModel --write docs/images/renders.jpg
 
 Without `--model` the package's own coarse face is drawn. Backgrounds are made up.
 """

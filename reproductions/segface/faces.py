@@ -1,6 +1,6 @@
 """The embedded parser on people it has never seen: on rendered faces by their exact masks, on photos by landmarks.
 
-    python reproductions/segface/faces.py --write docs/results/parser.md --sheet masks.png
+    python -m reproductions.segface.faces --write docs/results/parser.md --sheet masks.png
 
 Photos have no masks; what the 68 landmarks outline stands in for them. How well an outline can agree with a mask at
 all is measured on the rendered faces, where both are exact: that is the most a perfect parser can reach.
@@ -182,7 +182,7 @@ def report(rows: list[tuple[str, list[float]]], scores: SegmentationScores) -> s
         "# SegFace, embedded weights: results on unseen people",
         "",
         "```",
-        "python reproductions/segface/faces.py --write docs/results/parser.md",
+        "python -m reproductions.segface.faces --write docs/results/parser.md",
         "```",
         "",
         "Photos have no masks, so masks are compared with what the 68 landmarks outline (IoU, all pixels of all",

@@ -1,7 +1,7 @@
 """Calibrate the compact ViT-FIQA and judge it on people it never saw. Needs the labelled collections (FACEWRIGHT_DATA).
 
-python reproductions/vitfiqa/run.py calibrate runs/vitfiqa-compact/model     # sets the percentile scale, in place
-python reproductions/vitfiqa/run.py judge [--weights runs/vitfiqa-compact/model] [--judge sface]
+python -m reproductions.vitfiqa.run calibrate runs/vitfiqa-compact/model     # sets the percentile scale, in place
+python -m reproductions.vitfiqa.run judge [--weights runs/vitfiqa-compact/model] [--judge sface]
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""facewright: give the people in a photo or video their faces back, still themselves.
+"""facewright: restore the faces in photos and videos.
 
 import facewright as fw
 
@@ -7,6 +7,7 @@ result.save("grandmother.png")
 result.compare().save("before_after.png")
 """
 
+import logging as _logging
 from typing import Any
 
 from . import api as _api
@@ -35,6 +36,7 @@ __all__ = [
 ]
 __all__ += _api.__all__
 
+_logging.getLogger(__name__).addHandler(_logging.NullHandler())  # silent unless the program sets up logging
 _prepare_processors()  # nothing so far has loaded torch
 
 

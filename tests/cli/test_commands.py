@@ -377,12 +377,12 @@ def test_demo_into_a_file(fail: Any, pipeline: Any, photo: Path) -> None:
     ("recipe", "said"),
     [
         (None, "cannot read recipe"),
-        ("- a list", "not a table"),
+        ("- a list", "not a mapping"),
         ("a: [1", "cannot read recipe"),
         ("system: frgp\nbogus: 1", "unknown entries: bogus"),
         ("system: frgp\nsteps: 3", "incomplete"),
-        ("system: frgp\nsteps: 1\nbatch: 1\ntraining: {}\ndata: {}\nprecision: fp8", "choose fp32 or bf16"),
-        ("system: nosuch\nsteps: 1\nbatch: 1\ntraining: {}\ndata: {}\nprecision: fp32", "unknown model 'nosuch'"),
+        ("system: frgp\nsteps: 1\nbatch_size: 1\ntraining: {}\ndata: {}\nprecision: fp8", "choose fp32 or bf16"),
+        ("system: nosuch\nsteps: 1\nbatch_size: 1\ntraining: {}\ndata: {}\nprecision: fp32", "unknown model 'nosuch'"),
     ],
 )
 def test_recipes_that_cannot_be(recipe: str | None, said: str, fail: Any, tmp_path: Path) -> None:

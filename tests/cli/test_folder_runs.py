@@ -78,12 +78,10 @@ def test_what_is_passed_over_is_named_and_counted(run: Any, pipeline: Any, album
     code, said, _ = run("restore", album, "-o", out)
     *_, names, counts = said.splitlines()
     assert code == 0
-    assert (
-        names == "passed over: .thumbnails/a.png, " + ", ".join(f"letter{i:02}.doc" for i in range(9)) + " and 3 more"
-    )
-    assert counts == f"{out}: 2 done, 0 already there, 0 failed; 13 passed over: 1 hidden, 12 of other kinds (.doc)"
-    # the records beside the results are neither photos nor passed over
-    assert "passed over" not in run("restore", out, "-o", tmp_path / "again")[1]
+    assert names == "skipped: .thumbnails/a.png, " + ", ".join(f"letter{i:02}.doc" for i in range(9)) + " and 3 more"
+    assert counts == f"{out}: 2 done, 0 already there, 0 failed; 13 skipped: 1 hidden, 12 of other kinds (.doc)"
+    # the records beside the results are neither photos nor skipped
+    assert "skipped" not in run("restore", out, "-o", tmp_path / "again")[1]
 
 
 def test_the_report_of_a_resumed_run_covers_the_folder(run: Any, pipeline: Any, album: Path, tmp_path: Path) -> None:
@@ -183,4 +181,4 @@ def test_notes_and_what_is_passed_over_are_told_for_records_of_a_folder(
     assert code == 0
     assert [entry["source"] for entry in json.loads(said)] == [str(album / n) for n in ("a.jpg", "b.png", "c.gif")]
     assert f"{album / 'c.gif'}: " in err
-    assert f"{album}: 1 passed over: 1 of other kinds (.mp4): video.mp4" in err
+    assert f"{album}: 1 skipped: 1 of other kinds (.mp4): video.mp4" in err

@@ -142,7 +142,7 @@ def test_grid_fills_up_with_black() -> None:
         (["--format", "zip"], UsageError, "webdataset"),
         (["--model", "/nowhere/FaceXModel"], WeightsError, "/nowhere/FaceXModel"),
         (["--scene", "/nowhere/line.json"], UsageError, "line.json"),
-        (["--scene", "/nowhere/line.json", "--say", "hello"], UsageError, "together"),
+        (["--scene", "/nowhere/line.json", "--say", "hello"], UsageError, "combined"),
         (["--say", "..."], UsageError, "words"),
     ],
 )

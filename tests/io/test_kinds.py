@@ -185,7 +185,7 @@ def test_a_folder_is_surveyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ]
     places = [p.name for p in targets(found.files, album, out)]
     assert places == ["a.mkv", "b.jfif", "c.mkv", "d.dng.tif", "d.tif", "nosuffix.png"]
-    assert found.sentence == "5 passed over: 1 hidden, 4 of other kinds (.txt, no suffix, .thm, .ts)"
+    assert found.sentence == "5 skipped: 1 hidden, 4 of other kinds (.txt, no suffix, .thm, .ts)"
     assert [j.target for j in plan(album, out)] == targets(found.files, album, out)
     assert plan(album, out).passed_over == found.sentence
     assert [p.name for p, _ in survey(album, without=out, videos=False).files] == [
@@ -203,7 +203,7 @@ def test_a_folder_is_surveyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_folder_of_other_things_says_what_they_are(tmp_path: Path) -> None:
     for name in ("a.doc", "b.doc", "c.pdf"):
         (tmp_path / name).write_bytes(b"text")
-    with pytest.raises(UsageError, match=r"no photo or video in .*; 3 passed over: 3 of other kinds \(\.doc, \.pdf\)"):
+    with pytest.raises(UsageError, match=r"no photo or video in .*; 3 skipped: 3 of other kinds \(\.doc, \.pdf\)"):
         plan(tmp_path, tmp_path / "out")
 
 

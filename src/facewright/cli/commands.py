@@ -18,6 +18,7 @@ from ..tasks.declare import tasks
 from .build import command, write_json
 from .evaluation import dictionary_app, eval_app
 from .gallery import app as gallery_app
+from .logs import set_up
 from .render import render as render_faces
 from .weights import bundle, download, import_weights, list_models
 
@@ -42,6 +43,17 @@ app.command("bundle")(bundle)
 app.add_typer(gallery_app)
 app.add_typer(eval_app)
 app.add_typer(dictionary_app)
+
+
+@app.callback()
+def common(
+    verbose: Annotated[
+        int, typer.Option("-v", "--verbose", count=True, help="Show decisions and fallbacks; -vv shows more.")
+    ] = 0,
+) -> None:
+    """What holds for all commands."""
+    set_up(verbose)
+
 
 Picture = Annotated[Path, typer.Argument(help="Photo.", show_default=False)]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Output file or folder.", show_default=False)]

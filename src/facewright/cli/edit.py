@@ -288,7 +288,7 @@ def _say_folder(jobs: Plan, summary: Summary, resume: bool) -> None:
     for outcome in summary.failed:
         typer.echo(f"failed: {outcome.error}", err=True)
     if jobs.others:
-        typer.echo(f"passed over: {listed([str(path.relative_to(jobs.source)) for path in jobs.others])}")
+        typer.echo(f"skipped: {listed([str(path.relative_to(jobs.source)) for path in jobs.others])}")
     if summary.kept and not resume:
         typer.echo("what was already there is kept; --overwrite makes it anew")
     typer.echo(

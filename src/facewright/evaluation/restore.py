@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
     Progress = Callable[[int, int | None], None]
+
+logger = logging.getLogger(__name__)
 
 SEVERITIES = ("mild", "vqfr", "severe", "far", "mixed")
 """Degradation presets; `vqfr` is the default damage of GFPGAN and VQFR without changes of colour."""
@@ -106,7 +109,8 @@ def photo_faces(folder: Path, detector: Detector, count: int | None = None, size
             break
         try:
             rgb = read(path).rgb()
-        except ImageReadError:
+        except ImageReadError as error:
+            logger.info("skipped: %s", error)
             continue
         found = [face for face in detector.detect(rgb) if face.score >= MIN_SCORE]
         if found:

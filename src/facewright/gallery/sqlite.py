@@ -15,6 +15,7 @@ the next opening. The journal mode is DELETE, as a write-ahead log would hold co
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import sqlite3
 import threading
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
 
 BUSY_SECONDS = 30.0
 """How long to wait for another process before giving up."""

@@ -6,6 +6,7 @@ A network is trained on one kind of crop; what it makes of another kind nobody h
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..face import Face
+
+logger = logging.getLogger(__name__)
 
 CropKind = Literal["whole", "template", "box"]
 
@@ -126,6 +129,7 @@ class CropSpec:
             try:
                 return self.align(face.points5)
             except ValueError:
+                logger.debug("the five points of a face coincide; it is cut out by its box")
                 return self.around(face.box, face.turn)
         across = face.points5[1] - face.points5[0]
         roll = float(np.degrees(np.arctan2(across[1], across[0]))) if self.level_eyes else float(face.turn)

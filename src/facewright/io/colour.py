@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,8 @@ from .icc import D50, SRGB_PRIMARIES, linear_to_srgb, to_d50, to_xyz
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
 
 Transform = ImageCms.ImageCmsTransform
 Direction = Literal["to_srgb", "from_srgb"]
@@ -32,7 +35,8 @@ def profile_space(icc: bytes) -> str | None:
     """The colour space of a profile ("RGB", "GRAY", "CMYK", "Lab"), None when it cannot be parsed."""
     try:
         return ImageCms.ImageCmsProfile(io.BytesIO(icc)).profile.xcolor_space.strip()
-    except Exception:  # a damaged profile can fail in many ways, none of which should cost the user the photo
+    except Exception as error:  # a damaged profile can fail in many ways, none of which should cost the user the photo
+        logger.info("a colour profile of %d bytes cannot be parsed and is ignored: %s", len(icc), error)
         return None
 
 
@@ -106,8 +110,8 @@ def cmyk_to_srgb(picture: Image.Image, icc: bytes | None) -> Image.Image:
     if icc and profile_space(icc) == "CMYK":
         try:
             return _convert(picture, _open(icc))
-        except ImageCms.PyCMSError:
-            pass
+        except ImageCms.PyCMSError as error:
+            logger.info("a CMYK profile cannot be used, converting without it: %s", error)
     return picture.convert("RGB")
 
 
@@ -181,7 +185,8 @@ def _is_convertible(icc: bytes) -> bool:
     try:
         _transform(icc, "to_srgb")
         _transform(icc, "from_srgb")
-    except Exception:  # see profile_space
+    except Exception as error:  # see profile_space
+        logger.info("a colour profile cannot be converted to sRGB and is ignored: %s", error)
         return False
     return True
 
@@ -203,7 +208,8 @@ def _grey_curve(icc: bytes) -> NDArray[np.float32] | None:
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     try:
         curve = luma(np.asarray(_convert(ramp, _open(icc)), np.float32))[0]
-    except Exception:  # see profile_space
+    except Exception as error:  # see profile_space
+        logger.info("a grey profile has no usable curve and is ignored: %s", error)
         return None
     if curve[255] - curve[0] < 64 or (np.diff(curve) < 0).any():
         return None

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+logger = logging.getLogger(__name__)
+
 _PLUGINS = ("Jpeg", "Mpo", "Png", "Tiff", "WebP", "Avif", "Gif", "Bmp", "Jpeg2K", "Ppm")
 _MIN_DECODED = 0.1  # a damaged file with less of the picture than this is of no use
 
@@ -270,7 +272,8 @@ def _other_pictures(picture: ImageFile.ImageFile, count: int) -> tuple[str, ...]
     for index in range(1, count):
         try:
             picture.seek(index)
-        except Exception:  # whatever is wrong behind the photo does not concern it
+        except Exception as error:  # whatever is wrong behind the photo does not concern it
+            logger.debug("data behind the photo cannot be read: %s", error)
             break
         equals += picture.size == size
     picture.seek(0)

@@ -7,6 +7,7 @@ they cannot tell a camera's raw file from another TIFF.
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Literal
 
 from ..deprecation import renamed_arguments, renamed_attribute, renamed_names
+
+logger = logging.getLogger(__name__)
 
 if not TYPE_CHECKING:
     __getattr__ = renamed_names(__name__, {"FILMS": ":VIDEOS"})
@@ -259,7 +262,7 @@ def output_name(name: str | PurePath, kind: Kind) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a folder holds: files to work on in order, how many were passed over for which reason, and which."""
+    """What a folder holds: files to work on in order, how many were skipped for which reason, and which."""
 
     files: tuple[tuple[Path, Kind], ...]
     passed_over: Mapping[str, int]
@@ -267,17 +270,17 @@ class Survey:
 
     @property
     def sentence(self) -> str:
-        """For example "3 passed over: 2 hidden, 1 of other kinds (.txt)"; "" when nothing was."""
+        """For example "3 skipped: 2 hidden, 1 of other kinds (.txt)"; "" when nothing was."""
         total = sum(self.passed_over.values())
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.passed_over.items())
-        return f"{total} passed over: {reasons}" if total else ""
+        return f"{total} skipped: {reasons}" if total else ""
 
 
 @renamed_arguments(films="videos")
 def survey(folder: Path, *, without: Path | None = None, videos: bool = True) -> Survey:
     """Every photo (and video) below a folder, in order; what lies in the folder `without` does not count at all.
 
-    Taken is what has a known suffix, or none, and is of a known kind; other suffixes are passed over whatever they
+    Taken is what has a known suffix, or none, and is of a known kind; other suffixes are skipped whatever they
     hold (cameras and programs name their thumbnails and scratch files so). What this library notes beside its results
     does not count either.
     """
@@ -293,15 +296,18 @@ def survey(folder: Path, *, without: Path | None = None, videos: bool = True) ->
         if any(part.startswith(".") for part in inside):
             reasons["hidden"] += 1
             left.append(path)
+            logger.debug("%s: skipped, hidden", path)
             continue
         suffix = path.suffix.lower()
         kind = kind_of(path) if suffix in BY_SUFFIX or not suffix else None
         if kind is None or (kind.is_video and not videos):
             others[suffix or "no suffix"] += 1
             left.append(path)
+            logger.debug("%s: skipped, not a known kind of file", path)
         elif kind.needs is not None and not kind.needs.installed:
             reasons[f"{kind.title} ({kind.needs.advice} to read them)"] += 1
             left.append(path)
+            logger.debug("%s: skipped, %s is not installed", path, kind.needs.module)
         else:
             files.append((path, kind))
     if others:

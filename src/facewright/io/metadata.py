@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import struct
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+logger = logging.getLogger(__name__)
 
 _IPTC = 0x0404  # number of the IPTC-IIM record among Photoshop's resources
 _HEADER = b"Exif\x00\x00"
@@ -55,7 +58,8 @@ def orientation(picture: Image.Image) -> int:
         return 1
     try:
         value = picture.getexif().get(Base.Orientation, 1)
-    except Exception:  # damaged EXIF fails in many ways inside Pillow
+    except Exception as error:  # damaged EXIF fails in many ways inside Pillow
+        logger.info("damaged EXIF, taken as upright: %s", error)
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -69,7 +73,8 @@ def upright_exif(picture: Image.Image) -> tuple[bytes | None, bool]:
         source = picture.getexif()
         wanted = _DESCRIPTIVE if picture.format == "TIFF" else tuple(source)
         return _upright(source, wanted), True
-    except Exception:  # damaged EXIF fails in many ways inside Pillow
+    except Exception as error:  # damaged EXIF fails in many ways inside Pillow
+        logger.info("damaged EXIF, left out: %s", error)
         return None, False
 
 
@@ -155,7 +160,8 @@ def tiff_exif(data: bytes, offset: int) -> tuple[bytes | None, bool]:
             if block in tags:
                 exif[block] = _directory(data, int(tags[block]), block)
         return _marked_upright(exif), True
-    except Exception:  # see orientation
+    except Exception as error:  # see orientation
+        logger.info("damaged EXIF of a TIFF, left out: %s", error)
         return None, False
 
 
@@ -221,7 +227,8 @@ def exif_without_gps(exif: bytes) -> bytes | None:
     try:
         tags = _load(exif)
         return _copied(tags, tuple(tags), (IFD.Exif,)).tobytes()
-    except Exception:  # see orientation
+    except Exception as error:  # see orientation
+        logger.info("EXIF whose GPS part cannot be taken out, left out: %s", error)
         return None
 
 

@@ -7,6 +7,7 @@ the other three quarter turns tried, too, so ordinary photos cost one look.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ..tasks.detect import Detector
 
     Image = NDArray[np.uint8]
+
+logger = logging.getLogger(__name__)
 
 SURE = 0.95
 """Certainty from which a face says that it was looked at the right way up; see docs/results/false-faces.md."""
@@ -74,7 +77,10 @@ class FaceFinder:
         did not see, as on an album page with prints lying both ways.
         """
         found = self.look(image, 0)
-        return found if _settled(found) else _combined([found, *(self.look(image, turn) for turn in TURNS[1:])])
+        if _settled(found):
+            return found
+        logger.debug("the upright look leaves a doubt; trying the other quarter turns")
+        return _combined([found, *(self.look(image, turn) for turn in TURNS[1:])])
 
     def turn_of(self, image: Image) -> int | None:
         """How far the content of a picture is turned: 0, 90, 180 or 270; None where no face says so beyond doubt."""

@@ -117,7 +117,7 @@ def restore_video(
 
 
 def _refuse_photo_options(options: RestoreOptions) -> None:
-    """Raise UsageError for what works on photos alone, so that no option is passed over without a word."""
+    """Raise UsageError for what works on photos alone, so that no option is skipped without a word."""
     given = {
         "--hair": options.hair,
         "--whole": options.whole,

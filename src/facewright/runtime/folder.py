@@ -8,6 +8,7 @@ owner, so they share the work, and what a dead process left is done by the other
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import time
 from collections import deque
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from ..pipelines.restore import RestorePipeline, RestoreResult
     from ..pipelines.restore_video import VideoRestoreResult
     from ..tasks.restore import RestoreOptions
+
+logger = logging.getLogger(__name__)
 
 AHEAD = 2
 POLL_SECONDS = 0.5
@@ -173,7 +176,7 @@ def photos_in(folder: Path) -> list[Path]:
 
 
 def survey_photos(folder: Path) -> Survey:
-    """The photos of a folder and its subfolders, and what was passed over; UsageError when there is no photo."""
+    """The photos of a folder and its subfolders, and what was skipped; UsageError when there is no photo."""
     found = survey(folder, videos=False)
     if not found.files:
         raise UsageError("; ".join(part for part in (f"{folder} holds no photo", found.sentence) if part))
@@ -319,6 +322,7 @@ class _Run:
 
     def _note(self, outcome: Outcome) -> None:
         if outcome.there:
+            logger.debug("%s: there already", outcome.job.target)
             self.summary.already_done += 1
             self.summary.kept += stamp(outcome.job.target) == self.at_start[outcome.job][0]
         else:
@@ -380,6 +384,7 @@ class _Run:
 
     def _leave(self, job: Job, error: LockedError) -> None:
         """Leave a job to the process that works on it, for now."""
+        logger.info("%s: left to %s, which works on it", job.source, error.owner or "another process")
         self.held[job] = error.owner
         self.were_held.add(job)
 
@@ -459,8 +464,10 @@ class _Run:
 
     def _written(self, job: Job, report: VideoRestoreResult | PagesReport, replaces: Stamp | None) -> Outcome:
         data = report.to_dict()
-        with contextlib.suppress(FacewrightError, OSError):  # the output is there, with or without its record
+        try:
             self.records.write(job, replaces=replaces, result=data)
+        except (FacewrightError, OSError) as error:  # the output is there, with or without its record
+            logger.warning("%s: its record could not be written: %s", job.target, error)
         return Outcome(job, summary=report.summary, report=data)
 
     def _write(self, claimed: _Claimed, result: RestoreResult) -> Outcome:
@@ -487,8 +494,11 @@ class _Run:
     def _failure(self, job: Job, error: Exception) -> Outcome:
         """Whatever happens to one file, the others are still restored."""
         message = _explain(job, error)
-        with contextlib.suppress(FacewrightError, OSError):  # on a full disk there is no room for the record, either
+        logger.debug("%s failed", job.source, exc_info=error)
+        try:
             self.records.write(job, error=message)
+        except (FacewrightError, OSError) as fault:  # on a full disk there is no room for the record, either
+            logger.info("%s: the record of its failure could not be written: %s", job.target, fault)
         return Outcome(job, error=message)
 
 

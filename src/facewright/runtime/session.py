@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import torch
 
     from ..systems.base import System
+
+logger = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -62,6 +65,7 @@ class Session:
                     model.precision = dtype
                 if where.type == "cpu":
                     model.to(memory_format=torch.channels_last)
+                logger.info("loaded %s from %s on %s, dtype %s", card.slug, path, where, dtype)
                 self._networks[key] = model
             return self._networks[key]
 

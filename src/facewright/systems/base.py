@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import logging
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
 
 
 CONFIG_FILE = "config.json"
@@ -100,7 +103,11 @@ class System(nn.Module):
         have changed; threads may ask at the same time. What pictures of other sizes left of memory is given back first.
         """
         trim()
-        return _forms.get(self, dtype or self.picture_dtype, self._inference_form)
+        return _forms.get(self, dtype or self.picture_dtype, self._made_form)
+
+    def _made_form(self, dtype: torch.dtype) -> nn.Module:
+        logger.debug("%s: preparing inference in %s on %s", self.slug, dtype, self.device)
+        return self._inference_form(dtype)
 
     def _inference_form(self, dtype: torch.dtype) -> nn.Module:
         """Make what `inference` returns: a copy that does not refer to this network."""

@@ -11,6 +11,7 @@ import abc
 import importlib
 import inspect
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -31,6 +32,8 @@ from ..systems.base import System, system_class
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch.optim import Optimizer
+
+logger = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
 Update = Callable[[str, Tensor], None]
@@ -311,6 +314,7 @@ class Trainer:
             parameters = [p for group in optimiser.param_groups for p in group["params"]]
             self.norms[name] = float(nn.utils.clip_grad_norm_(parameters, self.recipe.max_grad_norm))
             if not np.isfinite(self.norms[name]):
+                logger.warning("step %d: the gradient of %s is not finite; the step is skipped", self.step, name)
                 return  # a step that overflowed would spoil the weights and the average for good
             factor = self.lr_factor()
             for group, base in zip(optimiser.param_groups, self.base_lr[name]):
@@ -394,6 +398,7 @@ class Trainer:
         self.ema.shadow = {k: v.to(self.accelerator.device) for k, v in state["ema"].items()}
         self.ema.updates = state["ema_updates"]
         self.step = state["step"]
+        logger.info("resumed from %s at step %d", path, self.step)
 
     def export(self) -> Path:
         """Write the EMA weights as a pretrained folder."""

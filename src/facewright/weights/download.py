@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import random
 import shutil
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from requests import Response, Session
+
+logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 16
 _HEAD = 256
@@ -146,6 +149,7 @@ def fetch_file(request: DownloadRequest) -> Path:
         if request.target.exists():
             return request.target
         _check_online(request)
+        logger.info("downloading %s to %s", request.name, request.target)
         _fetch_part(request)
         if request.sha256:
             _check_digest(request)
@@ -166,6 +170,7 @@ def _check_online(request: DownloadRequest) -> None:
 def _check_digest(request: DownloadRequest) -> None:
     found = digest_of(request.whole)
     if found != request.sha256 and request.resumed:  # a part of an older file may have been continued
+        logger.info("%s: the resumed file is not the published one; starting over", request.name)
         request.forget()
         request.resumed = False
         _fetch_part(request)
@@ -189,6 +194,7 @@ def _fetch_part(request: DownloadRequest) -> None:
             _fetch_from(request, *address)
         except _Elsewhere as fault:
             reason = f"{urlsplit(address[0]).netloc}: {fault}"
+            logger.info("%s: %s; trying the next address", request.name, reason)
             if reason not in faults:
                 faults.append(reason)
         else:
@@ -244,7 +250,9 @@ def _fetch_from(request: DownloadRequest, url: str, headers: dict[str, str]) -> 
                 failures = 1 if gained >= max(1 << 20, request.size // 20) else failures + 1
                 if failures >= PATIENCE.attempts:
                     raise _Elsewhere(f"{fault}, {failures} times") from fault
-                time.sleep(_pause(failures, fault.wait))
+                pause = _pause(failures, fault.wait)
+                logger.info("%s: %s; trying again in %.1f s", request.name, fault, pause)
+                time.sleep(pause)
 
 
 def _pause(failures: int, asked: float | None) -> float:
@@ -262,6 +270,7 @@ def _attempt(request: DownloadRequest, session: Session, url: str) -> None:
         span = _locate_member(session, url, request.member)
         _stream(request, session, url, span)
     except _NoRanges:
+        logger.debug("%s: the server sends no ranges; fetching the whole archive", request.name)
         _stream(request, session, url, _Span(), archive=True)
         return _extract(request)
     return _inflate(request) if span.inflate else _copy(request)
@@ -315,6 +324,8 @@ def _stream(request: DownloadRequest, session: Session, url: str, span: _Span, *
         if request.size and total is not None and not (request.member or archive) and total != request.size:
             raise _Elsewhere(f"the file there has {total:,} bytes instead of {request.size:,}")
         _check_space(request, (total or request.size) - have)
+        if have:
+            logger.info("%s: resuming after %d bytes", request.name, have)
         request.resumed |= have > 0
         _write_note(request, url, response)
         _append(request, response, have, total)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import pickle
 from collections.abc import Mapping
 from importlib import resources
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..tasks.card import Card, Checkpoint, PublishedFile
+
+logger = logging.getLogger(__name__)
 
 META_KEY = "facewright"
 
@@ -109,6 +112,7 @@ def fetch(checkpoint: Checkpoint, *, local_files_only: bool = False) -> Path:
         verify(path, checkpoint.sha256)
     except WeightsError:
         if not checkpoint.file:
+            logger.warning("%s has another SHA-256 than its card says; removing it", path)
             path.resolve().unlink()  # the next attempt fetches it anew
         raise
     return path
