@@ -84,7 +84,7 @@ def test_create_makes_fresh_networks_of_a_preset() -> None:
     assert compact.config == type(compact).Config.compact()
     assert compact.weights_sha256 is None
     for wrong in ("huge", "backbone", "__init__", "working_size"):
-        with pytest.raises(UsageError, match=r"it has: .*compact"):
+        with pytest.raises(UsageError, match=r"choose from .*compact"):
             fw.create("mos", preset=wrong)
 
 

@@ -103,7 +103,7 @@ def test_drawn_photo_is_marked_even_without_a_face(tmp_path: Path, fakes: Simple
 
 def test_videos_and_other_systems_are_refused(tmp_path: Path, fakes: SimpleNamespace) -> None:
     pipeline = RestorePipeline(fakes.Detector(), fakes.Restorer(), enlarger=Darker())
-    with pytest.raises(UsageError, match="leave --background out"):
+    with pytest.raises(UsageError, match="omit --background"):
         restore_video(tmp_path / "a.mp4", tmp_path / "b.mp4", pipeline)
     with pytest.raises(UsageError, match=r"frgp cannot restore a background; choose one of .*realesrgan"):
         Session().background(NetworkChoice(background="frgp"))

@@ -256,7 +256,11 @@ def test_selection(offer: Any) -> None:
     assert catalogue.select(["mos"]) == catalogue.select(["mos/small", "mos"]) == [(card_of(), row)]
     assert (card_of(), row) in catalogue.select([], task="detect")
     assert all(file.fetchable for _, file in catalogue.select([], everything=True))
-    for names, said in ((["mos/large"], "has: small"), (["frgp"], "nobody has published"), ([], "nothing to down")):
+    for names, said in (
+        (["mos/large"], "has: small"),
+        (["frgp"], "there are no published weights"),
+        ([], "nothing to down"),
+    ):
         with pytest.raises(UsageError, match=said):
             catalogue.select(names)
     with pytest.raises(UsageError, match=r"no task 'fly'; there are: .*detect"):

@@ -56,7 +56,7 @@ def nothing_wrong_is_there(home: Path) -> None:
 
 MENDED: dict[str, dict[str, list[str]] | list[str]] = {
     "not there, but at the second address": {"/a.pth": ["404!"]},
-    "not for everybody, but at the second address": {"/a.pth": ["403!"]},
+    "is not public, but at the second address": {"/a.pth": ["403!"]},
     "server error twice": ["503", "503"],
     "too many requests": ["busy", "busy"],
     "cut off at 60 percent": ["cut"],
@@ -67,10 +67,10 @@ MENDED: dict[str, dict[str, list[str]] | list[str]] = {
     "moved": ["redirect"],
     "no length announced": ["no length"],
     "in chunks": ["chunks"],
-    "other bytes than asked for": {"/a.pth": ["cut", "wrong range"]},
+    "different range than requested": {"/a.pth": ["cut", "wrong range"]},
     "a web page for one address": {"/a.pth": ["page!"]},
     "a pointer for one address": {"/a.pth": ["pointer!"]},
-    "redirects without end for one address": {"/a.pth": ["loop!"]},
+    "redirects endlessly for one address": {"/a.pth": ["loop!"]},
     "broken for good at one address": {"/a.pth": ["500!"]},
     "another length at one address": {"/a.pth": ["longer!"]},
 }
@@ -104,16 +104,16 @@ ENDED = {
     "gone": (["410!"], "HTTP 410"),
     "broken": (["500!"], "HTTP 500, 4 times"),
     "busy": (["busy!"], "HTTP 429, 4 times"),
-    "captive portal": (["page!"], "sends a web page instead of the file; does the network want you to sign in"),
-    "captive portal that says so": (["511!"], "wants you to sign in first"),
-    "git pointer": (["pointer!"], r"file there has \d+ bytes instead of|pointer of a file in git LFS"),
+    "captive portal": (["page!"], "sends a web page instead of the file; does the network require a sign-in"),
+    "captive portal that says so": (["511!"], "requires a sign-in"),
+    "git pointer": (["pointer!"], r"file there has \d+ bytes instead of|Git LFS pointer"),
     "shorter file": (["short!"], "has 1,999,993 bytes instead of 2,000,000"),
     "longer file": (["longer!"], "has 2,000,004 bytes instead of 2,000,000"),
     "endless file": (["endless!"], "sends more than the 2,000,000 bytes"),
     "empty file": (["empty!"], "has 0 bytes instead of"),
-    "redirect loop": (["loop!"], "redirects without end"),
+    "redirect loop": (["loop!"], "redirects endlessly"),
     "redirect to another protocol": (["elsewhere!"], "is not HTTP"),
-    "never an answer": (["stall!"], "of 2,000,000 bytes|does not answer in time|broke off"),
+    "never an answer": (["stall!"], "of 2,000,000 bytes|timed out|broke off"),
     "always hanging up": (["drop!"], "broke off or was refused, 4 times"),
     "not really compressed": (["gzip!"], "broke off|no connection"),
 }
@@ -310,7 +310,7 @@ def test_threads_fetch_once(served: Any, home: Path) -> None:
 def test_offline_mode_asks_nobody(variable: str, served: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     offer(served)
     monkeypatch.setenv(variable, "1")
-    with pytest.raises(WeightsError, match=f"{variable} forbids to fetch it"):
+    with pytest.raises(WeightsError, match=f"{variable} forbids downloading"):
         fetch_file(wanted(served, home))
     assert served.log == []
 

@@ -129,7 +129,7 @@ def test_checkpoint_of_another_model_is_named(slug: str, tmp_path: Path) -> None
         published.import_checkpoint(slug, tmp_path / "a.pth", tmp_path / "out")
     said = str(failure.value)
     assert said.startswith(str(tmp_path / "a.pth"))
-    assert f"looks most like {NEAREST[slug]}" in said
+    assert f"is closest to {NEAREST[slug]}" in said
     assert re.search(r": \d{3} tensors missing \['", said)
     assert re.search(r"[1-9]\d* unknown \['", said)
     assert "\n" not in said

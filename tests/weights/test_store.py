@@ -223,7 +223,7 @@ def test_an_old_record_means_the_crop_its_system_always_cut(crop: CropSpec) -> N
         ({"preprocess": {"crop": {"kind": "box", "size": 8, "bogus": 1}}}, "incomplete or damaged"),
         ({"preprocess": asdict(Preprocess(CropSpec.aligned(8, zoom=1.25)))}, "trained for another input"),
         ({"preprocess": None}, "incomplete or damaged"),
-        ({"config": None}, "does not say its configuration"),
+        ({"config": None}, "does not name its configuration"),
     ],
 )
 def test_weights_of_something_else_are_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

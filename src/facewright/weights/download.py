@@ -2,7 +2,7 @@
 
 A download goes into a part file and takes its name only when its length and SHA-256 are right. What breaks is taken up
 where it broke, in this process or the next; what the network does wrong is tried again, then at the next address; what
-has another digest is set aside and never used. Two processes that want the same file fetch it once.
+has another digest is moved to `set-aside` and never used. Two processes that want the same file fetch it once.
 
 Proxies are those of the environment (HTTPS_PROXY, NO_PROXY). `hf://` addresses follow HF_ENDPOINT and use the token of
 `hf auth login`. FACEWRIGHT_MIRROR is the address of a mirror of one's own that is asked first; it holds every file

@@ -170,7 +170,7 @@ def test_wrong_input_is_refused() -> None:
         model(torch.zeros(1, 3, 65, 65), torch.zeros(2, 4))
     with pytest.raises(UsageError, match="12 classes"):
         RTNet(RTNetConfig(classes=12))
-    with pytest.raises(WeightsError, match="tells the classes"):
+    with pytest.raises(WeightsError, match="classification layer"):
         convert.import_published({"conv1.weight": torch.zeros(1)})
     with pytest.raises(WeightsError, match="not a complete checkpoint"):
         convert.import_published({"decoder.4.weight": torch.zeros(11, 512, 1, 1)})

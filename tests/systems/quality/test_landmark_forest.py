@@ -190,7 +190,7 @@ def test_storage_in_half_precision_changes_nothing(grown, tmp_path):
 def test_weights_of_other_features_are_refused(grown, tmp_path, monkeypatch):
     folder = grown[0].save_pretrained(tmp_path)
     monkeypatch.setattr(lf, "FEATURE_VERSION", 2)
-    with pytest.raises(WeightsError, match=r"5-similarity-v1.*5-similarity-v2.*grow it anew"):
+    with pytest.raises(WeightsError, match=r"5-similarity-v1.*5-similarity-v2.*train it again"):
         LandmarkForest.from_pretrained(folder)
 
 

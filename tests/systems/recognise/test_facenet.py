@@ -202,7 +202,7 @@ def test_foreign_checkpoint_is_refused_naming_what_does_not_fit():
     with torch.device("meta"), pytest.raises(WeightsError) as failure:
         import_published(foreign)
     said = str(failure.value)
-    assert "not a complete checkpoint of FaceNet but looks most like a recogniser (IResNet)" in said
+    assert "not a complete checkpoint of FaceNet but is closest to a recogniser (IResNet)" in said
     assert "714 tensors missing ['blocks_a.0.branches.0.0.0.weight'" in said
     assert "2 unknown ['conv1.weight', 'layer1.0.prelu.weight']" in said
 

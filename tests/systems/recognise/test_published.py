@@ -88,7 +88,7 @@ def test_foreign_backbones_are_refused():
         (AdaFace, AdaFaceConfig("mbf")),
         (MagFace, MagFaceConfig("mbf")),
     ):
-        with pytest.raises(UsageError, match=f"{kind.slug} has no backbone '{config.backbone}'; it has: ir"):
+        with pytest.raises(UsageError, match=f"{kind.slug} has no backbone '{config.backbone}'; choose from ir"):
             kind(config)
 
 
@@ -336,7 +336,7 @@ def test_onnx_files_that_do_not_fit_are_refused(onnx, tmp_path):
         published.import_onnx(path)
 
     classic = create_backbone("mobilefacenet", 8)
-    for offset, message in ((None, "does not say how pixels are scaled"), (100.0, "takes 100.0 off every pixel")):
+    for offset, message in ((None, "does not declare how pixels are scaled"), (100.0, "takes 100.0 off every pixel")):
         exporter = Exporter(fold=True)
         start = "data" if offset is None else pixels_scaled(exporter, offset, 0.01)
         path = exporter.save(exporter.mobilefacenet(start, classic), tmp_path / "classic.onnx")

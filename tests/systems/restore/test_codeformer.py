@@ -151,9 +151,9 @@ def test_restore_is_the_network_in_pixels_with_both_switches():
 
 def test_foreign_and_partial_checkpoints_are_refused_by_name(monkeypatch):
     monkeypatch.setattr(cf, "CodeFormer", build)
-    with pytest.raises(WeightsError, match=r"looks most like RestoreFormer\+\+: \d+ tensors missing"):
+    with pytest.raises(WeightsError, match=r"is closest to RestoreFormer\+\+: \d+ tensors missing"):
         convert.import_published({"vqvae.decoder.up.4.attn.0.q.weight": torch.zeros(1)})
-    with pytest.raises(WeightsError, match=r"looks most like CodeFormer: \d+ tensors missing"):
+    with pytest.raises(WeightsError, match=r"is closest to CodeFormer: \d+ tensors missing"):
         convert.import_published({"ft_layers.0.linear1.weight": torch.zeros(1)})
 
 

@@ -113,7 +113,7 @@ def test_foreign_checkpoints_are_refused_by_name(monkeypatch, keys, name):
     monkeypatch.setattr(convert, "_VARIANTS", dict.fromkeys(convert._VARIANTS, TINY))
     with pytest.raises(WeightsError) as failure:
         convert.import_published(keys_of(*keys))
-    assert f"looks most like {name}:" in str(failure.value)
+    assert f"is closest to {name}:" in str(failure.value)
     assert "tensors missing ['net.after.bias', 'net.after.weight'" in str(failure.value)
 
 

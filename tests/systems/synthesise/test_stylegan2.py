@@ -172,7 +172,7 @@ def test_partial_and_foreign_checkpoints_say_what_is_wrong():
     state = s2.to_rosinality(build().generator.state_dict())
     partial = {k: v for k, v in state.items() if k != "conv1.conv.modulation.bias"}
     said = (
-        r"StyleGAN2 but looks most like a StyleGAN2 of rosinality: "
+        r"StyleGAN2 but is closest to a StyleGAN2 of rosinality: "
         r"1 tensors missing \['generator.convs.0.conv.modulation.bias'\], 0 unknown"
     )
     with pytest.raises(WeightsError, match=said):
