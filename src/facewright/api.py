@@ -76,6 +76,7 @@ def detect(
 def embed(
     source: Any,
     *,
+    force: bool = False,
     model: str = "sface",
     weights: str | None = None,
     detector: str = "",
@@ -85,12 +86,13 @@ def embed(
 
     Args:
         source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`.
+        force: Also uncertain detections, if there is no certain face.
         model: System; see `fw.models()`.
         weights: File, folder or name of its weights.
         detector: Slug of another detector.
         device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
     """
-    options = EmbedOptions()
+    options = EmbedOptions(force=force)
     networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
     result: list[FaceEmbedding] = run_records("embed", source, options, networks)
     return result
@@ -296,6 +298,7 @@ def verify(
     *,
     far: float = 0.001,
     largest: bool = False,
+    force: bool = False,
     model: str = "sface",
     weights: str | None = None,
     detector: str = "",
@@ -308,12 +311,13 @@ def verify(
         second: The same.
         far: False accept rate: 0.01, 0.001 or 0.0001.
         largest: If there are several faces, take the largest.
+        force: Also accept faces that are too small, turned too far, uncertain or too damaged.
         model: System; see `fw.models()`.
         weights: File, folder or name of its weights.
         detector: Slug of another detector.
         device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
     """
-    options = VerifyOptions(far=far, largest=largest)
+    options = VerifyOptions(far=far, largest=largest, force=force)
     networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
     result: Verification = run_pair("verify", first, second, options, networks)
     return result

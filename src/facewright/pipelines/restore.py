@@ -21,7 +21,6 @@ import numpy as np
 from ..deprecation import renamed_attribute
 from ..errors import UsageError
 from ..geometry.paste import FacePatch, face_patch
-from ..geometry.similarity import transform_points
 from ..io.atomic import atomic_output
 from ..io.encode import format_of
 from ..io.image import Photo, read
@@ -438,9 +437,9 @@ class RestorePipeline:
         done = list(results)
         parser = None if options.whole else self.parser
         for group in batches([r for r in results if r.restored and r.crop is not None], BATCH):
-            points = [transform_points(r.crop.matrix, r.face.points5) for r in group]
+            faces = [r.face.moved(r.crop.matrix) for r in group]
             # a parser tells more from the restored face than from the damaged one
-            masks = restoring_masks([r.output for r in group], points, parser, hair=options.hair)
+            masks = restoring_masks([r.output for r in group], faces, parser, hair=options.hair)
             for result, mask in zip(group, masks):
                 placed = _with_patch(result, mask, (rgb.shape[0], rgb.shape[1]), options.upscale)
                 if placed.patch is not None and options.grain == "match":
