@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .face import Face
     from .pipelines.analyse import FaceAnalysis
     from .pipelines.identity import FaceEmbedding, Verification
+    from .pipelines.pages import PagesReport
     from .pipelines.portrait import Portrait
     from .pipelines.quality import RatedFace
     from .pipelines.restore import RestoreResult
@@ -116,7 +117,7 @@ def portrait(
 
     Args:
         source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`; or the path of a video.
-        output: Where the result is written; a video needs it.
+        output: Where the result is written; a video and a photo of several pages need it.
         background: keep, blur, remove, or a picture that replaces it.
         blur: Strength of the background blur.
         smooth_skin: Strength of skin smoothing.
@@ -189,12 +190,12 @@ def restore(
     device: str = "auto",
     dtype: str = "auto",
     overwrite: bool = False,
-) -> RestoreResult | VideoRestoreResult:
+) -> RestoreResult | VideoRestoreResult | PagesReport:
     """Restore the faces in a photo, a video, or everything in a folder.
 
     Args:
         source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`; or the path of a video.
-        output: Where the result is written; a video needs it.
+        output: Where the result is written; a video and a photo of several pages need it.
         upscale: Enlarge the whole picture: 1, 2 or 4.
         fidelity: 1 stays closest to the input, 0 relies on the prior.
         strength: Blend with the input: 0 is the input, 1 the restored face.
@@ -257,7 +258,7 @@ def restore(
         device=device,
         dtype=dtype,
     )
-    result: RestoreResult | VideoRestoreResult = run_edit(
+    result: RestoreResult | VideoRestoreResult | PagesReport = run_edit(
         "restore", source, output, options, networks, overwrite=overwrite
     )
     return result
