@@ -197,24 +197,24 @@ def restore(
         source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`; or the path of a video.
         output: Where the result is written; a video and a photo of several pages need it.
         upscale: Enlarge the whole picture: 1, 2 or 4.
-        strength: Blend with the input, 0 to 1.
-        faces: Only these faces, e.g. 0,2 (photo: reading order; video: order of appearance).
-        skip: Not these faces.
+        strength: Blend with the input: 0 is the input, 1 the edited face.
+        faces: Only these faces, e.g. 0,2 (in reading order; in a video, in order of appearance).
+        skip: Leave these faces alone.
         boxes: Only faces inside x0,y0,x1,y1; repeatable.
         points: Only the face at x,y; repeatable.
-        max_faces: At most so many, the largest first.
-        min_score: Least score of a detection that is edited.
-        force: Also faces that would be left alone.
-        watermark: Mark edited faces invisibly.
-        hair: Also the hair around the face.
-        whole: Also glasses and hair before the face.
-        grain: match: an edited face gets the grain of the picture around it; none: it stays clean.
-        fidelity: 1 stays closest to the input, 0 leans on the prior.
-        seed: Redraw the generator's noise; default as trained.
-        relight: Take the restorer's light and colours, too.
-        old_photo: Mend an old print: fill damage, spread faded tones, take out a cast.
-        scratches: With --old-photo: find and fill scratches, folds and torn places.
-        tones: With --old-photo: spread faded tones and take out a colour cast.
+        max_faces: Maximum number of faces, largest first.
+        min_score: Minimum detection score for editing.
+        force: Edit faces that would be left alone, too.
+        watermark: Embed an invisible watermark in edited faces.
+        hair: Edit the hair around the face, too.
+        whole: Edit glasses and hair in front of the face, too.
+        grain: match adds the grain of the surrounding picture to edited faces; none leaves them clean.
+        fidelity: 1 stays closest to the input, 0 relies on the prior.
+        seed: Seed of the generator's noise; default: the noise it was trained with.
+        relight: Take lighting and colours from the restorer.
+        old_photo: Repair an old print: inpaint damage, restore faded contrast, remove a colour cast.
+        scratches: With --old-photo: find and inpaint scratches, folds and tears.
+        tones: With --old-photo: restore faded contrast and remove a colour cast.
         damage_mask: With --old-photo: mask of the damage (white) to use instead of finding it.
         model: System; see `fw.models()`.
         weights: File, folder or name of its weights.

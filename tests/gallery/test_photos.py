@@ -166,7 +166,12 @@ def test_one_usable_picture_is_enough(scene: Scene, gallery: Gallery) -> None:
 
 def test_samples_of_programs_need_no_face(gallery: Gallery) -> None:
     vector = np.array([1, 0, 0], np.float32)
-    for metadata in ({}, {"face": "of an angel"}, {"face": {"box": [1, 2]}}, {"face": None, "retained_fraction": "much"}):
+    for metadata in (
+        {},
+        {"face": "of an angel"},
+        {"face": {"box": [1, 2]}},
+        {"face": None, "retained_fraction": "much"},
+    ):
         assert enrolled_evidence([Sample("Ada", vector, metadata=metadata)]).fault == ""
     assert enrolled_evidence([]).fault == ""
 

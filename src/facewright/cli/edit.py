@@ -62,7 +62,7 @@ def edit(
         if "folder" not in task.media:
             raise UsageError(f"{source} is a folder; {task.verb} takes one photo")
         if compare is not None:
-            raise UsageError("--compare makes the sheet of one photo; it is not possible for a folder")
+            raise UsageError("--compare works for a single photo, not for a folder")
         _edit_folder(task, options, choice, source, output, save, report, resume)
         return
     done = edit_file(

@@ -78,6 +78,10 @@ class Outcome:
     reason: str = ""
     record: Any = None
 
+    @property
+    def shown(self) -> bool:
+        return self.output is not None
+
 
 class FaceEdit(Protocol):
     """What a task does to crops of faces; `verb` says it in a word."""
@@ -98,6 +102,14 @@ class FaceEdit(Protocol):
 
     def check(self, cuts: Sequence[Cut], decisions: Sequence[Decision], outputs: Image) -> list[Outcome]:
         """What of these outputs is to be shown."""
+        ...
+
+    def report(self, decision: Decision, outcome: Outcome | None) -> dict[str, Any]:
+        """What is known of a face of a video, as plain numbers and words."""
+        ...
+
+    def temper(self, cut: Cut, output: Image, outcome: Outcome) -> Image:
+        """Another output of a face of a video as `check` has decided about an earlier one, whose outcome is given."""
         ...
 
 
@@ -156,7 +168,7 @@ class Editor:
         with clock(edit.verb):
             decisions = [d for group in batches(cuts, BATCH) for d in edit.decide(image, group)]
             decisions = [weighed(c.face, why, d, options) for c, why, d in zip(cuts, picked, decisions)]
-            decisions = largest_only(cuts, decisions, options.max_faces)
+            decisions = largest_only(faces, decisions, options.max_faces)
             done = [EditedFace(cut, decision) for cut, decision in zip(cuts, decisions)]
             for group in batches([face for face in done if face.decision.wanted], BATCH):
                 chosen = [face.cut for face in group], [face.decision for face in group]
@@ -233,12 +245,12 @@ def _touched(face: Face, options: EditOptions) -> bool:
     return by_point or by_box
 
 
-def largest_only(cuts: Sequence[Cut], decisions: Sequence[Decision], count: int | None) -> list[Decision]:
+def largest_only(faces: Sequence[Face], decisions: Sequence[Decision], count: int | None) -> list[Decision]:
     """At most `count` faces stay wanted, the largest ones."""
     if count is None:
         return list(decisions)
     wanted = [number for number, decision in enumerate(decisions) if decision.wanted]
-    surplus = sorted(wanted, key=lambda number: -cuts[number].face.eye_distance)[count:]
+    surplus = sorted(wanted, key=lambda number: -faces[number].eye_distance)[count:]
     reason = f"beyond the {count} largest"
     return [replace(d, wanted=False, reason=reason) if n in surplus else d for n, d in enumerate(decisions)]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -91,6 +91,7 @@ class _Worth:
     identity: float | None
     same_person: float | None
     warnings: tuple[str, ...]
+    share: float
 
 
 class RestorePipeline:
@@ -294,8 +295,24 @@ class RestoreEdit:
             warnings = warnings_for(decision.record.estimate, probability)
             if share < 1:
                 warnings = (*warnings, "restored at half strength: at full strength it looked less like a face")
-            outcomes.append(Outcome(output, record=_Worth(estimate, identity, probability, warnings)))
+            outcomes.append(Outcome(output, record=_Worth(estimate, identity, probability, warnings, share)))
         return outcomes
+
+    def temper(self, cut: Cut, output: Image, outcome: Outcome) -> Image:
+        """An output taken as strongly as an earlier one of the same face."""
+        return mixed(cut.crop.image, output, outcome.record.share)
+
+    def report(self, decision: Decision, outcome: Outcome | None) -> dict[str, Any]:
+        """Quality before and after, likeness and warnings, as in the report of a photo."""
+        damage: _Damage = decision.record
+        worth: _Worth | None = None if outcome is None else outcome.record
+        numbers = {
+            "quality_before": quality(damage.estimate),
+            "quality_after": None if worth is None else quality_after(damage.estimate, worth.estimate),
+            "identity": None if worth is None or worth.identity is None else round(worth.identity, 4),
+            "same_person": None if worth is None or worth.same_person is None else round(worth.same_person, 4),
+        }
+        return {**numbers, "warnings": [] if worth is None else list(worth.warnings)}
 
     def shares(self, cuts: Sequence[Cut], decisions: Sequence[Decision], outputs: Image) -> list[float]:
         """How much of each restoration to take: 1, or where it looks less like a face than before ½ or nothing.

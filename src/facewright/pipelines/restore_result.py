@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ..geometry.paste import FacePatch
     from ..tasks.restore import RestoreOptions
 
+RECORDED = ("upscale", "fidelity", "strength", "seed", "watermark", "hair", "whole", "relight")
+"""Options that the metadata of a result name."""
 LISTED = 6  # entries of a list in the summary; the report has all
 
 
@@ -195,10 +197,7 @@ class RestoreResult:
             models=self.models,
             checkpoint=self.checkpoint,
             faces=tuple(tuple(float(v) for v in f.face.box) for f in self.faces if f.restored),  # type: ignore[misc]
-            parameters={
-                k: getattr(options, k)
-                for k in ("upscale", "fidelity", "strength", "seed", "watermark", "hair", "whole", "relight")
-            },
+            parameters={name: getattr(options, name) for name in RECORDED},
         )
 
     def save(

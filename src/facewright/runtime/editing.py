@@ -54,7 +54,7 @@ class SaveOptions:
         """Raise UsageError when an option of videos was given that does nothing for `what`."""
         given = {"--restart": self.restart, "--deinterlace": self.deinterlace != "auto"}
         for name in (name for name, used in given.items() if used):
-            raise UsageError(f"{name} is for a video; it does nothing for {what}")
+            raise UsageError(f"{name} works for videos only; it does nothing for {what}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,7 +120,7 @@ def edit_file(
         if not task.video:
             raise UsageError(f"{path} is a video; {task.verb} takes photos")
         if compare is not None:
-            raise UsageError("--compare makes the sheet of one photo; it is not possible for a video")
+            raise UsageError("--compare works for a single photo, not for a video")
         check_video(path, output, overwrite=save.overwrite)
         with bar(path.name) as advance:
             pipeline, run = default_session().pipeline(task.verb, choice), entry(task.video)
@@ -135,7 +135,7 @@ def edit_file(
         if path is None or not task.video or not has_pages(photo, output, save.page):
             return _edit_photo(task, photo, output, options, choice, save, compare)
         if compare is not None:
-            raise UsageError(f"--compare makes the sheet of one photo; choose one of {photo.pages} pages by --page")
+            raise UsageError(f"--compare works for a single photo; choose one of {photo.pages} pages with --page")
         with bar(Path(photo.source).name) as advance:
             pages = edit_pages(photo, output, default_session().pipeline(task.verb, choice), options, save, advance)
         return Edited(output, pages, pages.to_dict())

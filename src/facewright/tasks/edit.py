@@ -21,22 +21,23 @@ class EditOptions(Checked):
     """
 
     upscale: Annotated[Upscale, Opt("Enlarge the whole picture: 1, 2 or 4.")] = 1
-    strength: Annotated[float, Opt("Blend with the input, 0 to 1.", low=0, high=1)] = 1.0
+    strength: Annotated[float, Opt("Blend with the input: 0 is the input, 1 the edited face.", low=0, high=1)] = 1.0
     faces: Annotated[
-        tuple[int, ...] | None, Opt("Only these faces, e.g. 0,2 (photo: reading order; video: order of appearance).")
+        tuple[int, ...] | None,
+        Opt("Only these faces, e.g. 0,2 (in reading order; in a video, in order of appearance)."),
     ] = None
-    skip: Annotated[tuple[int, ...], Opt("Not these faces.")] = ()
+    skip: Annotated[tuple[int, ...], Opt("Leave these faces alone.")] = ()
     boxes: Annotated[
         tuple[tuple[float, float, float, float], ...],
         Opt("Only faces inside x0,y0,x1,y1; repeatable.", flag="--box"),
     ] = ()
     points: Annotated[tuple[tuple[float, float], ...], Opt("Only the face at x,y; repeatable.", flag="--point")] = ()
-    max_faces: Annotated[int | None, Opt("At most so many, the largest first.", low=1)] = None
-    min_score: Annotated[float, Opt("Least score of a detection that is edited.", low=0, high=1)] = 0.7
-    force: Annotated[bool, Opt("Also faces that would be left alone.")] = False
-    watermark: Annotated[bool, Opt("Mark edited faces invisibly.")] = True
-    hair: Annotated[bool, Opt("Also the hair around the face.")] = False
-    whole: Annotated[bool, Opt("Also glasses and hair before the face.")] = False
+    max_faces: Annotated[int | None, Opt("Maximum number of faces, largest first.", low=1)] = None
+    min_score: Annotated[float, Opt("Minimum detection score for editing.", low=0, high=1)] = 0.7
+    force: Annotated[bool, Opt("Edit faces that would be left alone, too.")] = False
+    watermark: Annotated[bool, Opt("Embed an invisible watermark in edited faces.")] = True
+    hair: Annotated[bool, Opt("Edit the hair around the face, too.")] = False
+    whole: Annotated[bool, Opt("Edit glasses and hair in front of the face, too.")] = False
     grain: Annotated[
-        Grain, Opt("match: an edited face gets the grain of the picture around it; none: it stays clean.")
+        Grain, Opt("match adds the grain of the surrounding picture to edited faces; none leaves them clean.")
     ] = "match"

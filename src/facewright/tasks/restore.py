@@ -50,12 +50,14 @@ class RestoreOptions(EditOptions):
     Without `seed` the noise is as trained.
     """
 
-    fidelity: Annotated[float, Opt("1 stays closest to the input, 0 leans on the prior.", low=0, high=1)] = 1.0
-    seed: Annotated[int | None, Opt("Redraw the generator's noise; default as trained.")] = None
-    relight: Annotated[bool, Opt("Take the restorer's light and colours, too.")] = False
-    old_photo: Annotated[bool, Opt("Mend an old print: fill damage, spread faded tones, take out a cast.")] = False
-    scratches: Annotated[bool, Opt("With --old-photo: find and fill scratches, folds and torn places.")] = True
-    tones: Annotated[bool, Opt("With --old-photo: spread faded tones and take out a colour cast.")] = True
+    fidelity: Annotated[float, Opt("1 stays closest to the input, 0 relies on the prior.", low=0, high=1)] = 1.0
+    seed: Annotated[int | None, Opt("Seed of the generator's noise; default: the noise it was trained with.")] = None
+    relight: Annotated[bool, Opt("Take lighting and colours from the restorer.")] = False
+    old_photo: Annotated[
+        bool, Opt("Repair an old print: inpaint damage, restore faded contrast, remove a colour cast.")
+    ] = False
+    scratches: Annotated[bool, Opt("With --old-photo: find and inpaint scratches, folds and tears.")] = True
+    tones: Annotated[bool, Opt("With --old-photo: restore faded contrast and remove a colour cast.")] = True
     damage_mask: Annotated[
         str | None, Opt("With --old-photo: mask of the damage (white) to use instead of finding it.")
     ] = None
