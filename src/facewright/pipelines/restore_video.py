@@ -113,7 +113,7 @@ def _refuse(pipeline: RestorePipeline, options: RestoreOptions, *, resume: bool)
         )
     if pipeline.enlarger is not None:
         raise UsageError(
-            "the background of a video cannot be restored, because it would flicker from frame to frame; omit --background"
+            "the background of a video cannot be restored: it would flicker from frame to frame; omit --background"
         )
     if resume and is_selective(options):
         raise UsageError(
