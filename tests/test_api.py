@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 import facewright as fw
-from facewright.errors import LicenceError, OutputError, UsageError, WeightsError
+from facewright.errors import FacewrightError, LicenceError, LockedError, OutputError, UsageError, WeightsError
+from facewright.io.lock import locked
+from facewright.pipelines.pages import PagesReport
 from facewright.tasks.card import cards
 
 if TYPE_CHECKING:
@@ -48,6 +50,41 @@ def test_restore_gives_a_result_and_saves_it(pipeline: Any, tmp_path: Path, fake
     with pytest.raises(OutputError):
         fw.restore(pixels, tmp_path / "out.png")
     fw.restore(pixels, tmp_path / "out.png", overwrite=True)
+
+
+def test_what_is_written_goes_the_way_of_the_command(
+    pipeline: Any, run: Any, tmp_path: Path, fakes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Locked while another process writes it, refused before any work, named after the source in a folder."""
+    source, target = tmp_path / "in.png", tmp_path / "out.png"
+    Image.fromarray(fakes.textured(60, 140)).save(source)
+    with locked(target), pytest.raises(LockedError, match="is being written by process"):
+        fw.restore(source, target)
+    with pytest.raises(UsageError, match="is the original"):
+        fw.restore(source, source, overwrite=True)
+    assert not pipeline.restorer.seen
+    fw.restore(source, target)
+    run("restore", source, "-o", tmp_path / "command.png")
+    assert target.read_bytes() == (tmp_path / "command.png").read_bytes()
+    calls = len(pipeline.restorer.seen)
+    for wrong in (target, tmp_path / "missing" / "out.png", tmp_path / "out.xyz"):
+        with pytest.raises(FacewrightError):
+            fw.restore(source, wrong)
+    assert len(pipeline.restorer.seen) == calls
+    (tmp_path / "results").mkdir()
+    fw.restore(source, tmp_path / "results")
+    assert (tmp_path / "results" / "in.png").read_bytes() == target.read_bytes()
+
+
+def test_all_pages_are_restored_as_by_the_command(pipeline: Any, tmp_path: Path, fakes: SimpleNamespace) -> None:
+    pages = [Image.fromarray(fakes.textured(60, 140, seed=seed)) for seed in range(3)]
+    source, target = tmp_path / "in.tif", tmp_path / "out.tif"
+    pages[0].save(source, save_all=True, append_images=pages[1:])
+    report = fw.restore(source, target)
+    assert isinstance(report, PagesReport)
+    assert len(report.pages) == fw.read(target).pages == 3
+    fw.restore(source.read_bytes(), tmp_path / "one.tif")
+    assert fw.read(tmp_path / "one.tif").pages == 1
 
 
 def test_detect_gives_faces_in_reading_order(pipeline: Any, fakes: SimpleNamespace) -> None:

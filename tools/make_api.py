@@ -35,12 +35,14 @@ FIRST = {
         ("source: Any", "output: str | Path | None = None"),
         (
             "source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`; or the path of a video.",
-            "output: Where the result is written; a video needs it.",
+            "output: Where the result is written; a video and a photo of several pages need it.",
         ),
     ),
     Shape.GENERATE: (("output: str | Path | None = None",), ("output: Folder the pictures are written into.",)),
 }
 OVERWRITES = (Shape.EDIT, Shape.GENERATE)
+PAGES = "facewright.pipelines.pages:PagesReport"
+"""Result of a photo of several pages, where videos and their like can be edited."""
 NETWORKS = {
     "model": ("str", "System; see `fw.models()`."),
     "weights": ("str | None", "File, folder or name of its weights."),
@@ -56,7 +58,7 @@ NETWORKS = {
 def source() -> str:
     """The whole module, formatted."""
     table = [task for task in tasks().values() if task.public]
-    results = sorted({name for task in table for name in (task.result, task.video_result) if name})
+    results = sorted({name for task in table for name in results_of(task)})
     imports = [f"    from .{module[11:]} import {name}" for module, _, name in (r.partition(":") for r in results)]
     options = [f"from .{t.options.__module__[11:]} import {t.options.__name__}" for t in table]
     parts = [HEAD + "\n".join(options), "if TYPE_CHECKING:\n" + "\n".join(imports), *map(function, table)]
@@ -129,11 +131,14 @@ def plain(kind: Any) -> str:
     return str(kind).replace("typing.", "").replace("NoneType", "None")
 
 
+def results_of(task: Task) -> list[str]:
+    """What its function gives, as "module:Class"."""
+    return [task.result, task.video_result, PAGES] if task.video_result else [task.result]
+
+
 def result_name(task: Task) -> str:
-    name = task.result.partition(":")[2]
-    if task.video_result:
-        return f"{name} | {task.video_result.partition(':')[2]}"
-    return f"list[{name}]" if task.shape is Shape.RECORDS else name
+    names = " | ".join(name.partition(":")[2] for name in results_of(task))
+    return f"list[{names}]" if task.shape is Shape.RECORDS else names
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .face import Face
     from .pipelines.analyse import FaceAnalysis
     from .pipelines.identity import FaceEmbedding, Verification
+    from .pipelines.pages import PagesReport
     from .pipelines.portrait import Portrait
     from .pipelines.quality import RatedFace
     from .pipelines.restore import RestoreResult
@@ -76,6 +77,7 @@ def detect(
 def embed(
     source: Any,
     *,
+    force: bool = False,
     model: str = "sface",
     weights: str | None = None,
     detector: str = "",
@@ -85,12 +87,13 @@ def embed(
 
     Args:
         source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`.
+        force: Also uncertain detections, if there is no certain face.
         model: System; see `fw.models()`.
         weights: File, folder or name of its weights.
         detector: Slug of another detector.
         device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
     """
-    options = EmbedOptions()
+    options = EmbedOptions(force=force)
     networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
     result: list[FaceEmbedding] = run_records("embed", source, options, networks)
     return result
@@ -114,7 +117,7 @@ def portrait(
 
     Args:
         source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`; or the path of a video.
-        output: Where the result is written; a video needs it.
+        output: Where the result is written; a video and a photo of several pages need it.
         background: keep, blur, remove, or a picture that replaces it.
         blur: Strength of the background blur.
         smooth_skin: Strength of skin smoothing.
@@ -159,7 +162,6 @@ def restore(
     output: str | Path | None = None,
     *,
     upscale: Literal[1, 2, 4] = 1,
-    fidelity: float = 1.0,
     strength: float = 1.0,
     faces: tuple[int, ...] | None = None,
     skip: tuple[int, ...] = (),
@@ -169,11 +171,12 @@ def restore(
     min_score: float = 0.7,
     force: bool = False,
     watermark: bool = True,
-    seed: int | None = None,
     hair: bool = False,
     whole: bool = False,
-    relight: bool = False,
     grain: Literal["match", "none"] = "match",
+    fidelity: float = 1.0,
+    seed: int | None = None,
+    relight: bool = False,
     old_photo: bool = False,
     scratches: bool = True,
     tones: bool = True,
@@ -187,28 +190,28 @@ def restore(
     device: str = "auto",
     dtype: str = "auto",
     overwrite: bool = False,
-) -> RestoreResult | VideoRestoreResult:
+) -> RestoreResult | VideoRestoreResult | PagesReport:
     """Restore the faces in a photo, a video, or everything in a folder.
 
     Args:
         source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`; or the path of a video.
-        output: Where the result is written; a video needs it.
+        output: Where the result is written; a video and a photo of several pages need it.
         upscale: Enlarge the whole picture: 1, 2 or 4.
-        fidelity: 1 stays closest to the input, 0 relies on the prior.
-        strength: Blend with the input: 0 is the input, 1 the restored face.
-        faces: Only these faces, e.g. 0,2 (in reading order).
+        strength: Blend with the input: 0 is the input, 1 the edited face.
+        faces: Only these faces, e.g. 0,2 (in reading order; in a video, in order of appearance).
         skip: Leave these faces alone.
         boxes: Only faces inside x0,y0,x1,y1; repeatable.
         points: Only the face at x,y; repeatable.
         max_faces: Maximum number of faces, largest first.
-        min_score: Minimum detection score for restoring.
-        force: Restore faces that would be left alone, too.
-        watermark: Embed an invisible watermark in restored faces.
+        min_score: Minimum detection score for editing.
+        force: Edit faces that would be left alone, too.
+        watermark: Embed an invisible watermark in edited faces.
+        hair: Edit the hair around the face, too.
+        whole: Edit glasses and hair in front of the face, too.
+        grain: match adds the grain of the surrounding picture to edited faces; none leaves them clean.
+        fidelity: 1 stays closest to the input, 0 relies on the prior.
         seed: Seed of the generator's noise; default: the noise it was trained with.
-        hair: Restore the hair around the face, too.
-        whole: Restore glasses and hair in front of the face, too.
         relight: Take lighting and colours from the restorer.
-        grain: match adds the grain of the surrounding picture to restored faces; none leaves them clean.
         old_photo: Repair an old print: inpaint damage, restore faded contrast, remove a colour cast.
         scratches: With --old-photo: find and inpaint scratches, folds and tears.
         tones: With --old-photo: restore faded contrast and remove a colour cast.
@@ -225,7 +228,6 @@ def restore(
     """
     options = RestoreOptions(
         upscale=upscale,
-        fidelity=fidelity,
         strength=strength,
         faces=faces,
         skip=skip,
@@ -235,11 +237,12 @@ def restore(
         min_score=min_score,
         force=force,
         watermark=watermark,
-        seed=seed,
         hair=hair,
         whole=whole,
-        relight=relight,
         grain=grain,
+        fidelity=fidelity,
+        seed=seed,
+        relight=relight,
         old_photo=old_photo,
         scratches=scratches,
         tones=tones,
@@ -255,7 +258,7 @@ def restore(
         device=device,
         dtype=dtype,
     )
-    result: RestoreResult | VideoRestoreResult = run_edit(
+    result: RestoreResult | VideoRestoreResult | PagesReport = run_edit(
         "restore", source, output, options, networks, overwrite=overwrite
     )
     return result
@@ -296,6 +299,7 @@ def verify(
     *,
     far: float = 0.001,
     largest: bool = False,
+    force: bool = False,
     model: str = "sface",
     weights: str | None = None,
     detector: str = "",
@@ -308,12 +312,13 @@ def verify(
         second: The same.
         far: False accept rate: 0.01, 0.001 or 0.0001.
         largest: If there are several faces, take the largest.
+        force: Also accept faces that are too small, turned too far, uncertain or too damaged.
         model: System; see `fw.models()`.
         weights: File, folder or name of its weights.
         detector: Slug of another detector.
         device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
     """
-    options = VerifyOptions(far=far, largest=largest)
+    options = VerifyOptions(far=far, largest=largest, force=force)
     networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
     result: Verification = run_pair("verify", first, second, options, networks)
     return result

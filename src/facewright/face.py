@@ -15,6 +15,8 @@ import numpy as np
 from .deprecation import renamed_attribute
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 
@@ -80,10 +82,11 @@ class Face:
         return f"box {x0},{y0},{x1},{y1}, score {self.score:.2f}{pose}"
 
     def moved(self, matrix: NDArray[np.floating]) -> Face:
-        """The same face in a picture made by a (2, 3) similarity; its box keeps its sides' directions."""
+        """The same face in a picture made by a (2, 3) similarity; its box is turned with it to the nearest quarter."""
         m = np.asarray(matrix, np.float64)
         scale = float(np.hypot(m[0, 0], m[1, 0]))
-        centre, half = m[:, :2] @ self.centre + m[:, 2], 0.5 * scale * np.array([self.width, self.height])
+        sides = (self.width, self.height) if abs(m[0, 0]) >= abs(m[1, 0]) else (self.height, self.width)
+        centre, half = m[:, :2] @ self.centre + m[:, 2], 0.5 * scale * np.array(sides)
         box = np.concatenate([centre - half, centre + half]).astype(np.float32)
         points: Any = self.points5 @ m[:, :2].T + m[:, 2]  # in double precision, so that a crop of a crop is exact
         return replace(self, box=box, points5=points)
@@ -101,6 +104,19 @@ class Face:
             if self.pose is None
             else {"yaw": round(self.pose.yaw, 1), "pitch": round(self.pose.pitch, 1), "roll": round(self.pose.roll, 1)},
         }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Face:
+        """The face of what `to_dict` gives; raises KeyError, TypeError or ValueError for anything else."""
+        pose = data.get("pose")
+        return cls(
+            box=np.asarray(data["box"], np.float32).reshape(4),
+            score=float(data["score"]),
+            points5=np.asarray(data["points5"], np.float32).reshape(5, 2),
+            pose=None if pose is None else Pose(*(float(pose[angle]) for angle in ("yaw", "pitch", "roll"))),
+            turn=int(data.get("turn", 0)),
+            certainty=data.get("certainty"),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

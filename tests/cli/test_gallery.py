@@ -16,6 +16,7 @@ from facewright.errors import FacewrightError, UsageError
 from facewright.gallery import Gallery
 from facewright.geometry.crop import CropSpec
 from facewright.geometry.resample import crop_face
+from facewright.pipelines.identity import IdentityPipeline
 from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class ColourRecogniser:
 
 
 @pytest.fixture
-def networks(monkeypatch: pytest.MonkeyPatch, fakes: Any) -> cli.Networks:
-    made = cli.Networks(ColourDetector(fakes.face_at), ColourRecogniser())
+def networks(monkeypatch: pytest.MonkeyPatch, fakes: Any) -> IdentityPipeline:
+    made = IdentityPipeline(ColourDetector(fakes.face_at), ColourRecogniser())
     monkeypatch.setattr(cli, "load_networks", lambda model, weights, device: made)
     return made
 
@@ -156,8 +157,8 @@ def test_bad_photos_are_reported_and_the_rest_goes_on(run: Any, networks: Any, f
     (folder / "broken.jpg").write_bytes(b"not a picture")
     code, out, err = run("enrol", filled, tmp_path / "more")
     assert (code, out) == (1, f"{filled}: 1 enrolled, 0 already there, 3 failed\n")
-    assert f"{folder / 'crowd.png'}: several faces, so it is not clear which one is Azure" in err
-    assert f"{folder / 'nobody.png'}: no face found" in err
+    assert "crowd.png: 2 faces were found where one is expected; crop it or add --largest" in err
+    assert "nobody.png: no face was found" in err
     assert "broken.jpg" in err
     code, _, _ = run("enrol", filled, folder / "crowd.png", "--person", "Azure", "--largest")
     assert code == 0
@@ -174,7 +175,8 @@ def test_search_ranks_every_face(run: Any, networks: Any, filled: Path, tmp_path
     assert first["matches"][0]["score"] == pytest.approx(1, abs=1e-3)
     out = run("search", filled, probe, "--top", 1, "--min-score", 0.999)[1]
     assert out.splitlines()[0] == f"{probe}: 2 faces"
-    assert out.splitlines()[1].endswith(": Viridia 1.000")
+    assert out.splitlines()[1].endswith(": Viridia 1.000 cannot tell")
+    assert "no calibration.json" in first["matches"][0]["reason"]
     assert out.splitlines()[2].endswith(": nobody")
 
 
@@ -219,12 +221,12 @@ def test_verify_integrity(run: Any, networks: Any, filled: Path) -> None:
 def test_another_recogniser_is_refused(
     run: Any, networks: Any, filled: Path, album: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = cli.Networks(networks.detector, ColourRecogniser("34" * 32))
+    other = IdentityPipeline(networks.detector, ColourRecogniser("34" * 32))
     monkeypatch.setattr(cli, "load_networks", lambda *_: other)
     for command in (("enrol", filled, album), ("search", filled, album / "Rosa")):
         with pytest.raises(FacewrightError, match="made with colour"):
             run(*command)
-    untrained = cli.Networks(networks.detector, ColourRecogniser(None))
+    untrained = IdentityPipeline(networks.detector, ColourRecogniser(None))
     monkeypatch.setattr(cli, "load_networks", lambda *_: untrained)
     with pytest.raises(UsageError, match="no trained weights"):
         run("enrol", filled, album)

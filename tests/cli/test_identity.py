@@ -64,6 +64,33 @@ def test_any_recogniser_can_be_named_with_weights_of_its_own(run: Any, album: Pa
     assert json.loads(run(*asked)[1])["decision"] == "same"
 
 
+def test_gallery_and_verify_agree_about_a_tiny_face(run: Any, album: Path, tmp_path: Path) -> None:
+    """The shipped networks on a photo shrunk until its eyes are under 8 pixels apart."""
+    tiny, gallery = album / "tiny.png", tmp_path / "people.gallery"
+    Image.open(album / "large.png").resize((68, 68), Image.Resampling.LANCZOS).save(tiny)
+    said = "px between the eyes"
+    code, out, _ = run("verify", album / "large.png", tiny)
+    assert code == 0
+    assert out.startswith("cannot tell: the second face is too small, ")
+    assert "(forced: the second face is too small" in run("verify", album / "large.png", tiny, "--force")[1]
+    assert run("gallery", "create", gallery)[0] == 0
+    code, _, err = run("gallery", "enrol", gallery, tiny, "--person", "Eileen")
+    assert code == 2
+    assert f"tiny.png: the face is too small, {out.split('too small, ')[1].split()[0]} {said}" in err
+    assert run("gallery", "enrol", gallery, album / "large.png", "--person", "Eileen")[0] == 0
+    code, out, _ = run("gallery", "search", gallery, tiny)
+    assert out.rstrip().endswith("cannot tell")
+    assert said in out
+    found = json.loads(run("gallery", "search", gallery, album / "small.jpg", "--json")[1])[0]["faces"][0]
+    match, same = (
+        found["matches"][0],
+        json.loads(run("verify", tiny.with_name("large.png"), album / "small.jpg", "--json")[1]),
+    )
+    assert (match["decision"], found["fault"]) == ("same", "")
+    for name in ("llr", "probability", "threshold"):
+        assert match[name] == pytest.approx(same[name], abs=1e-3)
+
+
 def test_what_embeds_no_faces_is_refused(run: Any, album: Path) -> None:
     code, _, err = run("verify", album / "large.png", album / "small.jpg", "--model", "frgp")
     assert code == 2

@@ -46,7 +46,7 @@ class DiscParser:
         self.preprocess = Preprocess(crop or CropSpec.aligned(64))
         self.asked: list[int] = []
 
-    def parse(self, crops: np.ndarray) -> np.ndarray:
+    def parse(self, crops: np.ndarray, *, faces: object = None) -> np.ndarray:
         self.asked.append(len(crops))
         y, x = np.mgrid[:64, :64] - 31.5
         disc = (x * x + y * y < 20**2).astype(np.uint8)
@@ -155,7 +155,7 @@ class HalvesParser:
     def __init__(self) -> None:
         self.asked: list[tuple[int, ...]] = []
 
-    def parse(self, photos: np.ndarray) -> np.ndarray:
+    def parse(self, photos: np.ndarray, *, faces: object = None) -> np.ndarray:
         self.asked.append(photos.shape)
         labels = np.ones(photos.shape[:3], np.uint8)
         labels[..., photos.shape[2] // 2 :] = 2
@@ -180,7 +180,7 @@ def test_a_parser_of_whole_photos_sees_the_photo_once(fakes: SimpleNamespace) ->
 
 def test_an_empty_mask_is_no_accident(fakes: SimpleNamespace) -> None:
     parser = DiscParser()
-    parser.parse = lambda crops: np.zeros(crops.shape[:3], np.uint8)  # type: ignore[method-assign]
+    parser.parse = lambda crops, faces=None: np.zeros(crops.shape[:3], np.uint8)  # type: ignore[method-assign]
     found = analyser(fakes, fakes.face_at((100, 100), 30.0), parser=parser)(photo())
     assert not found[0].mask.in_photo((200, 300)).any()
     assert draw_analysis(photo().rgb(), found).shape == (200, 300, 3)

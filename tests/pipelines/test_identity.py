@@ -14,7 +14,7 @@ from facewright.geometry.crop import CropSpec
 from facewright.io.image import read
 from facewright.metrics.calibration import AffineLlr, ScoreCalibration
 from facewright.metrics.verification import OperatingPoint
-from facewright.pipelines.identity import FaceEmbedding, IdentityPipeline, decide, only_face
+from facewright.pipelines.identity import Evidence, FaceEmbedding, IdentityPipeline, decide, only_face
 from facewright.tasks.card import Preprocess
 
 if TYPE_CHECKING:
@@ -88,22 +88,31 @@ def test_number_of_faces_is_checked_and_named(fakes: SimpleNamespace) -> None:
         only_face([small, large], "/a/b.jpg")
     with pytest.raises(UsageError, match="no face"):
         only_face([], "b.jpg")
+    passer_by = fakes.face_at((10, 100), 19.0)
+    assert only_face([passer_by, large], "b.jpg") is large
+    doubtful = [fakes.face_at((50, 50), score=0.3), fakes.face_at((50, 50), score=0.62)]
+    with pytest.raises(UsageError, match=r"no face was found that counts, the best is low confidence, score 0\.62"):
+        only_face([], "b.jpg", doubtful=doubtful)
 
 
 def embedding(face: Face, quality: FaceQuality | None = None) -> FaceEmbedding:
     return FaceEmbedding(face, np.array([1.0, 0, 0], np.float32), "m", None, quality)
 
 
+def sides(first: FaceEmbedding, second: FaceEmbedding) -> tuple[Evidence, Evidence]:
+    return first.evidence("first"), second.evidence("second")
+
+
 @pytest.mark.parametrize(
     ("similarity", "llr", "decision"), [(0.7, 4.0, "same"), (0.69, 3.8, "cannot tell"), (0.3, -4.0, "different")]
 )
 def test_decision_follows_threshold_and_evidence(one: Face, similarity: float, llr: float, decision: str) -> None:
-    assert decide(similarity, llr, 0.7, 1e-3, (embedding(one), embedding(one)))[0] == decision
+    assert decide(similarity, llr, 0.7, 1e-3, sides(embedding(one), embedding(one)))[0] == decision
 
 
 def test_doubt_names_what_is_wrong_with_the_pictures(one: Face) -> None:
     poor = embedding(one, FaceQuality(0.1, 3.0, (Reason.BLUR, Reason.TOO_SMALL, Reason.DARK)))
-    _, reason = decide(0.6, 2.0, 0.7, 1e-3, (embedding(one), poor))
+    _, reason = decide(0.6, 2.0, 0.7, 1e-3, sides(embedding(one), poor))
     assert "second picture is blur, too small" in reason
     assert "first" not in reason
 
@@ -113,18 +122,18 @@ def test_a_ruined_picture_can_match_but_not_exclude(one: Face) -> None:
         embedding(one, FaceQuality(0.4, 50.0, retained_fraction=0.9)),
         embedding(one, FaceQuality(0.4, 50.0, retained_fraction=0.24)),
     )
-    assert decide(0.1, -4.0, 0.7, 1e-3, (fine, fine))[0] == "different"
-    decision, reason = decide(0.1, -4.0, 0.7, 1e-3, (fine, ruined))
+    assert decide(0.1, -4.0, 0.7, 1e-3, sides(fine, fine))[0] == "different"
+    decision, reason = decide(0.1, -4.0, 0.7, 1e-3, sides(fine, ruined))
     assert decision == "cannot tell"
     assert "second picture is too damaged, quality 24" in reason
-    assert decide(0.8, 5.0, 0.7, 1e-3, (fine, ruined))[0] == "same"
+    assert decide(0.8, 5.0, 0.7, 1e-3, sides(fine, ruined))[0] == "same"
 
 
 def test_tiny_and_turned_faces_are_no_evidence_however_alike(fakes: SimpleNamespace, one: Face) -> None:
     tiny = embedding(fakes.face_at((20, 20), 6.0))
     turned = embedding(fakes.face_at((100, 100), pose=Pose(-80.0, 0.0, 0.0)))
     for face, word in ((tiny, "too small"), (turned, "turned too far")):
-        decision, reason = decide(0.99, 9.0, 0.7, 1e-3, (embedding(one), face))
+        decision, reason = decide(0.99, 9.0, 0.7, 1e-3, sides(embedding(one), face))
         assert decision == "cannot tell"
         assert word in reason
         assert "second" in reason

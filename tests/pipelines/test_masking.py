@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from facewright.geometry.crop import CropSpec
+from facewright.geometry.crop import CropSpec, template_face
 from facewright.geometry.paste import face_mask
-from facewright.geometry.templates import template_points
 from facewright.io.image import read
 from facewright.pipelines.masking import restoring_masks
 from facewright.pipelines.restore import RestoreOptions, RestorePipeline
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
 
 SIZE = 128
-POINTS = template_points("ffhq", SIZE)
+FACE = template_face(SIZE)
+POINTS = FACE.points5
 OVAL = face_mask(POINTS, SIZE)
 
 
@@ -34,10 +34,10 @@ class GlassesParser:
         self.asked = 0
         self.seen = np.empty(0)
 
-    def parse(self, crops: np.ndarray) -> np.ndarray:
+    def parse(self, crops: np.ndarray, *, faces: object = None) -> np.ndarray:
         return np.asarray(self.probabilities(crops).argmax(1), np.uint8)
 
-    def probabilities(self, crops: np.ndarray) -> np.ndarray:
+    def probabilities(self, crops: np.ndarray, *, faces: object = None) -> np.ndarray:
         self.asked, self.seen = self.asked + 1, crops
         count, side = crops.shape[:2]
         found = np.zeros((count, 3, side, side), np.float32)
@@ -55,11 +55,11 @@ def crop() -> np.ndarray:
 
 
 def test_without_parser_the_whole_oval_counts() -> None:
-    assert np.array_equal(restoring_masks([crop()], [POINTS], None)[0], OVAL)
+    assert np.array_equal(restoring_masks([crop()], [FACE], None)[0], OVAL)
 
 
 def test_glasses_are_left_out_with_a_soft_edge() -> None:
-    mask = restoring_masks([crop()], [POINTS], GlassesParser())[0]
+    mask = restoring_masks([crop()], [FACE], GlassesParser())[0]
     eyes = round(POINTS[:2, 1].mean())
     column = round(POINTS[2, 0])
     assert mask[eyes, column] == 0
@@ -75,7 +75,7 @@ class HairParser(GlassesParser):
 
     classes = ("background", "skin", "hair")
 
-    def probabilities(self, crops: np.ndarray) -> np.ndarray:
+    def probabilities(self, crops: np.ndarray, *, faces: object = None) -> np.ndarray:
         self.asked, self.seen = self.asked + 1, crops
         count, side = crops.shape[:2]
         found = np.zeros((count, 3, side, side), np.float32)
@@ -85,8 +85,8 @@ class HairParser(GlassesParser):
 
 
 def test_hair_is_restored_when_asked_for_beyond_the_oval_and_without_a_seam() -> None:
-    plain = restoring_masks([crop()], [POINTS], HairParser())[0]
-    hairy = restoring_masks([crop()], [POINTS], HairParser(), hair=True)[0]
+    plain = restoring_masks([crop()], [FACE], HairParser())[0]
+    hairy = restoring_masks([crop()], [FACE], HairParser(), hair=True)[0]
     third, middle = SIZE // 3, SIZE // 2
     assert plain[: third - 4].max() == 0
     assert hairy[third // 2, middle] == 1
@@ -112,7 +112,7 @@ def test_the_pipeline_restores_hair_when_told(fakes: SimpleNamespace) -> None:
 
 
 def test_a_parser_that_sees_no_face_is_not_believed() -> None:
-    assert np.array_equal(restoring_masks([crop()], [POINTS], GlassesParser(blind=True))[0], OVAL)
+    assert np.array_equal(restoring_masks([crop()], [FACE], GlassesParser(blind=True))[0], OVAL)
 
 
 def test_the_pipeline_leaves_glasses_their_bits_unless_told(fakes: SimpleNamespace) -> None:

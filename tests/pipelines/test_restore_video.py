@@ -10,9 +10,15 @@ import numpy as np
 import pytest
 
 from facewright.errors import OutputError, UsageError
+from facewright.geometry.crop import template_face
+from facewright.io.image import read
 from facewright.io.provenance import detect_face_watermark
-from facewright.pipelines.restore import RestoreOptions, quality
+from facewright.io.video import Frame
+from facewright.pipelines.edit import Cut
+from facewright.pipelines.restore import RestoreEdit, RestoreOptions, RestorePipeline, quality
 from facewright.pipelines.restore_video import restore_video
+from facewright.pipelines.two_stage import TwoStageRestorer
+from facewright.pipelines.video import VideoEditor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +76,9 @@ def test_good_faces_are_left_alone_unless_forced(source: Path, fakes: SimpleName
     pipeline = fakes.pipeline(fakes.face_at((64, 48), 22), ssim=0.97)
     number = quality(pipeline.assess(np.zeros((1, 96, 96, 3), np.uint8))[0])
     report = restore_video(source, source.with_name("a.mkv"), pipeline)
-    assert (report.people[0].restored, report.people[0].skipped) == (0, {f"already good, quality {number:.0f}": FRAMES})
+    (person,) = report.people
+    assert (person.restored, person.skipped) == (0, {"already good": FRAMES})
+    assert person.details["quality_before"] == pytest.approx(number)
     assert pipeline.restorer.seen == []
     forced = restore_video(source, source.with_name("b.mkv"), pipeline, RestoreOptions(force=True))
     assert forced.people[0].restored == FRAMES
@@ -89,11 +97,79 @@ def test_report_is_json_and_counts(source: Path, fakes: SimpleNamespace) -> None
     assert seen[-1] == FRAMES
 
 
-@pytest.mark.parametrize("options", [{"faces": (0,)}, {"skip": (0,)}, {"points": ((1, 1),)}])
-def test_faces_cannot_be_picked_in_a_video(source: Path, options: dict[str, Any], fakes: SimpleNamespace) -> None:
-    with pytest.raises(UsageError, match="max-faces"):
-        restore_video(source, source.with_name("out.mkv"), fakes.pipeline(), RestoreOptions(**options))
+def test_faces_are_picked_by_number_and_place(source: Path, fakes: SimpleNamespace) -> None:
+    pipeline = fakes.pipeline(fakes.face_at((30, 48), 14), fakes.face_at((96, 48), 16))
+    for options, wanted in (
+        ({"faces": (1,)}, [0, FRAMES]),
+        ({"skip": (1,)}, [FRAMES, 0]),
+        ({"points": ((96.0, 48.0),)}, [0, FRAMES]),
+        ({"boxes": ((10.0, 30.0, 50.0, 70.0),)}, [FRAMES, 0]),
+    ):
+        report = restore_video(source, source.with_name("out.mkv"), pipeline, RestoreOptions(**options), overwrite=True)
+        assert [person.restored for person in report.people] == wanted, options
+    report = restore_video(source, source.with_name("b.mkv"), pipeline, RestoreOptions(faces=(0, 7)))
+    assert report.missing == (7,)
+    assert report.summary.endswith("1 of 2 faces restored; there was no face 7")
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "said"),
+    [
+        ({"old_photo": True}, {}, "--old-photo repairs a print"),
+        ({"faces": (0,)}, {"resume": True}, "--resume is not possible"),
+    ],
+)
+def test_what_makes_no_sense_in_a_video_is_refused_with_the_reason(
+    options: dict[str, Any], more: dict[str, Any], said: str, source: Path, fakes: SimpleNamespace
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        restore_video(source, source.with_name("out.mkv"), fakes.pipeline(), RestoreOptions(**options), **more)
     assert not source.with_name("out.mkv").exists()
+
+
+def test_a_background_is_refused(source: Path, fakes: SimpleNamespace) -> None:
+    pipeline = fakes.pipeline()
+    pipeline.enlarger = object()
+    with pytest.raises(UsageError, match="it would flicker from frame to frame; omit --background"):
+        restore_video(source, source.with_name("out.mkv"), pipeline)
+
+
+def test_a_frame_and_a_photo_go_the_same_way(source: Path, fakes: SimpleNamespace) -> None:
+    """What the first frame of a video shows is what restoring it as a photo shows, for every dial of both."""
+    face = fakes.face_at((64, 48), 22, score=0.9)
+    still = read(frames(source)[0].astype(np.uint8))
+    for options in ({}, {"strength": 0.4}, {"relight": True}, {"fidelity": 0.5}, {"whole": True}, {"upscale": 2}):
+        pipeline = fakes.pipeline(face)
+        chosen = RestoreOptions(**({"grain": "none", "watermark": False} | options))
+        photo = pipeline(still, chosen).image.rgb().astype(int)
+        stage = VideoEditor(pipeline.editor, RestoreEdit(pipeline, chosen, by_size=True), chosen)
+        (frame,) = stage([Frame(0, 0.0, still.rgb())])
+        assert np.abs(frame.astype(int) - photo).max() <= 1, options
+
+
+def test_large_faces_get_both_stages_and_small_ones_the_first(fakes: SimpleNamespace) -> None:
+    structure, detail = fakes.Restorer(64), fakes.Restorer(128)
+    pipeline = RestorePipeline(fakes.Detector(), TwoStageRestorer(structure, detail))
+    edit = RestoreEdit(pipeline, RestoreOptions(), by_size=True)
+    unit = 128 / template_face(128).eye_distance  # eye distances that the larger crop is wide
+    sizes = [edit.crop_for(fakes.face_at((200, 200), 128 / unit / zoom)).size for zoom in (1.0, 1.5, 1.7, 3.0)]
+    assert sizes == [128, 128, 64, 64]
+    wavering = fakes.face_at((200, 200), 128 / unit / 1.7)
+    assert edit.crop_for(wavering, detail.preprocess.crop).size == 128
+    assert edit.crop_for(wavering, structure.preprocess.crop).size == 64
+    assert RestoreEdit(pipeline, RestoreOptions()).crop_for(wavering).size == 128
+    upscaled = RestoreEdit(pipeline, RestoreOptions(upscale=2), by_size=True)
+    assert upscaled.crop_for(fakes.face_at((200, 200), 128 / unit / 3)).size == 128
+
+    picture = fakes.textured(400, 400)
+    for zoom, counts in ((1.0, (1, 1)), (3.0, (1, 0))):
+        structure.seen.clear()
+        detail.seen.clear()
+        face = fakes.face_at((200, 200), 128 / unit / zoom)
+        crop = edit.crop_for(face)
+        cut = Cut(0, face, crop.cut(picture, face))
+        edit.edit([cut], edit.decide(picture, [cut]))
+        assert (len(structure.seen), len(detail.seen)) == counts
 
 
 def test_existing_output_is_kept(source: Path, fakes: SimpleNamespace) -> None:

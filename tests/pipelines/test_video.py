@@ -1,10 +1,10 @@
-"""The video restorer with a stand-in detector and restorer: what it changes, how steadily, and what it reports."""
+"""The editor of videos with a stand-in detector and edit: what it changes, how steadily, and what it reports."""
 
 from __future__ import annotations
 
 import tracemalloc
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -15,12 +15,13 @@ from facewright.errors import UsageError
 from facewright.face import Face, Pose
 from facewright.geometry.crop import CropSpec
 from facewright.io.video import Frame, process_video
+from facewright.pipelines.edit import Cut, Decision, Editor, Outcome
 from facewright.pipelines.tracking import TrackerOptions, warped_difference
-from facewright.pipelines.video import DetailMemory, VideoOptions, VideoRestorer
-from facewright.tasks.card import Preprocess
+from facewright.pipelines.video import DetailMemory, VideoEditor, VideoOptions
+from facewright.tasks.edit import EditOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -71,19 +72,51 @@ class BlobDetector:
 
 
 class Fake:
-    """A restorer out of a function of (N, 64, 64, 3) crops."""
+    """An edit of faces out of a function of (N, 64, 64, 3) crops; `verdict` says of a face why it is left alone."""
 
-    preprocess = Preprocess(CropSpec.aligned(64))
+    verb = "paint"
 
-    def __init__(self, function: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> None:
-        self.function = function
+    def __init__(
+        self, function: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], verdict: Callable[[], str] = str
+    ) -> None:
+        self.function, self.verdict = function, verdict
         self.batches: list[int] = []
-        self.fidelity: set[float] = set()
+        self.checked = 0
 
-    def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: int | None = None) -> NDArray[np.uint8]:
-        self.batches.append(len(crops))
-        self.fidelity.add(fidelity)
-        return self.function(crops)
+    def crop_for(self, face: Face, current: CropSpec | None = None) -> CropSpec:
+        return CropSpec.aligned(64)
+
+    def decide(self, image: NDArray[np.uint8], cuts: Sequence[Cut]) -> list[Decision]:
+        return [Decision(not why, why or "wanted") for why in (self.verdict() for _ in cuts)]
+
+    def edit(self, cuts: Sequence[Cut], decisions: Sequence[Decision]) -> NDArray[np.uint8]:
+        self.batches.append(len(cuts))
+        return self.function(np.stack([cut.crop.image for cut in cuts]))
+
+    def check(self, cuts: Sequence[Cut], decisions: Sequence[Decision], outputs: NDArray[np.uint8]) -> list[Outcome]:
+        self.checked += len(cuts)
+        return [Outcome(output, record="fine") for output in outputs]
+
+    def temper(self, cut: Cut, output: NDArray[np.uint8], outcome: Outcome) -> NDArray[np.uint8]:
+        return output
+
+    def report(self, decision: Decision, outcome: Outcome | None) -> dict[str, Any]:
+        return {"said": None if outcome is None else outcome.record}
+
+
+EVERY_FRAME: dict[str, Any] = {"edit_every": 1, "detect_every": 1}
+
+
+def stage(
+    fake: Fake | Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
+    detector: Any,
+    options: EditOptions | None = None,
+    **pace: Any,
+) -> VideoEditor:
+    """The stage with an edit and a detector, without marks and grain, which tests of their own look at."""
+    edit = fake if isinstance(fake, Fake) else Fake(fake)
+    options = options or EditOptions(watermark=False, grain="none")
+    return VideoEditor(Editor(detector), edit, options, VideoOptions(**pace))
 
 
 def redder(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -117,37 +150,27 @@ def flicker(frames: list[NDArray[np.uint8]], path: Callable[[int], tuple[float, 
 
 def test_only_the_face_changes_and_by_what_the_restorer_says() -> None:
     frames = video(4, resting)
-    out = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(relight=True))(frames)
+    out = stage(redder, BlobDetector())(frames)
     change = out[0].astype(int) - frames[0].pixels
     np.testing.assert_allclose(change[55:65, 75:85].mean((0, 1)), (30, 0, 0), atol=1.5)
     far = np.hypot(*(np.indices((120, 160)) - np.array([62, 80])[:, None, None])) > 50
     assert not change[far].any()
 
 
-def test_a_face_keeps_the_light_of_its_frame_unless_asked_otherwise() -> None:
-    frames = video(1, resting)
-    kept, taken = (
-        VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(relight=r))(frames)[0] for r in (False, True)
-    )
-    rose = [float((out.astype(int) - frames[0].pixels)[50:70, 70:90, 0].mean()) for out in (kept, taken)]
-    assert abs(rose[0]) < 2
-    assert rose[1] > 25
-
-
 def test_strength_scales_the_change_and_zero_leaves_the_frame_alone() -> None:
     frames = video(2, resting)
-    half = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(strength=0.5, fidelity=0.3, relight=True))
+    half = stage(redder, BlobDetector(), EditOptions(strength=0.5, watermark=False, grain="none"))
     out = half(frames)[1]
     assert (out.astype(int) - frames[1].pixels)[60, 80, 0] == pytest.approx(15, abs=2)
     fake = Fake(redder)
-    none = VideoRestorer(fake, BlobDetector(), VideoOptions(strength=0.0))
+    none = stage(fake, BlobDetector(), EditOptions(strength=0.0))
     assert none(frames)[1] is frames[1].pixels
     assert fake.batches == []
 
 
 def test_upscale_enlarges_frame_and_face() -> None:
     frames = video(2, resting)
-    out = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(upscale=2, relight=True))(frames)[1]
+    out = stage(redder, BlobDetector(), EditOptions(upscale=2, watermark=False, grain="none"))(frames)[1]
     plain = cv2.resize(frames[1].pixels, None, fx=2, fy=2, interpolation=cv2.INTER_LANCZOS4)
     change = out.astype(int) - plain
     assert out.shape == (240, 320, 3)
@@ -155,35 +178,81 @@ def test_upscale_enlarges_frame_and_face() -> None:
     assert not change[:, :50].any()
 
 
-@pytest.mark.parametrize("detect_every", [1, 3])
-def test_the_length_of_the_runs_does_not_matter(detect_every: int) -> None:
+@pytest.mark.parametrize("pace", [EVERY_FRAME, {"detect_every": 3, "edit_every": 4}, {}])
+def test_the_length_of_the_runs_does_not_matter(pace: dict[str, Any]) -> None:
     frames = video(20, walking, noise=4)
-    options = VideoOptions(detect_every=detect_every)
-    whole, pieces = (VideoRestorer(Fake(redder), BlobDetector(0.3), options) for _ in range(2))
+    whole, pieces = (stage(redder, BlobDetector(0.3), EditOptions(), **pace) for _ in range(2))
     at_once = whole(frames)
     one_by_one = [picture for start in range(0, 20, 3) for picture in pieces(frames[start : start + 3])]
     for a, b in zip(at_once, one_by_one, strict=True):
         np.testing.assert_array_equal(a, b)
+    assert whole.report() == pieces.report()
 
 
 def test_crops_of_several_frames_share_a_call() -> None:
     fake, detector = Fake(redder), BlobDetector()
-    VideoRestorer(fake, detector, VideoOptions(crops_per_call=8, fidelity=0.4, detect_every=5))(video(20, resting))
+    stage(fake, detector, crops_per_call=8, detect_every=5, edit_every=1)(video(20, resting))
     assert fake.batches == [8, 8, 4]
-    assert fake.fidelity == {0.4}
     assert detector.calls == 4
 
 
 def test_batches_come_in_few_sizes() -> None:
     fake = Fake(redder)
-    restorer = VideoRestorer(fake, BlobDetector(), VideoOptions(crops_per_call=12))
-    restorer(video(27, resting))
+    stage(fake, BlobDetector(), crops_per_call=12, **EVERY_FRAME)(video(27, resting))
     assert fake.batches == [8, 8, 8, 2, 1]
+
+
+def test_networks_run_where_something_changes_and_else_now_and_then() -> None:
+    """A face at rest is edited in every sixth frame; when its colour leaps, at once."""
+    fake = Fake(redder)
+    frames = video(18, resting)
+    assert len(stage(fake, BlobDetector())(frames)) == 18
+    assert sum(fake.batches) == 3
+    changed = frames[9].pixels.copy()
+    changed[50:75, 70:95] = 255 - changed[50:75, 70:95]
+    fake = Fake(redder)
+    out = stage(fake, BlobDetector())([*frames[:9], *(replace(f, pixels=changed) for f in frames[9:])])
+    assert sum(fake.batches) == 4
+    np.testing.assert_allclose((out[9].astype(int) - changed)[60:66, 78:86].mean((0, 1)), (30, 0, 0), atol=6)
+
+
+def test_between_edits_the_change_goes_with_the_face() -> None:
+    frames = video(18, walking)
+    fake = Fake(redder)
+    out = stage(fake, BlobDetector())(frames)
+    assert sum(fake.batches) <= 6
+    for i, (before, after) in enumerate(zip(frames, out, strict=True)):
+        x, y = (round(float(v)) for v in walking(i))
+        change = (after.astype(int) - before.pixels)[y - 4 : y + 4, x - 4 : x + 4].mean((0, 1))
+        np.testing.assert_allclose(change, (30, 0, 0), atol=3)
+
+
+def test_a_detector_that_follows_is_seldom_asked_to_detect() -> None:
+    class Following(BlobDetector):
+        looks = 0
+
+        def follow(self, image: NDArray[np.uint8], faces: list[Face]) -> list[Face]:
+            self.looks += 1
+            seen = BlobDetector.detect(self, image)
+            self.calls -= 1
+            return [min(seen, key=lambda f: np.hypot(*(f.points5 - face.points5).mean(0))) for face in faces]
+
+    frames, detector = video(20, walking), Following()
+    stage(redder, detector)(frames)
+    assert (detector.calls, detector.looks) == (2, 18)
+
+    class Blind(Following):
+        def follow(self, image: NDArray[np.uint8], faces: list[Face]) -> list[Face]:
+            return [replace(face, score=0.0) for face in faces]
+
+    detector = Blind()
+    stage(redder, detector)(frames)
+    assert detector.calls >= 10  # whoever is lost is looked for
 
 
 def test_nothing_kept_grows_with_the_video() -> None:
     frames = video(20, resting, noise=4)
-    restorer = VideoRestorer(Fake(redder), BlobDetector(0.3))
+    restorer = stage(redder, BlobDetector(0.3))
 
     def play(start: int) -> None:
         for i in range(0, 20, 4):
@@ -203,15 +272,16 @@ def test_nothing_kept_grows_with_the_video() -> None:
 def test_free_memory_is_returned_every_few_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     returned: list[int] = []
     monkeypatch.setattr("facewright.pipelines.video._memory_returner", lambda: lambda: returned.append(seen))
-    restorer = VideoRestorer(Fake(redder), BlobDetector())
+    restorer = stage(redder, BlobDetector())
     seen = 0
-    for run in (3, 3, 3, 5, 8, 1):
+    for run in (9, 9, 9, 15, 24, 3):
         seen += run
         restorer(video(run, resting))
-    assert returned == [9, 22]
+    assert returned == [27, 66]
 
 
-def test_flicker_of_an_unstable_restorer_stays_below_the_input() -> None:
+@pytest.mark.parametrize("edit_every", [1, 6])
+def test_flicker_of_an_unstable_restorer_stays_below_the_input(edit_every: int) -> None:
     frames = video(30, walking, noise=6)
     rng = np.random.default_rng(1)
 
@@ -222,9 +292,9 @@ def test_flicker_of_an_unstable_restorer_stays_below_the_input() -> None:
         return np.clip(smooth + grain, 0, 255).astype(np.uint8)
 
     before = flicker([f.pixels for f in frames], walking)
-    steady = flicker(VideoRestorer(Fake(unstable), BlobDetector(0.4))(frames), walking)
+    steady = flicker(stage(unstable, BlobDetector(0.4), edit_every=edit_every, detect_every=1)(frames), walking)
     rng = np.random.default_rng(1)
-    raw = VideoRestorer(Fake(unstable), BlobDetector(0.4), VideoOptions(steadiness=0))(frames)
+    raw = stage(unstable, BlobDetector(0.4), steadiness=0, detect_every=1)(frames)
     assert steady <= before
     assert steady < 0.8 * flicker(raw, walking)
 
@@ -319,17 +389,11 @@ def test_sharpened_portrait_flickers_no_more_than_the_blurred_one() -> None:
         return float(np.mean([warped_difference(a, b, p.points5, q.points5, size=96) for a, b, p, q in pairs]))
 
     before = difference([f.pixels for f in frames])
-    for s in (0, 0.7, 0.85):
-        out = VideoRestorer(Fake(sharpen), Jittery(), VideoOptions(steadiness=s))(frames)
-        print(
-            "SHARP",
-            s,
-            before,
-            difference(out),
-            difference(clean),
-            psnr(out, clean),
-            psnr([f.pixels for f in frames], clean),
-        )
+    blurred = psnr([f.pixels for f in frames], clean)
+    for pace in ({"edit_every": 1}, {"edit_every": 6}):
+        out = stage(sharpen, Jittery(), detect_every=1, **pace)(frames)
+        assert difference(out) <= before
+        assert psnr(out, clean) > blurred
 
 
 def test_small_turned_and_surplus_faces_are_left_alone_and_counted() -> None:
@@ -344,42 +408,134 @@ def test_small_turned_and_surplus_faces_are_left_alone_and_counted() -> None:
         def detect(self, image: NDArray[np.uint8]) -> list[Face]:
             return self.faces
 
-    restorer = VideoRestorer(Fake(redder), Fixed(profile, small))
+    restorer = stage(redder, Fixed(profile, small))
     for frame, out in zip(frames, restorer(frames), strict=True):
         np.testing.assert_array_equal(out, frame.pixels)
-    assert [p.skipped for p in restorer.report()] == [{"turned away": 5}, {"too small": 5}]
+    assert [p.skipped for p in restorer.report()] == [{"too small": 5}, {"too turned": 5}]
 
-    chosen = VideoRestorer(Fake(redder), Fixed(other, big), VideoOptions(max_faces=1))
+    chosen = stage(redder, Fixed(other, big), EditOptions(max_faces=1))
     chosen(frames)
-    assert [(p.restored, p.skipped) for p in chosen.report()] == [(0, {"more faces than asked for": 5}), (5, {})]
+    assert [(p.restored, p.skipped) for p in chosen.report()] == [(5, {}), (0, {"beyond the 1 largest": 5})]
 
-    judged = VideoRestorer(Fake(redder), Fixed(big), judge=lambda crop, face: "already good")
+    judged = stage(Fake(redder, lambda: "already good, quality 97"), Fixed(big))
     assert judged(frames)[0] is frames[0].pixels
     assert judged.report()[0].skipped == {"already good": 5}
 
 
-def test_a_change_of_mind_fades() -> None:
-    frames = video(12, resting)
-    verdicts = iter([None] * 4 + ["already good"] * 8)
-    options = VideoOptions(tracker=TrackerOptions(fade=4), relight=True)
-    restorer = VideoRestorer(Fake(redder), BlobDetector(), options, judge=lambda crop, face: next(verdicts))
-    red = [(o.astype(int) - f.pixels)[60, 80, 0] for o, f in zip(restorer(frames), frames, strict=True)]
-    assert red[:4] == pytest.approx([30] * 4, abs=2)
-    assert red[4:8] == pytest.approx([22.5, 15, 7.5, 0], abs=2)
-    assert not any(red[8:])
-    assert restorer.report()[0].restored == 7
+def test_people_are_chosen_by_number_and_place() -> None:
+    """Numbered as they appear, those of one frame in reading order; a place counts from when somebody was there."""
+    left, right = face_at(40, 60, 15), face_at(120, 60, 15)
+
+    class Entering:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+            self.calls += 1
+            return [right] if self.calls <= 3 else [right, left]
+
+    frames = [Frame(i, i / 25, scene(40, 60, 15) // 2 + scene(120, 60, 15) // 2) for i in range(12)]
+    for choice, wanted in (
+        ({"faces": (0,)}, [True, False]),
+        ({"faces": (1,)}, [False, True]),
+        ({"skip": (0,)}, [False, True]),
+        ({"points": ((40.0, 60.0),)}, [False, True]),
+        ({"boxes": ((100.0, 40.0, 140.0, 80.0),)}, [True, False]),
+        ({}, [True, True]),
+    ):
+        editor = stage(redder, Entering(), EditOptions(**choice), detect_every=1)
+        editor(frames)
+        report = editor.report()
+        assert [p.id for p in report] == [0, 1]
+        assert [p.restored > 0 for p in report] == wanted, choice
+        assert [p.skipped.get("not selected", 0) > 0 for p in report] == [not w for w in wanted]
+
+
+def test_who_was_picked_stays_picked_when_walking_on() -> None:
+    frames = video(12, walking)
+    x, y = walking(0)
+    editor = stage(redder, BlobDetector(), EditOptions(points=((x, y + 20),)))
+    editor(frames)
+    assert editor.report()[0].restored == 12
+
+
+def test_a_change_of_mind_takes_two_looks_and_fades() -> None:
+    frames = video(40, resting)
+    verdicts = iter([""] * 3 + ["already good"] + [""] * 2 + ["already good"] * 9)
+    pace = {"tracker": TrackerOptions(fade=4)}
+    editor = stage(Fake(redder, lambda: next(verdicts)), BlobDetector(), **pace)
+    looks = [0, 1, 2, 12, 24, 36]
+    red = [(o.astype(int) - f.pixels)[60, 80, 0] for o, f in zip(editor(frames), frames, strict=True)]
+    assert red[:36] == pytest.approx([30] * 36, abs=2)  # one doubt, at frame 12, changes nothing
+    verdicts = iter([""] * 3 + ["already good"] * 9)
+    editor = stage(Fake(redder, lambda: next(verdicts)), BlobDetector(), **pace)
+    red = [(o.astype(int) - f.pixels)[60, 80, 0] for o, f in zip(editor(frames), frames, strict=True)]
+    assert red[: looks[4]] == pytest.approx([30] * 24, abs=2)
+    assert red[24:28] == pytest.approx([22.5, 15, 7.5, 0], abs=2)
+    assert not any(red[28:])
+    assert editor.report()[0].restored == 27
+
+
+def test_what_turns_out_badly_is_left_alone_and_says_why() -> None:
+    class Fastidious(Fake):
+        def check(self, cuts: Any, decisions: Any, outputs: Any) -> list[Outcome]:
+            return [Outcome(None, "it came out badly") for _ in cuts]
+
+    frames = video(8, resting)
+    editor = stage(Fastidious(redder), BlobDetector())
+    for frame, out in zip(frames, editor(frames), strict=True):
+        np.testing.assert_array_equal(out, frame.pixels)
+    (person,) = editor.report()
+    assert (person.restored, person.skipped, person.details) == (0, {"it came out badly": 8}, {"said": None})
+
+
+def test_marks_masks_and_grain_are_those_of_photos(fakes: Any) -> None:
+    """The parser's mask, hair and all, and the grain of the surroundings reach frames as they reach photos."""
+    frames = video(3, resting, noise=6)
+
+    class LeftHalf:
+        """Skin on the left of every crop, hair on the right."""
+
+        classes = ("background", "skin", "hair")
+        preprocess = fakes.Restorer(64).preprocess
+
+        def probabilities(self, crops: NDArray[np.uint8], *, faces: Any = None) -> NDArray[np.float32]:
+            found = np.zeros((len(crops), 3, *crops.shape[1:3]), np.float32)
+            found[:, 1, :, :32] = found[:, 2, :, 32:] = 1
+            return found
+
+    def change(**options: Any) -> NDArray[np.float64]:
+        chosen = EditOptions(**({"watermark": False, "grain": "none"} | options))
+        editor = VideoEditor(Editor(BlobDetector(), LeftHalf()), Fake(redder), chosen)  # type: ignore[arg-type]
+        return editor(frames)[1].astype(float) - frames[1].pixels
+
+    plain, hairy, whole = change(), change(hair=True), change(whole=True)
+    left, right = np.s_[58:62, 68:72], np.s_[58:62, 90:94]
+    assert plain[left].mean() > 5
+    assert np.abs(plain[right]).max() == 0
+    for other in (hairy, whole):
+        assert other[right].mean() > 5
+    assert np.abs(change(watermark=True) - plain).max() > 0
+
+    smooth = Fake(lambda crops: np.stack([cv2.GaussianBlur(c, (0, 0), 3) for c in crops]))
+    spread = []
+    for wish in ("none", "match"):
+        editor = VideoEditor(Editor(BlobDetector()), smooth, EditOptions(watermark=False, grain=wish))  # type: ignore[arg-type]
+        out = editor(frames)[1].astype(np.float32)
+        spread.append(float((out - cv2.GaussianBlur(out, (0, 0), 2))[56:66, 74:86].std()))
+    assert spread[1] > 1.15 * spread[0]
 
 
 def test_settling_frames_are_not_counted_and_reset_keeps_the_report() -> None:
     frames = video(6, resting)
-    restorer = VideoRestorer(Fake(redder), BlobDetector())
+    restorer = stage(redder, BlobDetector())
     restorer([replace(f, settling=f.index < 2) for f in frames])
     restorer.reset(0)
     restorer(frames[:3])
     assert [(p.first, p.last, p.frames) for p in restorer.report()] == [(0, 5, 4), (0, 2, 3)]
 
 
-@pytest.mark.parametrize("options", [{"upscale": 3}, {"strength": 2.0}, {"steadiness": 1.0}, {"detect_every": 0}])
+@pytest.mark.parametrize("options", [{"steadiness": 1.0}, {"detect_every": 0}, {"edit_every": 0}])
 def test_senseless_options_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
         VideoOptions(**options)
@@ -396,7 +552,7 @@ def test_a_whole_video_from_file_to_file(tmp_path: Path) -> None:
         for frame in frames:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(frame.pixels, format="rgb24")))
         out.mux(stream.encode(None))
-    restorer = VideoRestorer(Fake(redder), BlobDetector(), VideoOptions(upscale=2, relight=True))
+    restorer = stage(redder, BlobDetector(), EditOptions(upscale=2, watermark=False))
     report = process_video(source, target, restorer, batch_size=4, segment_frames=12, preset="ultrafast", crf=8)
     assert (report.frames, report.width, report.height) == (30, 320, 240)
     (person,) = restorer.report()

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
-from PIL import Image
 
 from ..errors import GalleryError, ImageReadError, UsageError
 from ..gallery.crypto import create_key
-from ..gallery.records import RecogniserId, Sample
+from ..gallery.photos import Enrolment, PhotoSearch, enrol_photos, recogniser_id
 from ..gallery.store import Gallery, is_address
-from ..io.decode import read_file
-from ..io.image import read
 from ..io.kinds import survey
-from ..pipelines.second_opinion import believable
+from ..pipelines.identity import DEFAULT_FAR
 from ..progress import bar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
-    from ..face import Face, FaceCrop
-    from ..pipelines.identity import Recogniser
-    from ..tasks.detect import Detector
-
-THUMBNAIL_QUALITY = 85
-LEAST_QUALITY = 1e-3  # so that no picture is without weight
-CROWDED = 0.5  # a face of this share of the largest one's size could be meant, too
+    from ..pipelines.identity import IdentityPipeline
 
 app = typer.Typer(
     name="gallery",
@@ -49,48 +35,20 @@ KeyFile = Annotated[Path | None, typer.Option("--key", help="Key file of an encr
 Model = Annotated[str, typer.Option(help="Recogniser; see 'facewright models'.")]
 Weights = Annotated[str | None, typer.Option(help="Weights: file, folder, or name.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Also accept faces that are too small, turned too far, uncertain or too damaged."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _DEFAULT_MODEL = "sface"
 
 
-@dataclass(frozen=True, slots=True)
-class Networks:
-    """The detector and recogniser that turn photos into vectors."""
+def load_networks(model: str, weights: str | None, device: str) -> IdentityPipeline:
+    """The networks and the calibration that turn photos into comparable vectors."""
+    from ..loading import load_identity
 
-    detector: Detector
-    recogniser: Recogniser
-
-    def identify(self) -> RecogniserId:
-        """Which recogniser this is. Raises UsageError for one with untrained weights."""
-        if self.recogniser.weights_sha256 is None:
-            raise UsageError("the recogniser has no trained weights; give them with --weights")
-        side = self.recogniser.preprocess.size
-        (vector,) = self.recogniser.embed(np.full((1, side, side, 3), 128, np.uint8))
-        return RecogniserId(self.recogniser.slug, self.recogniser.weights_sha256, len(vector))
-
-    def crop(self, photo: NDArray[np.uint8], face: Face) -> FaceCrop:
-        """The crop of a face that the recogniser wants."""
-        return self.recogniser.preprocess.crop.cut(photo, face)
-
-
-@dataclass(frozen=True, slots=True)
-class Enrolment:
-    """What became of one photo: `status` is "enrolled", "known", or "failed" with the reason in `error`."""
-
-    photo: Path
-    person: str
-    status: str
-    quality: float | None = None
-    error: str | None = None
-
-
-def load_networks(model: str, weights: str | None, device: str) -> Networks:
-    """The face detector and the recogniser of that name, ready to use."""
-    from ..loading import load_detector, load_recogniser
-
-    recogniser, _ = load_recogniser(model, weights, device)
-    return Networks(load_detector(device), recogniser)
+    return load_identity(model, weights, device)
 
 
 @app.command()
@@ -103,7 +61,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create an empty gallery for one recogniser."""
-    recogniser = load_networks(model, weights, device).identify()
+    recogniser = recogniser_id(load_networks(model, weights, device).recogniser)
     if Path(gallery).exists():
         raise UsageError(f"{gallery} exists; choose another name")
     if key is not None and not key.exists() and not is_address(gallery):
@@ -123,6 +81,7 @@ def enrol(
     person: Annotated[str | None, typer.Option(help="Name of the person in the photos.")] = None,
     thumbnails: Annotated[bool, typer.Option("--thumbnails", help="Also store a thumbnail of each face.")] = False,
     largest: Annotated[bool, typer.Option("--largest", help="If there are several faces, take the largest.")] = False,
+    force: Force = False,
     key: KeyFile = None,
     model: Model = _DEFAULT_MODEL,
     weights: Weights = None,
@@ -131,10 +90,11 @@ def enrol(
 ) -> None:
     """Add people; photos that are already enrolled are skipped, so you can run it again."""
     photos = find_photos(source, person)
-    networks = load_networks(model, weights, device)
+    identity = load_networks(model, weights, device)
     done: list[Enrolment] = []
-    with Gallery.open(gallery, networks.identify(), key_file=key) as opened, bar(source.name) as advance:
-        for result in enrol_photos(opened, photos, networks, thumbnails=thumbnails, largest=largest):
+    recogniser = recogniser_id(identity.recogniser)
+    with Gallery.open(gallery, recogniser, key_file=key) as opened, bar(source.name) as advance:
+        for result in enrol_photos(opened, photos, identity, thumbnails=thumbnails, largest=largest, force=force):
             done.append(result)
             advance(len(done), len(photos))
     failed = [result for result in done if result.status == "failed"]
@@ -156,26 +116,42 @@ def search(
     photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.", show_default=False)],
     top: Annotated[int, typer.Option(min=1, help="Number of matches per face.")] = 5,
     min_score: Annotated[float, typer.Option(help="Omit matches below this cosine similarity.")] = -1.0,
+    far: Annotated[
+        float, typer.Option(help="False accept rate of one comparison: 0.01, 0.001 or 0.0001.")
+    ] = DEFAULT_FAR,
+    force: Force = False,
     key: KeyFile = None,
     model: Model = _DEFAULT_MODEL,
     weights: Weights = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Find the people who resemble the faces in photos; the score is the cosine similarity."""
+    """Find the people who resemble the faces in photos, and whether each is the same person."""
     files = [file for source in photos for file in _photos_below(source)]
-    networks = load_networks(model, weights, device)
+    identity = load_networks(model, weights, device)
     found: list[dict[str, Any]] = []
-    with Gallery.open(gallery, networks.identify(), key_file=key) as opened, bar("search") as advance:
+    lines: list[str] = []
+    errors: list[str] = []
+    recogniser = recogniser_id(identity.recogniser)
+    with Gallery.open(gallery, recogniser, key_file=key) as opened, bar("search") as advance:
+        look = PhotoSearch(opened, identity, far=far, force=force)
         for index, file in enumerate(files):
-            found.append(_search_photo(opened, file, networks, top, min_score))
+            entry: dict[str, Any] = {"photo": str(file), "far": far, "faces": [], "error": None}
+            try:
+                sightings = look(file, top=top, min_score=min_score)
+                entry["faces"] = [sighting.to_dict() for sighting in sightings]
+                lines.append(f"{file}: {_count(len(sightings), 'face')}")
+                lines += [f"  {number}: {sighting.line()}" for number, sighting in enumerate(sightings)]
+            except (ImageReadError, UsageError) as error:
+                entry["error"] = str(error)
+                errors.append(str(error))
+            found.append(entry)
             advance(index + 1, len(files))
-    failed = [entry for entry in found if entry["error"]]
-    for entry in failed:
-        typer.echo(f"failed: {entry['error']}", err=True)
-    _say(found, [line for entry in found if not entry["error"] for line in _match_lines(entry)], as_json=as_json)
-    if failed:
-        raise typer.Exit(2 if len(failed) == len(found) else 1)
+    for said in errors:
+        typer.echo(f"failed: {said}", err=True)
+    _say(found, lines, as_json=as_json)
+    if errors:
+        raise typer.Exit(2 if len(errors) == len(found) else 1)
 
 
 @app.command()
@@ -236,79 +212,6 @@ def find_photos(source: Path, person: str | None) -> list[tuple[str, Path]]:
     return pairs
 
 
-def enrol_photos(
-    gallery: Gallery,
-    photos: Sequence[tuple[str, Path]],
-    networks: Networks,
-    *,
-    thumbnails: bool = False,
-    largest: bool = False,
-) -> Iterator[Enrolment]:
-    """Enrol (person, photo) pairs one after the other; yields what became of each once it is on the disk."""
-    for person, photo in photos:
-        try:
-            key = hashlib.sha256(read_file(photo)).hexdigest()
-            if gallery.contains(person, key):
-                yield Enrolment(photo, person, "known")
-                continue
-            sample = describe_photo(photo, person, key, networks, thumbnail=thumbnails, largest=largest)
-            gallery.enrol([sample])
-            yield Enrolment(photo, person, "enrolled", round(sample.quality, 4))
-        except (ImageReadError, UsageError) as error:
-            yield Enrolment(photo, person, "failed", error=str(error))
-
-
-def describe_photo(
-    photo: Path, person: str, key: str, networks: Networks, *, thumbnail: bool = False, largest: bool = False
-) -> Sample:
-    """The sample of a photo of one person.
-
-    Its quality is the detector's score times the share of the crop's resolution that the photo holds. Raises
-    UsageError when there is no face, or, unless `largest`, another one of half its size or more.
-    """
-    pixels = read(photo).rgb()
-    found = filter(believable, networks.detector.detect(pixels))
-    faces = sorted(found, key=lambda face: face.eye_distance, reverse=True)
-    if not faces:
-        raise UsageError(f"{photo}: no face found")
-    if not largest and len(faces) > 1 and faces[1].eye_distance > CROWDED * faces[0].eye_distance:
-        raise UsageError(f"{photo}: several faces, so it is not clear which one is {person}; crop it, or use --largest")
-    crop = networks.crop(pixels, faces[0])
-    (vector,) = networks.recogniser.embed(crop.image[None])
-    return Sample(
-        person=person,
-        vector=vector,
-        quality=max(LEAST_QUALITY, faces[0].score * min(1.0, 1 / crop.scale)),
-        key=key,
-        metadata={"file": photo.name, "face": faces[0].to_dict()},
-        thumbnail=_jpeg(crop.image) if thumbnail else None,
-    )
-
-
-def _search_photo(gallery: Gallery, photo: Path, networks: Networks, top: int, min_score: float) -> dict[str, Any]:
-    try:
-        pixels = read(photo).rgb()
-        faces = [face for face in networks.detector.detect(pixels) if believable(face)]
-        crops = [networks.crop(pixels, face).image for face in faces]
-        ranked = gallery.search(networks.recogniser.embed(np.stack(crops)), top) if crops else []
-    except (ImageReadError, UsageError) as error:
-        return {"photo": str(photo), "faces": [], "error": str(error)}
-    entries = [
-        {**face.to_dict(), "matches": [asdict(match) for match in matches if match.score >= min_score]}
-        for face, matches in zip(faces, ranked, strict=True)
-    ]
-    return {"photo": str(photo), "faces": entries, "error": None}
-
-
-def _match_lines(entry: dict[str, Any]) -> list[str]:
-    lines = [f"{entry['photo']}: {_count(len(entry['faces']), 'face')}"]
-    for index, face in enumerate(entry["faces"]):
-        names = ", ".join(f"{match['person']} {match['score']:.3f}" for match in face["matches"]) or "nobody"
-        box = ",".join(str(round(value)) for value in face["box"])
-        lines.append(f"  {index}: box {box}: {names}")
-    return lines
-
-
 def _photos_below(source: Path) -> list[Path]:
     if source.is_dir():
         photos = _photos_in(source)
@@ -322,12 +225,6 @@ def _photos_below(source: Path) -> list[Path]:
 
 def _photos_in(folder: Path) -> list[Path]:
     return [path for path, _ in survey(folder, videos=False).files]
-
-
-def _jpeg(crop: NDArray[np.uint8]) -> bytes:
-    target = io.BytesIO()
-    Image.fromarray(crop).save(target, "JPEG", quality=THUMBNAIL_QUALITY)
-    return target.getvalue()
 
 
 def _label(gallery: str) -> str:

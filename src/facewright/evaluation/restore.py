@@ -31,13 +31,13 @@ from PIL import Image
 from ..degrade import apply, get_preset, sample
 from ..deprecation import renamed_arguments, renamed_names
 from ..errors import ImageReadError, UsageError
-from ..geometry.crop import CropSpec
-from ..geometry.resample import crop_face, resampled
-from ..geometry.templates import template_points
+from ..geometry.crop import CropSpec, template_face
+from ..geometry.resample import resampled
 from ..io.atomic import atomic_output
 from ..metrics import cosine, frechet_from_features, landmark_distance, psnr, ssim
 from ..metrics.niqe import niqe
 from ..metrics.uncertainty import bootstrap
+from ..pipelines.choosing import largest_face, sure_faces
 from ..tasks.card import Preprocess
 
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ TEMPLATE = "ffhq"
 JOURNAL, RESULTS, TABLES, SHEET = "scores.jsonl", "results.json", "results.md", "sheet.png"
 PSNR_CEILING = 100.0
 EMBEDDING_DIGITS = 5
-MIN_SCORE = 0.7
 
 
 # Faces
@@ -112,10 +111,9 @@ def photo_faces(folder: Path, detector: Detector, count: int | None = None, size
         except ImageReadError as error:
             logger.info("skipped: %s", error)
             continue
-        found = [face for face in detector.detect(rgb) if face.score >= MIN_SCORE]
-        if found:
-            largest = max(found, key=lambda face: face.eye_distance)
-            crop = crop_face(rgb, largest.points5, size, TEMPLATE)
+        largest = largest_face(sure_faces(detector.detect(rgb)))
+        if largest is not None:
+            crop = CropSpec.aligned(size, TEMPLATE).cut(rgb, largest)
             faces.append(EvaluationFace(path.relative_to(folder).as_posix(), crop.image, crop.valid))
     if not faces:
         raise UsageError(f"no face was found in the photos of {folder}; give a folder of sharp portraits")
@@ -203,7 +201,7 @@ class EvaluationModels:
     def embedding(self, image: Pixels) -> NDArray[np.float32]:
         """The unit embedding of a crop; cut by the template, so that no detection can spoil it."""
         record: Preprocess = self.embedder.preprocess  # type: ignore[attr-defined]
-        crop = crop_face(image, template_points(TEMPLATE, image.shape[0]), record.size, record.crop.template)
+        crop = record.crop.cut(image, template_face(image.shape[0], TEMPLATE))
         return np.asarray(self.embedder.embed(crop.image[None])[0], np.float32)
 
     def perceptual(self, a: Pixels, b: Pixels) -> float | None:

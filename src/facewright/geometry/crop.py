@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 import numpy as np
 
 from ..errors import UsageError
-from ..face import FaceCrop
+from ..face import Face, FaceCrop
 from .similarity import fit_similarity, fit_similarity_robust
 from .templates import template_points
 
@@ -22,18 +22,26 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ..face import Face
-
 logger = logging.getLogger(__name__)
 
 CropKind = Literal["whole", "template", "box"]
 
+_BROAD, _ABOVE, _BELOW = 1.17, 1.35, 1.18  # eye-to-mouth distances from the middle of a face to the sides of its box
 _LEAST_SIDE = 1.0  # px of the photo: what is cut around a box without an area
 
 
 def align_matrix(points5: NDArray[np.floating], size: int, template: str = "ffhq") -> NDArray[np.float64]:
     """Photo→crop similarity that puts five landmarks on a named template."""
     return fit_similarity_robust(points5, template_points(template, size))
+
+
+def template_face(size: int, template: str = "ffhq") -> Face:
+    """The face of a crop of `size` px whose landmarks lie on a template; its box reaches from the brows to the chin."""
+    points = template_points(template, size)
+    eyes, mouth = points[:2].mean(0), points[3:5].mean(0)
+    (x, y), unit = (eyes + mouth) / 2, float(np.hypot(*(mouth - eyes)))
+    box = np.array([x - _BROAD * unit, y - _ABOVE * unit, x + _BROAD * unit, y + _BELOW * unit], np.float32)
+    return Face(box, 1.0, points.astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from ..face import Pose
 from ..geometry.similarity import invert, transform_points
 from ..geometry.turns import turned_by, upright
 from ..systems.base import batches
+from .choosing import MIN_SCORE, sure_faces
 from .order import reading_order
-from .second_opinion import believable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Box = tuple[int, int, int, int]
 
-MIN_SCORE = 0.7
 BATCH = 32
 
 # of the 68 points, those that hardly move with the expression
@@ -134,10 +133,8 @@ class Analyser:
         Photos may be grey or have an alpha channel. Detections below `min_score`, without an area or with no part of
         them in the picture are left out.
         """
-        if not 0 <= min_score <= 1:
-            raise UsageError(f"min_score {min_score} is outside 0…1")
         rgb = photo.rgb()
-        found = [face for face in self.detector.detect(rgb) if face.score >= min_score and believable(face)]
+        found = sure_faces(self.detector.detect(rgb), min_score)
         return self.of_faces(rgb, reading_order([face for face in found if is_in_picture(face, rgb.shape[:2])]))
 
     def of_faces(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[FaceAnalysis]:
@@ -165,7 +162,8 @@ class Analyser:
         found = []
         for group in batches(faces, BATCH):
             crops = [crop.cut(image, face) for face in group]
-            for cut, labels in zip(crops, self.parser.parse(np.stack([cut.image for cut in crops]))):
+            there = [face.moved(cut.matrix) for face, cut in zip(group, crops)]
+            for cut, labels in zip(crops, self.parser.parse(np.stack([cut.image for cut in crops]), faces=there)):
                 found.append(FaceMask(*_mask_in_photo(labels, cut.matrix, shape), self.parser.classes))
         return found
 

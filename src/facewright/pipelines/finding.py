@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ..geometry.turns import TURNS, turned_face, upright
+from ..tasks.detect import Follower
 from .likeness import Likeness
 from .second_opinion import SecondOpinion, believable, log_odds
 
@@ -133,6 +134,10 @@ class SceneFinder:
         view = upright(image, turn)
         found = [face for face in self.detector.detect(view) if face.score >= self.min_score]
         return [turned_face(face, turn, view.shape[:2]) for face in found]
+
+    def follow(self, image: Image, faces: Sequence[Face]) -> list[Face] | None:
+        """Where faces of the frame before are in this one, at any turn; None where the detector cannot say."""
+        return self.detector.follow(image, faces) if isinstance(self.detector, Follower) else None
 
 
 def _is_sure(face: Face) -> bool:

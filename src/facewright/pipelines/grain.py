@@ -126,6 +126,11 @@ def make(grain: Grain, shape: tuple[int, int], seed: int) -> Floats:
 
 def with_grain(patch: FacePatch, rgb: NDArray[np.uint8]) -> FacePatch:
     """A patch whose face gets the grain of the photo (H, W, 3) around it, but no more than it had before."""
+    return grained(patch, missing_grain(patch, rgb))
+
+
+def missing_grain(patch: FacePatch, rgb: NDArray[np.uint8]) -> Grain:
+    """The grain that a patch lacks beside the photo (H, W, 3) around it; no more than the face had before."""
     x0, y0, x1, y1 = patch.box
     width = max(6, round(_RING * max(x1 - x0, y1 - y0)))
     left, top = max(0, x0 - width), max(0, y0 - width)
@@ -138,10 +143,15 @@ def with_grain(patch: FacePatch, rgb: NDArray[np.uint8]) -> FacePatch:
     face = mask > 0.7
     outside, before, restored = measure(place, around(mask, width)), measure(place, face), measure(after, face)
     wanted = Grain(min(outside.luma, before.luma), min(outside.chroma, before.chroma), outside.size)
-    missing = lacking(wanted, restored)
+    return lacking(wanted, restored)
+
+
+def grained(patch: FacePatch, missing: Grain, frame: int = 0) -> FacePatch:
+    """A patch with grain laid over it: other grains in every `frame` of a video, and at every place of a photo."""
     if not missing.visible:
         return patch
-    noise = make(missing, (y1 - y0, x1 - x0), seed=(x0 * 73_856_093) ^ (y0 * 19_349_663))
+    x0, y0, x1, y1 = patch.box
+    noise = make(missing, (y1 - y0, x1 - x0), seed=(x0 * 73_856_093) ^ (y0 * 19_349_663) ^ (frame * 83_492_791))
     # where the mask fades out, and what lies before the face, the picture's own grain is still there
     noise *= np.clip((patch.mask - 0.2) / 0.4, 0, 1)[..., None]
     return replace(patch, change=np.asarray(patch.change + noise, np.float32))

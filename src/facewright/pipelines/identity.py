@@ -2,29 +2,32 @@
 
 A comparison ends in `same`, `different` or `cannot tell`. The evidence is the recogniser's cosine as a log-likelihood
 ratio, measured on people it never saw; pictures in which a face is too small or too turned to be evidence are said so.
+
+What counts as a face, and which face is evidence, is decided here for all who ask: `embed`, `verify`, and enrolling
+and searching in `facewright.gallery.photos`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from ..errors import UsageError
 from ..tasks.card import cards
 from ..tasks.declare import NetworkChoice, Networks, tasks
+from .choosing import doubt, largest_face, rivals, sure_faces
 from .order import reading_order
 from .quality import face_line, load_rater, quality_dict
-from .second_opinion import believable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from ..face import Face, FaceQuality
+    from ..face import Face, FaceCrop, FaceQuality
     from ..io.image import Photo
     from ..metrics.calibration import ScoreCalibration
     from ..tasks.card import Preprocess
@@ -73,6 +76,18 @@ class FaceEmbedding:
     sha256: str | None = None
     quality: FaceQuality | None = None
 
+    @property
+    def fault(self) -> str:
+        """Why the face is no evidence of identity, in words; empty where it is."""
+        return fault_of(self.face)
+
+    def evidence(self, name: str) -> Evidence:
+        """What the picture is worth in a comparison in which it is called `name`, such as "first"."""
+        left = None if self.quality is None else self.quality.retained_fraction
+        reasons = self.quality.reasons if self.quality else ()
+        flaws = ", ".join(str(reason).replace("_", " ") for reason in reasons[:2])
+        return Evidence(name, self.fault, "" if left is None else ruin_of(left), flaws)
+
     def similarity(self, other: FaceEmbedding) -> float:
         """Cosine to another embedding, −1 to 1; raises UsageError when another model or other weights made it."""
         if (self.model, self.sha256) != (other.model, other.sha256):
@@ -88,12 +103,36 @@ class FaceEmbedding:
             "model": self.model,
             "weights_sha256": self.sha256,
             "quality": quality_dict(self.quality),
+            "fault": self.fault,
             "embedding": [round(float(v), 6) for v in self.vector],
         }
 
     def line(self) -> str:
         """One line for people."""
-        return face_line(self.face, self.quality)
+        fault = f"; no evidence of identity: {self.fault}" if self.fault else ""
+        return face_line(self.face, self.quality) + fault
+
+
+class Evidence(NamedTuple):
+    """What the picture of a face is worth as evidence of identity; the words are empty where nothing is wrong.
+
+    fault: why it says nothing at all. ruin: why unlikeness says nothing. flaws: what may have lowered the similarity.
+    """
+
+    name: str
+    fault: str = ""
+    ruin: str = ""
+    flaws: str = ""
+
+
+class Judgement(NamedTuple):
+    """What a similarity means; see `Verification` for the fields."""
+
+    decision: Decision
+    reason: str
+    llr: float | None = None
+    probability: float | None = None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,21 +185,31 @@ class IdentityPipeline:
         if calibration is not None and recogniser.weights_sha256 is not None:
             calibration.check(recogniser.weights_sha256)
 
-    def embed(self, photo: Photo) -> list[FaceEmbedding]:
-        """The faces of a photo in reading order."""
+    def embed(self, photo: Photo, *, force: bool = False) -> list[FaceEmbedding]:
+        """The faces of a photo in reading order; with `force` doubtful finds where there is no sure face."""
         rgb = photo.rgb()
-        return self._embed_faces(rgb, reading_order(self._faces(rgb)))
+        return self._embed_faces(rgb, reading_order(self._faces(rgb, force=force)[0]))
 
-    def embed_one(self, photo: Photo, *, largest: bool = False) -> FaceEmbedding:
-        """The face of a photo that shows one person.
+    def embed_one(self, photo: Photo, *, largest: bool = False, force: bool = False) -> FaceEmbedding:
+        """The face of a photo that shows one person; smaller faces in the background do not count.
 
-        Raises UsageError when there is none, or when there are several and `largest` does not choose among them.
+        Raises UsageError when there is none, or when there are several and `largest` does not choose among them. With
+        `force` a doubtful find is taken where there is no sure face.
         """
         rgb = photo.rgb()
-        return self._embed_faces(rgb, [only_face(self._faces(rgb), photo.source, largest=largest)])[0]
+        faces, doubtful = self._faces(rgb, force=force)
+        return self._embed_faces(rgb, [only_face(faces, photo.source, largest=largest, doubtful=doubtful)])[0]
 
-    def _faces(self, rgb: NDArray[np.uint8]) -> list[Face]:
-        return [face for face in self.detector.detect(rgb) if face.score >= MIN_SCORE and believable(face)]
+    def crop(self, photo: Photo, face: Face) -> FaceCrop:
+        """The crop of a face that the recogniser sees."""
+        return self.recogniser.preprocess.crop.cut(photo.rgb(), face)
+
+    def _faces(self, rgb: NDArray[np.uint8], *, force: bool) -> tuple[list[Face], list[Face]]:
+        """The faces that count, and the finds that do not."""
+        finds = self.detector.detect(rgb)
+        sure = sure_faces(finds, MIN_SCORE)
+        doubtful = [face for face in finds if all(face is not other for other in sure)]
+        return (doubtful, []) if force and not sure else (sure, doubtful)
 
     def _embed_faces(self, rgb: NDArray[np.uint8], faces: list[Face]) -> list[FaceEmbedding]:
         if not faces:
@@ -172,62 +221,92 @@ class IdentityPipeline:
         slug, sha256 = self.recogniser.slug, self.recogniser.weights_sha256
         return [FaceEmbedding(f, v, slug, sha256, q) for f, v, q in zip(faces, vectors, rated)]
 
-    def verify(self, first: Photo, second: Photo, *, far: float = DEFAULT_FAR, largest: bool = False) -> Verification:
-        """Whether two photos show the same person; `far` is one of the calibrated false acceptance rates."""
-        return self.compare(*(self.embed_one(photo, largest=largest) for photo in (first, second)), far=far)
+    def verify(
+        self, first: Photo, second: Photo, *, far: float = DEFAULT_FAR, largest: bool = False, force: bool = False
+    ) -> Verification:
+        """Whether two photos show the same person.
 
-    def compare(self, first: FaceEmbedding, second: FaceEmbedding, *, far: float = DEFAULT_FAR) -> Verification:
+        `far` is one of the calibrated false acceptance rates; `largest` takes the largest of several faces; `force`
+        takes faces for evidence that are too small, too turned, doubtful or too damaged.
+        """
+        self.check_far(far)
+        both = (self.embed_one(photo, largest=largest, force=force) for photo in (first, second))
+        return self.compare(*both, far=far, force=force)
+
+    def compare(
+        self, first: FaceEmbedding, second: FaceEmbedding, *, far: float = DEFAULT_FAR, force: bool = False
+    ) -> Verification:
         """As `verify`, of two faces already embedded."""
         similarity = first.similarity(second)
+        sides = (first.evidence("first"), second.evidence("second"))
+        judgement = self.judge(similarity, sides, far=far, force=force)
+        note = presentation_note() if judgement.decision == "same" else ""
+        decision, reason, llr, probability, threshold = judgement
+        return Verification(decision, reason, similarity, llr, probability, threshold, far, first, second, note)
+
+    def check_far(self, far: float) -> None:
+        """Raise UsageError for a false acceptance rate at which these weights are not calibrated."""
+        if self.calibration is not None:
+            self.calibration.point(far)
+
+    def judge(
+        self, similarity: float, sides: Sequence[Evidence], *, far: float = DEFAULT_FAR, force: bool = False
+    ) -> Judgement:
+        """What a similarity of two pictures means by the calibration of these weights."""
         if self.calibration is None:
             reason = (
                 f"similarity {similarity:.2f} has no known meaning, because these weights of {self.recogniser.slug} "
                 f"have no {CALIBRATION_FILE} beside them"
             )
-            return Verification("cannot tell", reason, similarity, None, None, None, far, first, second)
+            return Judgement("cannot tell", reason)
         llr = float(self.calibration.llr(similarity))
         threshold = self.calibration.point(far).threshold
-        decision, reason = decide(similarity, llr, threshold, far, (first, second))
-        probability = float(self.calibration.probability(similarity))
-        note = presentation_note() if decision == "same" else ""
-        return Verification(decision, reason, similarity, llr, probability, threshold, far, first, second, note)
+        decision, reason = decide(similarity, llr, threshold, far, sides, force=force)
+        return Judgement(decision, reason, llr, float(self.calibration.probability(similarity)), threshold)
 
 
-def only_face(faces: list[Face], source: str, *, largest: bool = False) -> Face:
-    """The single face, or with `largest` the largest; UsageError saying what was found otherwise."""
+def only_face(faces: list[Face], source: str, *, largest: bool = False, doubtful: Sequence[Face] = ()) -> Face:
+    """The face that a photo is about: the only one of its size, or with `largest` the largest.
+
+    Raises UsageError saying what was found otherwise; `doubtful` are finds that do not count as faces.
+    """
     name = Path(source).name
+    if not faces and doubtful:
+        best = max(doubtful, key=lambda face: face.score)
+        raise UsageError(f"{name}: no face was found that counts, the best is {fault_of(best)}; --force takes it")
     if not faces:
         raise UsageError(f"{name}: no face was found; give a photo in which one is clearly visible")
-    if len(faces) > 1 and not largest:
-        raise UsageError(f"{name}: {len(faces)} faces were found where one is expected; crop it or add --largest")
-    return max(faces, key=lambda f: f.eye_distance)
+    meant = rivals(faces)
+    if len(meant) > 1 and not largest:
+        raise UsageError(f"{name}: {len(meant)} faces were found where one is expected; crop it or add --largest")
+    chosen = largest_face(meant)
+    assert chosen is not None
+    return chosen
 
 
 def decide(
-    similarity: float, llr: float, threshold: float, far: float, faces: tuple[FaceEmbedding, FaceEmbedding]
+    similarity: float, llr: float, threshold: float, far: float, sides: Sequence[Evidence], *, force: bool = False
 ) -> tuple[Decision, str]:
     """The decision about two faces and its reason in words.
 
     Faces too small or too turned are no evidence, however alike they look to the network. Ruined ones can still be
-    alike, but not different.
+    alike, but not different. With `force` they are taken for evidence all the same, and the reason says so.
     """
-    for which, face in zip(("first", "second"), faces):
-        if fault := unusable(face):
-            return "cannot tell", f"the {which} face is {fault}"
+    faults = [f"the {side.name} face is {side.fault}" for side in sides if side.fault]
+    if faults and not force:
+        return "cannot tell", faults[0]
+    forced = f" (forced: {'; '.join(faults)})" if faults else ""
     if similarity >= threshold:
-        return "same", f"similarity {similarity:.2f} is at least {threshold:.2f}, the threshold of a FAR of {far:g}"
-    for which, face in zip(("first", "second"), faces):
-        if (
-            face.quality is not None
-            and face.quality.retained_fraction is not None
-            and face.quality.retained_fraction < MIN_RETAINED
-        ):
-            ruined = f"the {which} picture is too damaged, quality {face.quality.number:.0f}"
-            return "cannot tell", f"{ruined}, to take similarity {similarity:.2f} for another person"
+        likely = f"similarity {similarity:.2f} is at least {threshold:.2f}, the threshold of a FAR of {far:g}"
+        return "same", likely + forced
+    ruins = [f"the {side.name} picture is {side.ruin}" for side in sides if side.ruin]
+    if ruins and not force:
+        return "cannot tell", f"{ruins[0]}, to take similarity {similarity:.2f} for another person"
     if llr <= DIFFERENT_LLR:
-        return "different", f"similarity {similarity:.2f} is {np.exp(-llr):.0f} times likelier for two people than one"
-    poor = [f"the {w} picture is {_words(f)}" for w, f in zip(("first", "second"), faces) if _words(f)]
-    return "cannot tell", "; ".join([f"similarity {similarity:.2f} speaks for neither clearly", *poor])
+        unlikely = f"similarity {similarity:.2f} is {np.exp(-llr):.0f} times likelier for two people than one"
+        return "different", unlikely + forced
+    poor = [f"the {side.name} picture is {side.flaws}" for side in sides if side.flaws]
+    return "cannot tell", "; ".join([f"similarity {similarity:.2f} speaks for neither clearly" + forced, *poor])
 
 
 def presentation_note() -> str:
@@ -237,9 +316,10 @@ def presentation_note() -> str:
     return f"a photo of a photo, of a screen or of a mask would match as well: {advice}"
 
 
-def unusable(embedding: FaceEmbedding) -> str:
-    """Why a face is no evidence of identity; empty when it is."""
-    face = embedding.face
+def fault_of(face: Face) -> str:
+    """Why a face is no evidence of identity, in words; empty where it is: the one notion of a usable face."""
+    if why := doubt(face, MIN_SCORE):
+        return why
     if face.eye_distance < MIN_EYE_DISTANCE:
         return f"too small, {face.eye_distance:.1f} px between the eyes"
     if face.pose is not None and abs(face.pose.yaw) > MAX_YAW:
@@ -247,9 +327,9 @@ def unusable(embedding: FaceEmbedding) -> str:
     return ""
 
 
-def _words(embedding: FaceEmbedding) -> str:
-    reasons = embedding.quality.reasons if embedding.quality else ()
-    return ", ".join(str(reason).replace("_", " ") for reason in reasons[:2])
+def ruin_of(retained_fraction: float) -> str:
+    """Why a picture of which so much is left says nothing by unlikeness, in words; empty where it does."""
+    return f"too damaged, quality {100 * retained_fraction:.0f}" if retained_fraction < MIN_RETAINED else ""
 
 
 def load_embedding(
@@ -257,7 +337,7 @@ def load_embedding(
 ) -> Callable[[Photo, EmbedOptions], list[FaceEmbedding]]:
     """Detector, recogniser and rater as a callable of photos."""
     pipeline = load_pipeline(session, task, choice)
-    return lambda photo, options: pipeline.embed(photo)
+    return lambda photo, options: pipeline.embed(photo, force=options.force)
 
 
 def load_verification(
@@ -265,7 +345,11 @@ def load_verification(
 ) -> Callable[[Photo, Photo, VerifyOptions], Verification]:
     """Detector, recogniser, calibration and rater as a callable of pairs."""
     pipeline = load_pipeline(session, task, choice)
-    return lambda first, second, options: pipeline.verify(first, second, far=options.far, largest=options.largest)
+
+    def verify(first: Photo, second: Photo, options: VerifyOptions) -> Verification:
+        return pipeline.verify(first, second, far=options.far, largest=options.largest, force=options.force)
+
+    return verify
 
 
 def load_pipeline(session: Networks, task: Task, choice: NetworkChoice) -> IdentityPipeline:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ..face import Face
     from ..tasks.analyse import Parser
 
 _PAIRS = ("eye", "brow", "ear")
@@ -32,33 +33,32 @@ _EDGE = 1 / 64  # of the crop: softness of the border between face and hair
 
 def restoring_masks(
     crops: Sequence[NDArray[np.uint8]],
-    points5: Sequence[NDArray[np.floating]],
+    faces: Sequence[Face],
     parser: Parser | None,
     *,
     hair: bool = False,
 ) -> list[NDArray[np.float32]]:
-    """Masks (S, S) float32 in [0, 1] of (S, S, 3) uint8 RGB crops on the parser's template with points (5, 2) in them.
+    """Masks (S, S) float32 in [0, 1] of (S, S, 3) uint8 RGB crops and the faces in them, in their pixels.
 
     Without a parser these are ovals. With `hair` also all hair in the crop, fading out at the crop's border.
     """
     if parser is None or len(crops) == 0:
-        return [face_mask(points, len(crop)) for crop, points in zip(crops, points5)]
+        return [face_mask(face.points5, len(crop)) for crop, face in zip(crops, faces)]
     side, own = len(crops[0]), parser.preprocess.size
     if own and side > own:  # a parser tells no more from a larger crop, and masks are soft
-        scale, half = own / side, 0.5
-        small = [(np.asarray(points) + half) * scale - half for points in points5]
+        small = [face.scaled(own / side) for face in faces]
         masks = restoring_masks([resampled(crop, own) for crop in crops], small, parser, hair=hair)
         return [
             np.asarray(cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR), np.float32) for mask in masks
         ]
-    ovals = [face_mask(points, len(crop)) for crop, points in zip(crops, points5)]
-    probabilities = parser.probabilities(np.stack(crops))
-    faces = _summed(probabilities, parser, FACE_PARTS)
-    masks = [_within(oval, part) for oval, part in zip(ovals, faces)]
+    ovals = [face_mask(face.points5, len(crop)) for crop, face in zip(crops, faces)]
+    probabilities = parser.probabilities(np.stack(crops), faces=faces)
+    parts = _summed(probabilities, parser, FACE_PARTS)
+    masks = [_within(oval, part) for oval, part in zip(ovals, parts)]
     if not hair:
         return masks
     hairs = _summed(probabilities, parser, {"hair"})
-    return [_with_hair(mask, oval, face, strands) for mask, oval, face, strands in zip(masks, ovals, faces, hairs)]
+    return [_with_hair(mask, oval, face, strands) for mask, oval, face, strands in zip(masks, ovals, parts, hairs)]
 
 
 def _summed(probabilities: NDArray[np.float32], parser: Parser, parts: set[str]) -> NDArray[np.float32]:

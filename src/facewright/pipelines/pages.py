@@ -71,7 +71,7 @@ def restore_pages(
     provenance: bool = True,
     keep_gps: bool = True,
     max_pixels: int = MAX_PIXELS,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> PagesReport:
     """Restore every page of the file that `first` is the first page of; `target` is complete, or not there at all.
 

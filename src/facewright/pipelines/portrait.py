@@ -21,7 +21,7 @@ from ..geometry.turns import turned_by, upright, upright_face
 from ..io.encode import format_of
 from ..io.image import read
 from ..io.provenance import Provenance, xmp_packet
-from .second_opinion import believable
+from .choosing import sure_faces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 Background = Literal["keep", "blur", "remove", "replace"]
 
-MIN_SCORE = 0.7
 SKIN_RADIUS, SKIN_CONTRAST = 0.012, 0.05
 """Blemishes to smooth: up to this share of the picture's longer side, of less contrast than this share of white."""
 _LEAST_TEETH_LIGHT, _LIGHTER, _KEPT_YELLOW = 0.35, 0.2, 0.3
@@ -83,7 +82,7 @@ def photo_masks(image: NDArray[np.uint8], faces: Sequence[Face], parser: Parser)
     for face in faces:
         cut = crop.cut(image, face)
         matrix = cut.matrix
-        found = parser.probabilities(cut.image[None])[0]
+        found = parser.probabilities(cut.image[None], faces=[face.moved(matrix)])[0]
         _place(skin, class_mask(found, parser.classes, ("skin", "nose")), matrix)
         _place(mouth, class_mask(found, parser.classes, ("mouth", "teeth")), matrix)
         _place(person, 1 - class_mask(found, parser.classes, ("background",)), matrix)
@@ -102,7 +101,7 @@ def load(session: Networks, task: Task, choice: NetworkChoice) -> Callable[[Phot
             raise UsageError(f"background {options.background!r} is neither keep, blur, remove nor a picture")
         return retouch(
             photo,
-            [face for face in detector.detect(photo.rgb()) if face.score >= MIN_SCORE and believable(face)],
+            sure_faces(detector.detect(photo.rgb())),
             parser,
             background=options.background if kept else "replace",  # type: ignore[arg-type]
             backdrop=None if kept else read(options.background).rgb(),

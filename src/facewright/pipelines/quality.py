@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..geometry.crop import CropSpec
+from .choosing import sure_faces
 from .order import reading_order
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def load(session: Networks, task: Task, choice: NetworkChoice) -> Callable[[Phot
 
     def rate(photo: Photo, options: QualityOptions) -> list[RatedFace]:
         rgb = photo.rgb()
-        faces = reading_order(detector.detect(rgb))
+        faces = reading_order(sure_faces(detector.detect(rgb)))
         return [RatedFace(face, found) for face, found in zip(faces, rater.rate(rgb, faces))]
 
     return rate

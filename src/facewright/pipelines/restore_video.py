@@ -10,31 +10,31 @@ from ..errors import UsageError
 from ..io.provenance import Provenance
 from ..io.video import VideoReport, process_video
 from ..tasks.restore import RestoreOptions
+from .edit import Editor
 from .finding import SceneFinder
-from .restore import GOOD_SSIM, MAX_YAW, MIN_EYE_DISTANCE, quality
-from .video import PersonReport, VideoOptions, VideoRestorer
+from .restore import RestoreEdit
+from .restore_result import RECORDED
+from .video import PersonReport, VideoEditor, VideoOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from ..face import Face
     from ..io.video import Deinterlace
     from .restore import RestorePipeline
 
-FRAMES_PER_CALL = 4
+FRAMES_PER_CALL = 12
+PRESET = "veryfast"  # of the encoder
 
 
 @dataclass(frozen=True, slots=True)
 class VideoRestoreResult:
-    """What became of a video and of the people in it."""
+    """What became of a video and of the people in it; `missing` are chosen faces that never appeared."""
 
     video: VideoReport
     people: tuple[PersonReport, ...]
     models: tuple[str, ...]
+    missing: tuple[int, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -43,6 +43,8 @@ class VideoRestoreResult:
         line = f"{self.video.frames} frames, {restored} of {len(self.people)} faces restored"
         if self.video.damaged:
             line += f", {len(self.video.damaged)} damaged frames passed through"
+        if self.missing:
+            line += f"; there was no face {', '.join(map(str, self.missing))}"
         return line
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,42 +63,28 @@ def restore_video(
     restart: bool = False,
     deinterlace: Deinterlace = "auto",
     keep_gps: bool = True,
-    detect_every: int = 2,
+    pace: VideoOptions | None = None,
     provenance: bool = True,
     progress: Callable[[int, int | None], None] | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> VideoRestoreResult:
     """Restore the faces of a video into `target`; raises VideoError, OutputError or UsageError.
 
-    Faces cannot be chosen by index, box or point in a video, because they come and go; `max_faces` works.
-    `keep_gps=False` leaves out where the video was taken, `provenance` records what was done in its comment tag.
+    Faces chosen by number, box or point are people who are followed (`EditOptions`); as who is who depends on all that
+    was seen since the start, such a run cannot be gone on with. `keep_gps=False` leaves out where the video was taken,
+    `provenance` records what was done in the video's comment tag. `pace` says how the work is spread over the frames.
     The other arguments are those of `facewright.io.video.process_video`; `notify` gets every note about what cannot be
     kept as soon as it is known.
     """
     options = options or RestoreOptions()
-    if options.faces is not None or options.skip or options.boxes or options.points:
-        raise UsageError("faces of a video cannot be chosen by number, box or point; use --max-faces")
-    _refuse_photo_options(options)
-    if pipeline.enlarger is not None:
-        raise UsageError("the background of a video cannot be restored; omit --background")
+    _refuse(pipeline, options, resume=resume)
     detector = SceneFinder(pipeline.detector, 0.0 if options.force else options.min_score)
-    stage = VideoRestorer(
-        pipeline.video_restorer,
-        detector,
-        VideoOptions(
-            upscale=options.upscale,
-            strength=options.strength,
-            fidelity=options.fidelity,
-            max_faces=options.max_faces,
-            min_eye_distance=0 if options.force else MIN_EYE_DISTANCE,
-            max_yaw=180 if options.force else MAX_YAW,
-            detect_every=detect_every,
-            watermark=options.watermark,
-            relight=options.relight,
-            seed=options.seed,
-        ),
-        judge=None if options.force else _judge(pipeline),
-        opinion=None if options.force else detector.opinion,
+    stage = VideoEditor(
+        Editor(detector, pipeline.parser),
+        RestoreEdit(pipeline, options, by_size=True),
+        options,
+        pace,
+        opinion=detector.opinion,
     )
     report = process_video(
         source,
@@ -109,23 +97,39 @@ def restore_video(
         drop_place=not keep_gps,
         parameters=json.dumps(asdict(options), sort_keys=True),
         batch_size=FRAMES_PER_CALL,
+        preset=PRESET,
         metadata={"comment": _provenance(pipeline, options)} if provenance else None,
         progress=progress,
         notify=notify,
     )
-    return VideoRestoreResult(report, stage.report(), pipeline.models)
+    return VideoRestoreResult(report, stage.report(), pipeline.models, missing(options, stage))
 
 
-def _refuse_photo_options(options: RestoreOptions) -> None:
-    """Raise UsageError for what works on photos alone, so that no option is skipped without a word."""
-    given = {
-        "--hair": options.hair,
-        "--whole": options.whole,
-        "--old-photo": options.old_photo,
-        "--grain none": options.grain == "none",
-    }
-    for name in (name for name, used in given.items() if used):
-        raise UsageError(f"{name} is for photos; in videos the whole oval of a face is restored, without added grain")
+def _refuse(pipeline: RestorePipeline, options: RestoreOptions, *, resume: bool) -> None:
+    """Raise UsageError for what cannot be done with a video, with the reason."""
+    if options.old_photo:
+        raise UsageError(
+            "--old-photo repairs a print; the damage of a video moves, and repairing it frame by frame would flicker"
+        )
+    if pipeline.enlarger is not None:
+        raise UsageError(
+            "the background of a video cannot be restored: it would flicker from frame to frame; omit --background"
+        )
+    if resume and is_selective(options):
+        raise UsageError(
+            "which faces are meant depends on what was seen since the start, so --resume is not possible; use --restart"
+        )
+
+
+def is_selective(options: RestoreOptions) -> bool:
+    """Whether the user chose among the faces."""
+    return options.faces is not None or bool(options.skip or options.boxes or options.points)
+
+
+def missing(options: RestoreOptions, stage: VideoEditor) -> tuple[int, ...]:
+    """Numbers of faces that were asked for and never appeared."""
+    there = {person.id for person in stage.report()}
+    return tuple(number for number in (*(options.faces or ()), *options.skip) if number not in there)
 
 
 def _provenance(pipeline: RestorePipeline, options: RestoreOptions) -> str:
@@ -135,15 +139,5 @@ def _provenance(pipeline: RestorePipeline, options: RestoreOptions) -> str:
         version=__version__,
         models=pipeline.models,
         checkpoint=pipeline.checkpoint,
-        parameters={
-            k: getattr(options, k) for k in ("upscale", "fidelity", "strength", "seed", "watermark", "relight")
-        },
+        parameters={name: getattr(options, name) for name in RECORDED},
     ).to_json()
-
-
-def _judge(pipeline: RestorePipeline) -> Callable[[NDArray[np.uint8], Face], str | None]:
-    def judge(crop: NDArray[np.uint8], face: Face) -> str | None:
-        estimate = pipeline.assess(crop[None])[0]
-        return f"already good, quality {quality(estimate):.0f}" if estimate.ssim >= GOOD_SSIM else None
-
-    return judge

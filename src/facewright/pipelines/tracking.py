@@ -19,6 +19,8 @@ from ..geometry.resample import crop_by_matrix
 from ..geometry.similarity import fit_similarity, transform_points
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from ..face import Face
@@ -27,6 +29,8 @@ _FLOW_SIDE = 640
 _NO_MATCH = 10.0
 _DRIFT_WEIGHT = 0.3
 _HIDING = 0.2  # IoU from which one face may hide another
+_STILL_A_FACE = 0.3  # least score of a second look
+_MOST_CORRECTED = 0.25  # eye distances; a larger correction is no correction
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,7 @@ class _Track:
         self.raw = face  # where the face was last seen or followed to, unsmoothed
         self.drift = np.zeros(2)  # pixels a second, of sightings
         self.hidden = False
+        self.doubtful = False  # whether the face is still where it was followed to
         self.face = face
         self.filter(_outline(face), 0.0)
 
@@ -148,7 +153,7 @@ class _Track:
         """Take in a detection."""
         moved = (np.array(face.centre) - self.raw.centre) / step
         self.drift = _blend(self.drift, moved, _DRIFT_WEIGHT)
-        self.hits, self.missed, self.hidden = self.hits + 1, 0, False
+        self.hits, self.missed, self.hidden, self.doubtful = self.hits + 1, 0, False, False
         self.move(face, step)
 
     def coasted(self, step: float) -> Face:
@@ -189,16 +194,30 @@ class FaceTracker:
             self.reset()
         return cut
 
-    def update(self, image: NDArray[np.uint8], detections: list[Face] | None, time: float) -> list[TrackedFace]:
+    @property
+    def unsettled(self) -> bool:
+        """Whether the detector had better look at the next frame: a face is new, missed, or hard to follow."""
+        return any(not track.confirmed or track.missed > 0 or track.doubtful for track in self._tracks)
+
+    def update(
+        self,
+        image: NDArray[np.uint8],
+        detections: list[Face] | None,
+        time: float,
+        look: Callable[[NDArray[np.uint8], list[Face]], list[Face] | None] | None = None,
+    ) -> list[TrackedFace]:
         """Take in one frame at `time` seconds; returns its faces, the longest known first.
 
-        `detections` is None when the detector did not look at this frame: faces are then followed by optical flow.
-        Faces of a scene's first frame are believed and shown at once: nothing can pop up there.
+        `detections` is None when the detector did not look at this frame: faces are then followed by optical flow, and
+        corrected by `look`, a detector's `follow`, where it is given. Faces of a scene's first frame are believed and
+        shown at once: nothing can pop up there.
         """
         step = 1 / 25 if self._time is None else max(time - self._time, 1e-3)
         self._time = time
         before, self._grey = self._grey, self._shrink(image)
         predicted = [t.coasted(step) if t.hidden else self._follow(t, before) for t in self._tracks]
+        if detections is None:
+            predicted = self._corrected(image, predicted, look)
         matches = {} if detections is None else match_faces(predicted, detections)
         for i, track in enumerate(self._tracks):
             if detections and i not in matches and not track.hidden:
@@ -212,6 +231,25 @@ class FaceTracker:
             self._fresh = False
         self._tracks = [track for track in self._tracks if not track.lost]
         return [TrackedFace(t.id, t.face, t.alpha, t.age) for t in self._tracks if t.confirmed]
+
+    def _corrected(
+        self,
+        image: NDArray[np.uint8],
+        predicted: list[Face],
+        look: Callable[[NDArray[np.uint8], list[Face]], list[Face] | None] | None,
+    ) -> list[Face]:
+        """Where a second look sees the faces; one that it no longer takes for a face stays where flow has it."""
+        seen = None if look is None or not predicted else look(image, predicted)
+        if seen is None:
+            return predicted
+        corrected = []
+        for track, before, after in zip(self._tracks, predicted, seen, strict=True):
+            moved = float(np.linalg.norm(after.points5 - before.points5, axis=1).mean())
+            believed = after.score >= _STILL_A_FACE and moved <= _MOST_CORRECTED * max(before.eye_distance, 1.0)
+            track.doubtful = not believed
+            use = believed and not track.hidden
+            corrected.append(replace(after, score=before.score) if use else before)
+        return corrected
 
     def _begin(self, face: Face) -> _Track:
         self._next_id += 1
@@ -247,6 +285,7 @@ class FaceTracker:
             return track.raw
         motion = face_motion(before, self._grey, track.raw.scaled(self._scale))
         if motion is None:
+            track.doubtful = True
             return track.raw
         moved = transform_points(motion, _outline(track.raw.scaled(self._scale))).astype(np.float32)
         face = replace(track.raw, points5=moved[:5], box=moved[5:].reshape(4))

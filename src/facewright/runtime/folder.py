@@ -13,15 +13,16 @@ import shutil
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FacewrightError, LockedError, OutputError, UsageError
 from ..io.atomic import check_folder, remove_abandoned
-from ..io.image import MAX_PIXELS, Photo, read_page
+from ..io.image import Photo, read_page
 from ..io.kinds import VIDEOS, kind_of, survey, targets
 from ..io.lock import locked
-from ..pipelines.pages import has_pages, restore_pages
+from ..pipelines.pages import has_pages
+from .editing import SaveOptions, edit_pages, edit_video, save_photo
 from .records import Records, Stamp, stamp
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from ..io.kinds import Survey
     from ..io.lock import Owner
-    from ..io.video import Deinterlace
     from ..pipelines.pages import PagesReport
     from ..pipelines.restore import RestorePipeline, RestoreResult
     from ..pipelines.restore_video import VideoRestoreResult
@@ -130,23 +130,6 @@ class Summary:
             for sentence in remarks(outcome.report or {}):
                 names.setdefault(sentence, []).append(str(outcome.job.source.relative_to(jobs.source)))
         return [f"{listed(files, 3)}: {sentence}" for sentence, files in names.items()]
-
-
-@dataclass(frozen=True, slots=True)
-class SaveOptions:
-    """How photos are read and results written; `page` None takes all pages of a TIFF.
-
-    `restart` deletes what earlier runs left of unfinished videos; `deinterlace` says what becomes of fields.
-    """
-
-    overwrite: bool = False
-    quality: int = 95
-    provenance: bool = True
-    keep_gps: bool = True
-    max_pixels: int = MAX_PIXELS
-    page: int | None = None
-    restart: bool = False
-    deinterlace: Deinterlace = "auto"
 
 
 def listed(items: Sequence[str], limit: int = 10) -> str:
@@ -432,34 +415,17 @@ class _Run:
         from ..pipelines.restore_video import restore_video
 
         replaces = stamp(job.target)
-        report = restore_video(
-            job.source,
-            job.target,
-            self.pipeline,
-            self.options,
-            overwrite=self.save.overwrite,
-            # what a process left that died during this run is taken up without being asked
-            resume=self.resume or job in self.were_held,
-            restart=self.save.restart and job not in self.were_held,
-            deinterlace=self.save.deinterlace,
-            keep_gps=self.save.keep_gps,
-            provenance=self.save.provenance,
-        )
+        # what a process left that died during this run is taken up without being asked
+        taken_up = job in self.were_held
+        save = replace(self.save, restart=self.save.restart and not taken_up)
+        resume = self.resume or taken_up
+        report = edit_video(restore_video, job.source, job.target, self.pipeline, self.options, save, resume)
         return self._written(job, report, replaces)
 
     def _pages(self, job: Job, photo: Photo) -> Outcome:
-        replaces, save = stamp(job.target), self.save
+        replaces = stamp(job.target)
         _remove_empty(job.target)
-        report = restore_pages(
-            photo,
-            job.target,
-            self.pipeline,
-            self.options,
-            overwrite=save.overwrite,
-            provenance=save.provenance,
-            keep_gps=save.keep_gps,
-            max_pixels=save.max_pixels,
-        )
+        report = edit_pages(photo, job.target, self.pipeline, self.options, self.save)
         return self._written(job, report, replaces)
 
     def _written(self, job: Job, report: VideoRestoreResult | PagesReport, replaces: Stamp | None) -> Outcome:
@@ -478,13 +444,7 @@ class _Run:
                 report = result.report(job.target, keep_gps=save.keep_gps)
                 self.records.write(job, replaces=stamp(job.target), result=report)
                 _remove_empty(job.target)
-                result.save(
-                    job.target,
-                    overwrite=save.overwrite,
-                    quality=save.quality,
-                    provenance=save.provenance,
-                    keep_gps=save.keep_gps,
-                )
+                save_photo(result, job.target, save)
                 return Outcome(job, summary=result.summary, report=report)
             except OSError as error:
                 return self._failure(job, OutputError(f"cannot write {job.target}: {error.strerror or error}"))

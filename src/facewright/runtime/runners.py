@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..tasks.declare import NetworkChoice, Shape, entry, get_task, option_fields
+from ..tasks.declare import NetworkChoice, Shape, get_task, option_fields
 from .session import default_session
 
 if TYPE_CHECKING:
@@ -42,22 +42,21 @@ def run_generate(verb: str, output: str | Path | None, options: Any, choice: Net
 def run_edit(
     verb: str, source: Any, output: str | Path | None, options: Any, choice: NetworkChoice, *, overwrite: bool
 ) -> Any:
-    """The altered photo, or the report of an altered video; written when `output` is given, which a video needs."""
+    """The altered photo, the report of an altered video or of all pages of a photo; the latter two need `output`.
+
+    What is written goes the way of the command: the output is checked before the work and locked during it.
+    """
     from ..io.image import read
+    from .editing import SaveOptions, edit_file
 
     task = get_task(verb)
+    if output is not None:
+        return edit_file(task, source, output, options, choice, SaveOptions(overwrite=overwrite)).result
     if isinstance(source, str | Path) and is_video_file(source):
         if not task.video:
             raise UsageError(f"{source} is a video; {verb} takes photos")
-        if output is None:
-            raise UsageError(f"{source} is a video; say where the restored one goes with output=")
-        pipeline = default_session().pipeline(verb, choice)
-        return entry(task.video)(source, output, pipeline, options, overwrite=overwrite)
-    photo = read(source)
-    result = default_session().pipeline(verb, choice)(photo, options)
-    if output is not None:
-        result.save(output, overwrite=overwrite)
-    return result
+        raise UsageError(f"{source} is a video; say where the restored one goes with output=")
+    return default_session().pipeline(verb, choice)(read(source), options)
 
 
 def function(task: Task) -> Callable[..., Any]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ..geometry.crop import CropSpec
+
 logger = logging.getLogger(__name__)
 
 
@@ -68,6 +70,11 @@ class System(nn.Module):
     def preprocess_for(cls, config: Any) -> Preprocess:
         """The input contract of a network of that configuration."""
         raise NotImplementedError(f"{cls.__name__} must declare its input")
+
+    @classmethod
+    def earlier_crop_for(cls, config: Any) -> CropSpec | None:
+        """What files of earlier versions call the crop of `preprocess_for`, where it is not what they mean."""
+        return None
 
     @property
     def preprocess(self) -> Preprocess:
@@ -168,6 +175,8 @@ class System(nn.Module):
             stored = Preprocess.from_dict(upgraded_record(config["preprocess"], model.preprocess.crop))
         except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
             raise WeightsError(f"{path}: its configuration is incomplete or damaged ({error!r})") from error
+        if stored.crop == cls.earlier_crop_for(model.config):
+            stored = dataclasses.replace(stored, crop=model.preprocess.crop)
         if stored != model.preprocess:
             raise WeightsError(
                 f"{path} was trained for another input than {cls.slug} feeds (stored {stored}, code {model.preprocess})"

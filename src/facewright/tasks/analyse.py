@@ -29,7 +29,11 @@ class Landmarker(Protocol):
 
 @runtime_checkable
 class Parser(Protocol):
-    """Says what every pixel of a face crop shows."""
+    """Says what every pixel of a face crop shows.
+
+    Crops are cut as `preprocess.crop` says; others of the same face will do, too. `faces`, one for each crop and in its
+    pixels, are for networks that look at a face by its box or landmarks; the others do not ask for them.
+    """
 
     @property
     def preprocess(self) -> Preprocess: ...
@@ -39,12 +43,12 @@ class Parser(Protocol):
         """Names of the classes in the order of their numbers; 0 is the background."""
         ...
 
-    def parse(self, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(N, S, S, 3) uint8 RGB crops on the parser's template to (N, S, S) class numbers."""
+    def parse(self, crops: NDArray[np.uint8], *, faces: Sequence[Face] | None = None) -> NDArray[np.uint8]:
+        """(N, H, W, 3) uint8 RGB crops to (N, H, W) class numbers."""
         ...
 
-    def probabilities(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(N, S, S, 3) uint8 RGB crops to (N, C, S, S) probabilities of the classes."""
+    def probabilities(self, crops: NDArray[np.uint8], *, faces: Sequence[Face] | None = None) -> NDArray[np.float32]:
+        """(N, H, W, 3) uint8 RGB crops to (N, C, H, W) probabilities of the classes."""
         ...
 
 

@@ -27,6 +27,18 @@ class Detector(Protocol):
 
 
 @runtime_checkable
+class Follower(Protocol):
+    """A detector that knows a face again in the next frame of a video, at a fraction of what a detection costs."""
+
+    def follow(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Face]:
+        """(H, W, 3) uint8 RGB and where faces of earlier frames are thought to be, to where they are, in their order.
+
+        Points and pose are those of this picture; `score` is the probability, 0 to 1, that there is still a face.
+        """
+        ...
+
+
+@runtime_checkable
 class Verifier(Protocol):
     """Says of what a detector found whether it is a face at all."""
 

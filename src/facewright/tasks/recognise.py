@@ -24,7 +24,9 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EmbedOptions(Checked):
-    """Embedding has no options."""
+    """Which faces are embedded."""
+
+    force: Annotated[bool, Opt("Also uncertain detections, if there is no certain face.")] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,9 @@ class VerifyOptions(Checked):
 
     far: Annotated[float, Opt("False accept rate: 0.01, 0.001 or 0.0001.")] = 1e-3
     largest: Annotated[bool, Opt("If there are several faces, take the largest.")] = False
+    force: Annotated[bool, Opt("Also accept faces that are too small, turned too far, uncertain or too damaged.")] = (
+        False
+    )
 
 
 TASKS = (

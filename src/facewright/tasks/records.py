@@ -41,18 +41,23 @@ class QualityRecord(FaceRecord):
 
 
 class EmbeddingRecord(QualityRecord):
-    """A face and its identity embedding; comparable only within one model and weights."""
+    """A face and its identity embedding; comparable only within one model and weights.
+
+    `fault` says why the face is no evidence of identity; empty where it is.
+    """
 
     model: str
     weights_sha256: str | None
+    fault: str
     embedding: list[float]
 
 
 class ComparedRecord(QualityRecord):
-    """A compared face."""
+    """A compared face; `fault` as in `EmbeddingRecord`."""
 
     model: str
     weights_sha256: str | None
+    fault: str
 
 
 class VerificationRecord(TypedDict):

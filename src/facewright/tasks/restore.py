@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
 
 from ..errors import UsageError
 from .declare import Checked, Opt, Shape, Task
+from .edit import EditOptions
 from .records import RestoreRecord
 
 if TYPE_CHECKING:
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .card import Preprocess
-
-Upscale = Literal[1, 2, 4]
-Grain = Literal["match", "none"]
 
 
 @runtime_checkable
@@ -46,34 +44,15 @@ class DamageFinder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class RestoreOptions(Checked):
-    """What a user can ask for.
+class RestoreOptions(EditOptions):
+    """What a user can ask for: which faces and how they are put back (`EditOptions`), and how they are restored.
 
-    `faces`, `boxes` and `points` choose faces by index in reading order, by a box that holds their centre, or by a
-    point inside them; they work for photos, not for videos. Without `seed` the noise is as trained.
+    Without `seed` the noise is as trained.
     """
 
-    upscale: Annotated[Upscale, Opt("Enlarge the whole picture: 1, 2 or 4.")] = 1
     fidelity: Annotated[float, Opt("1 stays closest to the input, 0 relies on the prior.", low=0, high=1)] = 1.0
-    strength: Annotated[float, Opt("Blend with the input: 0 is the input, 1 the restored face.", low=0, high=1)] = 1.0
-    faces: Annotated[tuple[int, ...] | None, Opt("Only these faces, e.g. 0,2 (in reading order).")] = None
-    skip: Annotated[tuple[int, ...], Opt("Leave these faces alone.")] = ()
-    boxes: Annotated[
-        tuple[tuple[float, float, float, float], ...],
-        Opt("Only faces inside x0,y0,x1,y1; repeatable.", flag="--box"),
-    ] = ()
-    points: Annotated[tuple[tuple[float, float], ...], Opt("Only the face at x,y; repeatable.", flag="--point")] = ()
-    max_faces: Annotated[int | None, Opt("Maximum number of faces, largest first.", low=1)] = None
-    min_score: Annotated[float, Opt("Minimum detection score for restoring.", low=0, high=1)] = 0.7
-    force: Annotated[bool, Opt("Restore faces that would be left alone, too.")] = False
-    watermark: Annotated[bool, Opt("Embed an invisible watermark in restored faces.")] = True
     seed: Annotated[int | None, Opt("Seed of the generator's noise; default: the noise it was trained with.")] = None
-    hair: Annotated[bool, Opt("Restore the hair around the face, too.")] = False
-    whole: Annotated[bool, Opt("Restore glasses and hair in front of the face, too.")] = False
     relight: Annotated[bool, Opt("Take lighting and colours from the restorer.")] = False
-    grain: Annotated[
-        Grain, Opt("match adds the grain of the surrounding picture to restored faces; none leaves them clean.")
-    ] = "match"
     old_photo: Annotated[
         bool, Opt("Repair an old print: inpaint damage, restore faded contrast, remove a colour cast.")
     ] = False

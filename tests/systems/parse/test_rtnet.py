@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from facewright.errors import UsageError, WeightsError
+from facewright.face import Face
 from facewright.systems.parse.rtnet import convert
 from facewright.systems.parse.rtnet.network import DeepLabHead, HybridBlock, MixedPad, ResNetTrunk, RTNet, RTNetConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TINY = RTNetConfig(size=65, width=8)
 
@@ -109,6 +117,11 @@ def test_dilated_resnet_keeps_stride_8() -> None:
     assert head(maps).shape == (1, 11, 17, 17)
 
 
+def in_box(box: Any) -> Face:
+    """A face with that box; RTNet asks for nothing else."""
+    return Face(np.asarray(box, np.float32), 1.0, np.zeros((5, 2), np.float32))
+
+
 def predicting(model: RTNet, column: int) -> RTNet:
     """Its logits say skin in the first columns of the view, which is the face, and background beyond."""
 
@@ -127,7 +140,8 @@ def test_labels_lie_in_the_photo_where_the_box_is() -> None:
     model = predicting(build(dataclasses.replace(TINY, size=257)), round(np.tanh(1) * 257))
     photo = np.zeros((120, 160, 3), np.uint8)
     boxes = np.array([[30.0, 20, 60, 70], [90, 50, 120, 80]])
-    labels = model.parse(photo, boxes)
+    photos, faces = np.stack([photo, photo]), [in_box(box) for box in boxes]
+    labels = model.parse(photos, faces=faces)
     assert labels.shape == (2, 120, 160)
     assert labels.dtype == np.uint8
     for box, found in zip(boxes, labels):
@@ -135,17 +149,49 @@ def test_labels_lie_in_the_photo_where_the_box_is() -> None:
         area = (box[2] - box[0]) * (box[3] - box[1])
         assert len(x) == pytest.approx(area, rel=0.04)
         np.testing.assert_allclose([x.mean(), y.mean()], (box[:2] + box[2:]) / 2, atol=0.5)
-    probabilities = model.probabilities(photo, boxes)
+    probabilities = model.probabilities(photos, faces=faces)
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-4)
     assert probabilities[1, 0, :10].min() > 0.99
 
 
 def test_far_from_the_box_is_background_and_a_box_may_leave_the_photo() -> None:
     model = predicting(build(), 65)
-    labels = model.parse(np.zeros((300, 300, 3), np.uint8), np.array([[-10.0, -10, 20, 20]]))
+    labels = model.parse(np.zeros((1, 300, 300, 3), np.uint8), faces=[in_box([-10.0, -10, 20, 20])])
     assert labels[0, 0, 0] == 1
     assert not labels[0, 80:].any()
-    assert model.parse(np.zeros((30, 40, 3), np.uint8), np.zeros((0, 4))).shape == (0, 30, 40)
+    assert model.parse(np.zeros((0, 30, 40, 3), np.uint8)).shape == (0, 30, 40)
+
+
+def test_a_crop_cut_by_the_record_has_its_face_in_the_middle() -> None:
+    """What the network is fed of such a crop is what it is fed of the photo, for a square box of any size."""
+    model = build()
+    seen: list[torch.Tensor] = []
+    logits = torch.zeros(1, 11, 65, 65)
+    model.forward = lambda views, boxes: (seen.append(views), logits)[1]  # type: ignore[method-assign]
+    ys, xs = np.mgrid[:400, :400]
+    waves = np.stack([np.sin(xs / 30), np.cos(ys / 40), np.sin((xs + ys) / 50)], -1)
+    photo = np.rint(127.5 + 100 * waves).astype(np.uint8)
+    face = in_box([150.0, 120, 250, 220])
+    crop = model.preprocess.crop.cut(photo, face)
+    assert crop.image.shape == (130, 130, 3)
+    model.parse(photo[None], faces=[face])
+    model.parse(crop.image[None])
+    model.parse(crop.image[None], faces=[face.moved(crop.matrix)])
+    assert (seen[1] - seen[0])[..., :58].abs().max() < 0.1  # of 2; beyond, the view shows what no crop holds
+    torch.testing.assert_close(seen[2], seen[1], atol=0.02, rtol=0)
+
+
+def test_weights_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """They called the picture they are fed a whole photo."""
+    folder = build().save_pretrained(tmp_path / "rtnet")
+    file = folder / "config.json"
+    data = json.loads(file.read_text())
+    data["preprocess"]["crop"] = {"kind": "whole", "size": 65}
+    with safe_open(folder / "model.safetensors", "pt") as stored:
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    save_file(tensors, folder / "model.safetensors")
+    file.write_text(json.dumps(data))
+    assert RTNet.from_pretrained(folder).preprocess.crop.kind == "box"
 
 
 def test_view_of_the_photo_is_bgr_in_minus_1_to_1() -> None:
@@ -154,7 +200,7 @@ def test_view_of_the_photo_is_bgr_in_minus_1_to_1() -> None:
     logits = torch.zeros(1, 11, 65, 65)
     model.forward = lambda views, boxes: (seen.append(views), logits)[1]  # type: ignore[method-assign]
     photo = np.full((80, 80, 3), (255, 128, 0), np.uint8)
-    model.parse(photo, np.array([[20.0, 20, 60, 60]]))
+    model.parse(photo[None], faces=[in_box([20.0, 20, 60, 60])])
     middle = seen[0][0, :, :, :30].mean((1, 2))
     torch.testing.assert_close(middle, torch.tensor([-1.0, 0.004, 1.0]), atol=1e-2, rtol=0)
 
@@ -163,9 +209,11 @@ def test_wrong_input_is_refused() -> None:
     model = build()
     photo = np.zeros((20, 20, 3), np.uint8)
     with pytest.raises(UsageError, match="x0 < x1"):
-        model.parse(photo, np.array([[5.0, 5, 5, 9]]))
-    with pytest.raises(UsageError, match="boxes"):
-        model.parse(photo, np.zeros((1, 5)))
+        model.parse(photo[None], faces=[in_box([5.0, 5, 5, 9])])
+    with pytest.raises(UsageError, match="as many faces, not 0"):
+        model.parse(photo[None], faces=[])
+    with pytest.raises(UsageError, match="uint8 pictures"):
+        model.parse(photo)
     with pytest.raises(UsageError, match=r"takes \(N, 3, S, S\)"):
         model(torch.zeros(1, 3, 65, 65), torch.zeros(2, 4))
     with pytest.raises(UsageError, match="12 classes"):

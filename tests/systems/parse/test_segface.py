@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from facewright.errors import UsageError, WeightsError
+from facewright.geometry.crop import template_face
 from facewright.systems.parse.segface import convert
 from facewright.systems.parse.segface import network as sf
 from facewright.systems.parse.segface.network import SegFace, SegFaceConfig, SegFaceNet
@@ -205,9 +206,11 @@ def test_wrong_input_is_refused() -> None:
     with pytest.raises(UsageError, match="4 times n"):
         model(torch.zeros(1, 3, 62, 64))
     with pytest.raises(UsageError, match="take none"):
-        model.parse(crops(), points=np.zeros((1, 5, 2)))
-    with pytest.raises(UsageError, match=r"points \(2, 5, 2\)"):
-        model.parse(crops(2), points=np.zeros((1, 5, 2)))
+        model(torch.zeros(1, 3, 64, 64), torch.zeros(1, 5, 2))
+    with pytest.raises(UsageError, match="2 crops need as many faces, not 1"):
+        model.parse(crops(2), faces=[template_face(64)])
+    with pytest.raises(UsageError, match="needs five points"):
+        build(dataclasses.replace(COMPACT, size=64, labels="lapa", warp=True)).parse(crops())
     with pytest.raises(UsageError, match="uint8 crops"):
         model.parse(crops()[0])
     with pytest.raises(UsageError, match="no backbone 'vgg'"):
@@ -260,10 +263,11 @@ def test_points_follow_the_crop_when_it_is_scaled_and_mirrored() -> None:
     model.precision = "fp32"
     seen: list[torch.Tensor] = []
     model._logits = lambda network, image, points: (seen.append(points), torch.zeros(1, 11, 64, 64))[1]  # type: ignore[method-assign]
-    points = np.array([[[20.0, 25], [40, 26], [30, 35], [22, 45], [38, 46]]])
-    model.parse(crops(), points=points, flip=True)
-    model.parse(crops(1, 128), points=points * 2 + 0.5)
-    torch.testing.assert_close(seen[0], torch.from_numpy(points).float())
+    points = np.array([[20.0, 25], [40, 26], [30, 35], [22, 45], [38, 46]], np.float32)
+    face = dataclasses.replace(template_face(64), points5=points)
+    model.parse(crops(), faces=[face], flip=True)
+    model.parse(crops(1, 128), faces=[face.scaled(2)])
+    torch.testing.assert_close(seen[0], torch.from_numpy(points)[None])
     torch.testing.assert_close(seen[2], seen[0])
     torch.testing.assert_close(seen[1][0, 0], torch.tensor([63 - 40.0, 26.0]))
     torch.testing.assert_close(seen[1][0, 3], torch.tensor([63 - 38.0, 46.0]))

@@ -16,9 +16,11 @@ from ..base import System
 from .taxonomy import mirrored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+
+    from ...face import Face
 
 
 class FaceParser(System):
@@ -31,42 +33,48 @@ class FaceParser(System):
         """Names of the classes in the order of the labels."""
         raise NotImplementedError(f"{type(self).__name__} must name its classes")
 
+    @property
+    def aligns_by_landmarks(self) -> bool:
+        """Whether the network wants the five landmarks of every face."""
+        return False
+
     def parse(
-        self, crops: NDArray[np.uint8], *, flip: bool = False, points: NDArray[np.floating[Any]] | None = None
+        self, crops: NDArray[np.uint8], *, flip: bool = False, faces: Sequence[Face] | None = None
     ) -> NDArray[np.uint8]:
         """(N, H, W, 3) uint8 RGB crops to (N, H, W) uint8 labels that index `classes`.
 
-        `flip` also looks at the mirrored crops and averages, at twice the time. `points` (N, 5, 2), in pixels of the
-        crops and from the picture's left, are for networks that align by landmarks themselves. Raises UsageError for
-        other shapes, and for points that are missing or not wanted.
+        `flip` also looks at the mirrored crops and averages, at twice the time. `faces`, in pixels of the crops, are
+        for networks that align by landmarks themselves. Raises UsageError for other shapes, and where such a network
+        gets no faces.
         """
-        return self._each(crops, flip, points, lambda scores: scores.argmax(0).to(torch.uint8))
+        return self._each(crops, flip, faces, lambda scores: scores.argmax(0).to(torch.uint8))
 
     def probabilities(
-        self, crops: NDArray[np.uint8], *, flip: bool = False, points: NDArray[np.floating[Any]] | None = None
+        self, crops: NDArray[np.uint8], *, flip: bool = False, faces: Sequence[Face] | None = None
     ) -> NDArray[np.float32]:
         """(N, H, W, 3) uint8 RGB crops to (N, C, H, W) float32 probabilities that sum to 1 over the classes.
 
-        `flip`, `points` and errors as in `parse`.
+        `flip`, `faces` and errors as in `parse`.
         """
-        return self._each(crops, flip, points, lambda scores: scores.softmax(0) if not flip else scores)
+        return self._each(crops, flip, faces, lambda scores: scores.softmax(0) if not flip else scores)
 
     @torch.inference_mode()
     def _each(
         self,
         crops: NDArray[np.uint8],
         flip: bool,
-        points: NDArray[np.floating[Any]] | None,
+        faces: Sequence[Face] | None,
         finish: Callable[[Tensor], Tensor],
     ) -> NDArray[Any]:
         if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
             raise UsageError(f"{self.slug} parses uint8 crops (N, H, W, 3), not {crops.dtype} {crops.shape}")
-        if points is not None and points.shape != (len(crops), 5, 2):
-            raise UsageError(f"{len(crops)} crops need points ({len(crops)}, 5, 2), not {points.shape}")
+        if faces is not None and len(faces) != len(crops):
+            raise UsageError(f"{len(crops)} crops need as many faces, not {len(faces)}")
         if not len(crops):  # the shape and type that a crop would have given
             empty = finish(torch.zeros(len(self.classes), *crops.shape[1:3])).numpy()
             return np.zeros((0, *empty.shape), empty.dtype)
-        marks = [None] * len(crops) if points is None else points
+        wanted = self.aligns_by_landmarks and faces is not None
+        marks = [np.asarray(face.points5, np.float64) for face in faces or ()] if wanted else [None] * len(crops)
         return np.stack([finish(self._scores(crop, mark, flip)).cpu().numpy() for crop, mark in zip(crops, marks)])
 
     def _scores(self, crop: NDArray[np.uint8], points: NDArray[np.floating[Any]] | None, flip: bool) -> Tensor:

@@ -27,7 +27,11 @@ from ...base import System
 from ..taxonomy import IBUG_11, IBUG_14
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
+
+    from ....face import Face
 
 Trunk = Literal["rtnet50", "rtnet101", "resnet50"]
 Head = Literal["fcn", "deeplabv3plus"]
@@ -38,6 +42,7 @@ ASPP_WIDTH, LOW_WIDTH, ASPP_RATES = 256, 48, (6, 12, 18)
 DROPOUT = 0.1
 _FIRST_SCALE = 0.01  # published as 0, which lets the first step teach the rest of a block nothing
 _REACH = 4.0  # half sides of the box beyond which a photo is taken for background
+_MARGIN, _CROP = (_REACH - 1) / 2, 2  # crops hold all that the view reaches; their side in sides of the view
 
 
 @dataclass(frozen=True)
@@ -240,8 +245,8 @@ class RTNet(System):
     """Face parsing in the RoI tanh-polar view (arXiv 2102.02717).
 
     forward: polar views (N, 3, S, S) BGR in [−1, 1] and boxes (N, 4), of which the ratio of the sides matters, to
-    logits (N, C, S, S) in the view; without boxes they are taken for squares. `parse` and `probabilities` go from a
-    photo to labels of the photo.
+    logits (N, C, S, S) in the view; without boxes they are taken for squares. `parse` and `probabilities` go from any
+    picture that has the face in it, such as the whole photo, to labels of that picture.
     Raises UsageError for other shapes and for configurations that do not exist.
     """
 
@@ -260,7 +265,11 @@ class RTNet(System):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(CropSpec.whole(config.size), colour="BGR")
+        return Preprocess(CropSpec.boxed(_CROP * config.size, margin=_MARGIN), colour="BGR")
+
+    @classmethod
+    def earlier_crop_for(cls, config: Any) -> CropSpec:
+        return CropSpec.whole(config.size)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -275,24 +284,31 @@ class RTNet(System):
         logits = self.head(self.trunk(views, boxes))
         return F.interpolate(logits, size=views.shape[2:], mode="bilinear", align_corners=False)
 
-    def parse(self, photo: NDArray[np.uint8], boxes: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB photo and boxes (N, 4) x0, y0, x1, y1 to (N, H, W) uint8 labels, a map for each face."""
-        return self._each(photo, boxes, lambda scores: scores.argmax(0).to(torch.uint8))
+    def parse(self, crops: NDArray[np.uint8], *, faces: Sequence[Face] | None = None) -> NDArray[np.uint8]:
+        """(N, H, W, 3) uint8 RGB pictures of a face each to (N, H, W) uint8 labels.
 
-    def probabilities(self, photo: NDArray[np.uint8], boxes: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        The boxes of `faces`, in pixels of the pictures, say where to look; without, the pictures are crops as
+        `preprocess` cuts them around a square box. Raises UsageError for other shapes and for boxes without an area.
+        """
+        return self._each(crops, faces, lambda scores: scores.argmax(0).to(torch.uint8))
+
+    def probabilities(self, crops: NDArray[np.uint8], *, faces: Sequence[Face] | None = None) -> NDArray[np.float32]:
         """As `parse`, to (N, C, H, W) float32 probabilities; what no view reaches is background."""
-        return self._each(photo, boxes, lambda scores: scores)
+        return self._each(crops, faces, lambda scores: scores)
 
     @torch.inference_mode()
-    def _each(self, photo: NDArray[np.uint8], boxes: NDArray[np.floating[Any]], finish: Any) -> NDArray[Any]:
-        boxes = np.asarray(boxes, np.float32)
-        if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or boxes.shape[1:] != (4,):
-            raise UsageError(f"RTNet parses a uint8 photo (H, W, 3) in boxes (N, 4), not {photo.shape}, {boxes.shape}")
-        if (boxes[:, 2:] <= boxes[:, :2]).any():
+    def _each(self, crops: NDArray[np.uint8], faces: Sequence[Face] | None, finish: Any) -> NDArray[Any]:
+        if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8:
+            raise UsageError(f"RTNet parses uint8 pictures (N, H, W, 3), not {crops.dtype} {crops.shape}")
+        if faces is not None and len(faces) != len(crops):
+            raise UsageError(f"{len(crops)} pictures need as many faces, not {len(faces)}")
+        middle = _middle_box(*crops.shape[1:3])
+        boxes = [middle] * len(crops) if faces is None else [np.asarray(face.box, np.float32) for face in faces]
+        if any((box[2:] <= box[:2]).any() for box in boxes):
             raise UsageError("a box must be x0, y0, x1, y1 with x0 < x1 and y0 < y1")
-        maps = [finish(self._scores(photo, torch.from_numpy(box)[None])).cpu().numpy() for box in boxes]
+        maps = [finish(self._scores(c, torch.from_numpy(b)[None])).cpu().numpy() for c, b in zip(crops, boxes)]
         if not maps:
-            empty = finish(torch.zeros(len(self.classes), *photo.shape[:2])).numpy()
+            empty = finish(torch.zeros(len(self.classes), *crops.shape[1:3])).numpy()
             return np.zeros((0, *empty.shape), empty.dtype)
         return np.stack(maps)
 
@@ -312,6 +328,13 @@ class RTNet(System):
         scores[:, y0:y1, x0:x1] = around
         scores[0] = 1 - scores[0]
         return scores
+
+
+def _middle_box(height: int, width: int) -> NDArray[np.float32]:
+    """The box of the face in a crop of this size as `preprocess` cuts it."""
+    half = min(height, width) / (2 * (1 + 2 * _MARGIN))
+    x, y = (width - 1) / 2, (height - 1) / 2
+    return np.array([x - half, y - half, x + half, y + half], np.float32)
 
 
 def _surroundings(box: Tensor, height: int, width: int) -> tuple[int, int, int, int]:

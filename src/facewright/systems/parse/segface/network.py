@@ -45,6 +45,7 @@ ENLARGEMENT = 4
 WARP_FACTOR = 0.8
 LAPA_TEMPLATE = ((196.0, 226.0), (316.0, 226.0), (256.0, 286.0), (220.0, 360.4), (292.0, 360.4))
 _TEMPLATE_SIDE = 512
+_MARGIN = 0.25
 _LARGEST_TANH = 0.999
 
 COMPACT_ROWS = (
@@ -269,7 +270,8 @@ class SegFace(FaceParser):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        crop = CropSpec.whole(config.size) if config.warp else CropSpec.aligned(config.size)
+        # with this margin the eyes are about as far apart as on the template that the network aligns to itself
+        crop = CropSpec.boxed(config.size, margin=_MARGIN) if config.warp else CropSpec.aligned(config.size)
         return Preprocess(crop, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
     @property
@@ -280,6 +282,14 @@ class SegFace(FaceParser):
         if image.dim() != 4 or image.shape[1] != 3 or image.shape[2] % ENLARGEMENT or image.shape[3] % ENLARGEMENT:
             raise UsageError(f"SegFace takes (N, 3, H, W) with sides of 4 times n, not {tuple(image.shape)}")
         return self._logits(self.net, image, points)
+
+    @classmethod
+    def earlier_crop_for(cls, config: Any) -> CropSpec | None:
+        return CropSpec.whole(config.size) if config.warp else None
+
+    @property
+    def aligns_by_landmarks(self) -> bool:
+        return self.config.warp
 
     def _logits(self, network: nn.Module, image: Tensor, points: Tensor | None) -> Tensor:
         if (points is not None) != self.config.warp:
