@@ -1,6 +1,6 @@
 """Speed and memory of landmarks, parsing and the whole analysis of a photo; ratios are measured within one run.
 
-python benchmarks/analyse.py --threads 2 [--write docs/results/analyse-speed.md]
+python -m benchmarks.analyse --threads 2 [--write docs/results/analyse-speed.md]
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import torch
-from restore import best, group_photo
 
 from facewright.io.image import read
 from facewright.loading import create, load_analyser
 from facewright.pipelines.demo import astronaut
 from facewright.processors import processors
+
+from .restore import best, group_photo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +73,7 @@ def main() -> None:
             "# Speed of the analysis",
             "",
             "```",
-            f"python benchmarks/analyse.py --threads {chosen.threads} --write docs/results/analyse-speed.md",
+            f"python -m benchmarks.analyse --threads {chosen.threads} --write docs/results/analyse-speed.md",
             "```",
             "",
             f"Milliseconds a face ({FACES} faces; median of nine), {chosen.threads} threads.",

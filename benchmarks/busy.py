@@ -1,6 +1,6 @@
 """A busy computer and pictures of many sizes: the detector's time beside other processes, and its memory.
 
-python benchmarks/busy.py [--before ../other/src] [--write docs/results/busy.md]
+python -m benchmarks.busy [--before ../other/src] [--write docs/results/busy.md]
 
 The detector looks at one photo of 960×640 with all processors, alone and beside one and two neighbours that never rest:
 a loop, and a loop and another torch process. All measurements are taken in one run, in turns, each in a process of its
@@ -120,9 +120,9 @@ def beside_neighbours(builds: list[Build], turns: int, rounds: int) -> list[str]
             for build in builds:
                 times.setdefault((build.name, name), []).extend(milliseconds(build, codes, rounds))
     lines = ["| build | neighbours | ms a call | worst | × idle |", "| --- | --- | --- | --- | --- |"]
-    for (build, name), values in times.items():
-        middle, idle = np.median(values), np.median(times[build, "none"])
-        lines.append(f"| {build} | {name} | {middle:.0f} | {max(values):.0f} | {middle / idle:.1f} |")
+    for (variant, name), values in times.items():
+        middle, idle = np.median(values), np.median(times[variant, "none"])
+        lines.append(f"| {variant} | {name} | {middle:.0f} | {max(values):.0f} | {middle / idle:.1f} |")
     return lines
 
 
@@ -148,7 +148,7 @@ def main() -> None:
     builds += [Build(f"this, spin {value}", HERE, {"GOMP_SPINCOUNT": value}) for value in options.spin]
     if options.before:
         builds.append(Build("before", options.before.resolve(), {}))
-    text = ["# A busy computer, and pictures of many sizes", "", "Made by `python benchmarks/busy.py`.", ""]
+    text = ["# A busy computer, and pictures of many sizes", "", "Made by `python -m benchmarks.busy`.", ""]
     load = os.getloadavg()[0]
     text += [f"{processors()} processors; other work on the machine at the start: load {load:.1f}.", ""]
     text += beside_neighbours(builds, options.turns, options.rounds)

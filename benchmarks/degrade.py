@@ -1,4 +1,4 @@
-"""CPU milliseconds to degrade one crop, per preset, on one core: `python benchmarks/degrade.py [--size 256]`."""
+"""CPU milliseconds to degrade one crop, per preset, on one core: `python -m benchmarks.degrade [--size 256]`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Time and memory of the shipped detector on one picture, against the same network without care and against YuNet.
 
-    python benchmarks/detectors.py [--yunet face_detection_yunet.onnx] [--size 640] [--threads 1] [--write FILE]
+    python -m benchmarks.detectors [--yunet face_detection_yunet.onnx] [--size 640] [--threads 1] [--write FILE]
 
 Every form runs in a process of its own, so that its peak of memory is its own; time is the median of processor seconds.
 YuNet is OpenCV's `FaceDetectorYN`; its ONNX file is not ours to ship and its row is left out without one.
@@ -116,7 +116,7 @@ def measured_apart(form: str, args: argparse.Namespace) -> dict[str, float]:
     command += ["--repeats", str(args.repeats), *(["--yunet", args.yunet] if args.yunet else [])]
     environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def why_no_yunet(path: str | None) -> str | None:

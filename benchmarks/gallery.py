@@ -1,7 +1,7 @@
 """Speed of the gallery: enrolment, and search exactly and by the index, as a markdown table.
 
-    python benchmarks/gallery.py --write docs/results/gallery-speed.md
-    python benchmarks/gallery.py --people 10000 --in-file 0     # search alone, nothing written
+    python -m benchmarks.gallery --write docs/results/gallery-speed.md
+    python -m benchmarks.gallery --people 10000 --in-file 0     # search alone, nothing written
 
 People are random unit vectors, one picture each, which is the hardest distribution to index. A probe is the vector of
 somebody enrolled, turned until its cosine with the original is that of a hard (0.4) or an ordinary (0.6) true match.

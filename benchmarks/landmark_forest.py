@@ -1,6 +1,6 @@
 """Speed of the landmark forest: features and score of one face after another, in processor time.
 
-python benchmarks/landmark_forest.py     # the embedded forest; meant to stay below 0.2 ms a face
+python -m benchmarks.landmark_forest     # the embedded forest; meant to stay below 0.2 ms a face
 """
 
 from __future__ import annotations

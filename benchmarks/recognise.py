@@ -1,6 +1,6 @@
 """Embeddings per second of the shipped recogniser against the same weights in plain float32.
 
-    python benchmarks/recognise.py --write docs/results/recognise-speed.md
+    python -m benchmarks.recognise --write docs/results/recognise-speed.md
 
 Both forms run in turn in one process, on crops that are cut already; the better of several runs counts. The mirror
 image is part of the work in both.
@@ -57,7 +57,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     shipped = SFace.from_pretrained()
-    eager = SFace.from_pretrained().to(memory_format=torch.contiguous_format)
+    eager = SFace.from_pretrained().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     rows = []
     for count in BATCHES:
         crops = np.random.default_rng(0).integers(0, 256, (count, 112, 112, 3), dtype=np.uint8)
@@ -71,7 +71,7 @@ def main() -> None:
         lines = [
             "# Speed of the recogniser",
             "",
-            "Made by `python benchmarks/recognise.py`.",
+            "Made by `python -m benchmarks.recognise`.",
             "",
             f"Embeddings (with the mirror image) per second on {options.threads} threads; best of several, in",
             f"one process with a peak of {peak:.0f} MiB. *Cosine* is the worst agreement of the two forms.",

@@ -1,4 +1,4 @@
-"""Speed and memory of the renderer: `python benchmarks/render.py [--model PATH] [--record]`.
+"""Speed and memory of the renderer: `python -m benchmarks.render [--model PATH] [--record]`.
 
 Pictures of random scenes are whole: person, dress, light with shadows, camera effects and truth. Faces are bare:
 vertices from coefficients, pose, normals, projection, rasterisation, interpolation, spherical harmonics light and
@@ -174,7 +174,7 @@ def page(model: str, count: int, repeats: int) -> str:
         "# Speed of the renderer",
         "",
         "```",
-        "python benchmarks/render.py --model path/to/FaceXModel --record",
+        "python -m benchmarks.render --model path/to/FaceXModel --record",
         "```",
         "",
         "Processor time on one thread for each process; other work ran on the machine at the same time.",

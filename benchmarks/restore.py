@@ -1,6 +1,6 @@
 """Speed and memory of restoring photos, printed as Markdown tables; ratios are measured side by side in one run.
 
-python benchmarks/restore.py --threads 2 [--write docs/results/speed.md]
+python -m benchmarks.restore --threads 2 [--write docs/results/speed.md]
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ from facewright.io.image import read, save_rgb
 from facewright.loading import load_pipeline
 from facewright.metrics import psnr
 from facewright.pipelines.demo import astronaut
-from facewright.pipelines.restore import RestoreOptions
 from facewright.processors import processors
 from facewright.systems.restore.frgp.network import FRGP
+from facewright.tasks.restore import RestoreOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,7 @@ def network_form(model: FRGP, faces: int) -> list[str]:
     crops = np.stack([np.roll(astronaut()[:256, 96:352], 3 * i, 1) for i in range(faces)])
     plain = FRGP.from_pretrained()
     plain.precision = "fp32"
-    plain.to(memory_format=torch.contiguous_format)
+    plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     image = plain.normalise(crops).contiguous()
 
     def eager() -> object:
@@ -65,7 +65,7 @@ def network_form(model: FRGP, faces: int) -> list[str]:
             return plain(image)
 
     fast, slow = best(lambda: model.restore(crops)), best(eager)
-    agreement = psnr(np.vstack(model.restore(crops)), np.vstack(plain.restore(crops)), data_range=255)
+    agreement = psnr(np.vstack([*model.restore(crops)]), np.vstack([*plain.restore(crops)]), data_range=255)
     return [
         f"| plain float32, NCHW, eager | {1000 * slow / faces:.1f} | 1.0 | – |",
         f"| as shipped | {1000 * fast / faces:.1f} | {slow / fast:.1f} | {agreement:.1f} dB |",
@@ -85,7 +85,7 @@ def stages(folder: Path) -> list[str]:
     """Milliseconds of every stage on the group photo, warm."""
     path = folder / "group.jpg"
     save_rgb(group_photo(), path, overwrite=True)
-    pipeline = load_pipeline()
+    pipeline: Any = load_pipeline()
     options = RestoreOptions(force=True)
     runs: dict[str, list[float]] = {}
     for _ in range(6):
@@ -120,11 +120,11 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    pipeline = load_pipeline()
+    pipeline: Any = load_pipeline()
     lines = [
         "# Speed of photo restoration",
         "",
-        f"Made by `python benchmarks/restore.py` with {options.threads} threads, torch {torch.__version__}.",
+        f"Made by `python -m benchmarks.restore` with {options.threads} threads, torch {torch.__version__}.",
         "",
         "| form of the network, 4 faces | ms per face | times faster | agreement |",
         "| --- | --- | --- | --- |",

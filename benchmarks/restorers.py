@@ -1,7 +1,7 @@
 """Speed and memory of the large restorers at full size with random weights, as a Markdown table.
 
-    python benchmarks/restorers.py [--threads 2] [--repeats 3] [--record]
-    python benchmarks/restorers.py --only codeformer --preset compact
+    python -m benchmarks.restorers [--threads 2] [--repeats 3] [--record]
+    python -m benchmarks.restorers --only codeformer --preset compact
 
 Compares `restore` with the same network as plain eager float32, channels first, on one aligned crop. Every form runs in
 a process of its own, so that each peak of memory is its own; the two processes of a network work by turns, so that a
@@ -42,10 +42,10 @@ NETWORKS = ("restoreformer++", "gfpgan")
 PAGE = Path("docs/results/restorer-speed.md")
 
 
-def build(slug: str, preset: str) -> System:
+def build(slug: str, preset: str) -> Any:
     """The restorer with fresh weights, at the full size unless a preset is named."""
     torch.manual_seed(0)
-    cls = system_class(slug)
+    cls: Any = system_class(slug)
     model = cls(cls.preset(preset) if preset else None).eval()
     if not isinstance(model, Restorer):
         raise SystemExit(f"{slug} is not a restorer")
@@ -179,7 +179,7 @@ def page(found: list[Comparison], options: argparse.Namespace) -> str:
     lines = [
         "# Speed of the large restorers",
         "",
-        f"Made by `python benchmarks/restorers.py --threads {options.threads} --record`, torch {torch.__version__}, "
+        f"Made by `python -m benchmarks.restorers --threads {options.threads} --record`, torch {torch.__version__}, "
         f"{platform.machine()}. One crop, random weights. Every form in a process of its own, median of "
         f"{options.repeats} turns; the factor is that of the processor time, which other work on the machine disturbs "
         "least. Peak memory is that of the process, weights and libraries included.",

@@ -1,7 +1,7 @@
 """Speed and memory of the video pipeline: frames per second and peak memory must not depend on the video's length.
 
-    python benchmarks/video.py                    # decode, pass through, encode
-    python benchmarks/video.py --stage restore    # with the embedded detector and restorer
+    python -m benchmarks.video                    # decode, pass through, encode
+    python -m benchmarks.video --stage restore    # with the embedded detector and restorer
 
 Each length runs in processes of its own, whose peak resident memory the kernel reports, on a synthetic 720p video with
 a moving portrait. Segments are short, so that the short video has several, too: replacing an encoder costs memory once.
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def write_video(path: Path, frames: int) -> None:
         out.mux(stream.encode(None))
 
 
-def make_stage(name: str):  # type: ignore[no-untyped-def]
+def make_stage(name: str) -> tuple[Any, int]:
     from facewright.io.video import PerFrame
 
     if name == "passthrough":
@@ -55,8 +56,8 @@ def make_stage(name: str):  # type: ignore[no-untyped-def]
     from facewright.pipelines.video import VideoOptions, VideoRestorer
     from facewright.systems.base import system_class
 
-    restorer = system_class("frgp").from_pretrained()
-    detector = system_class("mos").from_pretrained()
+    restorer: Any = system_class("frgp").from_pretrained()
+    detector: Any = system_class("mos").from_pretrained()
     return VideoRestorer(restorer, detector, VideoOptions(detect_every=3)), 4
 
 

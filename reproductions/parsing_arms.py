@@ -28,6 +28,8 @@ from . import common
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from facewright.data.faces import Split
+
 Images = NDArray[np.uint8]
 Samples = NDArray[np.float64]
 """A score of the test set as it is, then of its resamples, (1 + draws,)."""
@@ -71,7 +73,7 @@ def load_faces(*, quick: bool) -> tuple[Faces, Faces]:
     return _load("train"), _load("val")
 
 
-def _load(split: str) -> Faces:
+def _load(split: Split) -> Faces:
     seed, count = RENDERS[split]
     print(f"reading {count} rendered faces of seed {seed}; missing ones are rendered, three a second", flush=True)
     shards = parsing_renders(split, data_root())

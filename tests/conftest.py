@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 def pytest_configure() -> None:
     """One thread for each process of the suite, and for those that it starts: workers together use all processors."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    single_threaded()
+    if find_spec("torch"):  # `.ci/run` tries further interpreters without it
+        single_threaded()
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +55,7 @@ def parity(shared_dir: Path):
     import torch
 
     sys.path.insert(0, str(shared_dir / "parity"))
-    import fill
+    import fill  # type: ignore[import-not-found]
 
     def load(name: str):
         arrays, manifest, notes = fill.load(str(shared_dir / "parity" / f"{name}.npz"))
@@ -111,7 +113,7 @@ def face_at(centre: tuple[float, float], eye_distance: float = 40.0, *, angle: f
     points = template / unit * eye_distance @ np.array([[c, s], [-s, c]]) + centre
     half = np.array([1.1, 1.4]) * eye_distance
     box = np.concatenate([np.array(centre) - half, np.array(centre) + half])
-    values = {"score": 0.9, "pose": Pose(0.0, 0.0, angle)} | fields
+    values: dict[str, Any] = {"score": 0.9, "pose": Pose(0.0, 0.0, angle)} | fields
     return Face(box=box.astype(np.float32), points5=points.astype(np.float32), **values)
 
 

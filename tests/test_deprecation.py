@@ -67,15 +67,15 @@ def test_old_arguments_reach_the_new_ones() -> None:
         return 2 * new
 
     with pytest.warns(DeprecationWarning, match="^the argument old of double is deprecated; use new$"):
-        assert double(old=3) == 6
+        assert double(old=3) == 6  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="both 'old' and 'new'"):
-        double(old=3, new=4)
+        double(old=3, new=4)  # type: ignore[call-arg]
     assert double(new=5) == 10
 
 
 def test_old_declarations_of_tasks_are_taken() -> None:
     with pytest.warns(DeprecationWarning, match="film"):
-        task = Task("a", "b", "c", Shape.EDIT, object, "m:load", "m:Result", None, film="m:video", film_result="m:R")
+        task = Task("a", "b", "c", Shape.EDIT, object, "m:load", "m:Result", None, film="m:video", film_result="m:R")  # type: ignore[call-arg]
     assert (task.video, task.video_result) == ("m:video", "m:R")
 
 

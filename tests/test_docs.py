@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 GUIDES = [ROOT / "README.md", *sorted((DOCS / "guides").glob("*.md"))]
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -55,7 +55,7 @@ def make_docs() -> ModuleType:
 def options() -> dict[str, set[str]]:
     """The options `facewright COMMAND --help` names, by command."""
     runner = CliRunner()
-    found = {}
+    found: dict[str, Any] = {}
     for command in COMMANDS:
         found[command] = set()
         for part in ([command], *([command, child] for child in getattr(COMMANDS[command], "commands", {}))):
@@ -279,7 +279,7 @@ def test_the_worked_example_of_a_new_system_works(monkeypatch, tmp_path):
     restored = model.restore(crops)
     assert (restored.shape, restored.dtype) == (crops.shape, np.uint8)
 
-    model.save_pretrained(tmp_path / "saved")
+    model.save_pretrained(tmp_path / "saved")  # type: ignore[attr-defined]
     np.testing.assert_array_equal(cls.from_pretrained(tmp_path / "saved").restore(crops), restored)
 
     training = named(recipe.training["entry"])(model, **recipe.training["options"])
@@ -293,7 +293,7 @@ def test_the_worked_example_of_a_new_system_works(monkeypatch, tmp_path):
 
     losses = [float(training.step(training_batch(32), update, 0.0)["loss"]) for _ in range(12)]
     assert losses[-1] < losses[0]
-    assert all(p.grad is not None for p in model.parameters())
+    assert all(p.grad is not None for p in model.parameters())  # type: ignore[attr-defined]
     with torch.no_grad():
         assert set(training.validate(training_batch(32))) == {"loss"}
 

@@ -19,11 +19,12 @@ from facewright.loading import load_analyser, load_parser, load_pipeline
 from facewright.pipelines.analyse import draw_analysis
 from facewright.pipelines.demo import aged_photo, astronaut, collage, small_photo
 from facewright.pipelines.portrait import retouch
-from facewright.pipelines.restore import RestoreOptions, RestorePipeline
 from facewright.pipelines.sheets import draw_faces, grid
+from facewright.tasks.restore import RestoreOptions
 
 if TYPE_CHECKING:
     from facewright.face import Face
+    from facewright.pipelines.restore import RestorePipeline
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 Image = NDArray[np.uint8]

@@ -203,7 +203,7 @@ def train(name: str, network: DFDNet, faces: Faces, s: Settings) -> None:
         with half(), parametrize.cached():
             value = loss(network, pairs)
         optimiser.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         optimiser.step()
         schedule.step()
         if number % 100 == 99 or number == s.steps - 1:

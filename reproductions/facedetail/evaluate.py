@@ -14,7 +14,7 @@ import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -120,12 +120,13 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="folder of your own for sheets")
     options = parser.parse_args()
     faces = open_packed(options.faces, "val")
-    model = create("facedetail", pretrained=options.weights or True)
+    model: Any = create("facedetail", pretrained=options.weights or True)
     restorers: dict[str, Callable[[Image], Image]] = {}
     if not options.only:
-        restorers["256 px (FRGP)"] = inside_of(create("frgp", pretrained=True).restore)
+        frgp: Any = create("frgp", pretrained=True)
+        restorers["256 px (FRGP)"] = inside_of(frgp.restore)
     restorers["FaceDetail"] = lambda crops: model.restore(crops, fidelity=options.fidelity)
-    embedder = create("sface", pretrained=True)
+    embedder: Any = create("sface", pretrained=True)
     lines, numbers = [], {}
     for preset in options.presets:
         truths = pairs(faces, preset, min(options.count, len(faces)))

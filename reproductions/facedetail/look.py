@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,8 +31,9 @@ def main() -> None:
     parser.add_argument("--fidelity", type=float, default=1.0)
     options = parser.parse_args()
     files = [f for p in options.photos for f in (sorted(p.rglob("*")) if p.is_dir() else [p])]
-    model = create("facedetail", pretrained=options.weights or True)
-    small = inside_of(create("frgp", pretrained=True).restore)
+    model: Any = create("facedetail", pretrained=options.weights or True)
+    frgp: Any = create("frgp", pretrained=True)
+    small = inside_of(frgp.restore)
     options.output.mkdir(parents=True, exist_ok=True)
     lines = []
     for file in (f for f in files if f.suffix.lower() in SUFFIXES):

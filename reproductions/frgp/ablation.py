@@ -266,7 +266,9 @@ class UNetCodec(GFPGAN):
 class LatentOnly(FRGP):
     """FRGP whose spatial conditions are always neutral: the picture speaks through the latent alone (as pSp)."""
 
-    def forward(self, image: Tensor, *, fidelity: float | Tensor = 1.0, return_aux: bool = False) -> Any:
+    def forward(  # type: ignore[override]
+        self, image: Tensor, *, fidelity: float | Tensor = 1.0, return_aux: bool = False
+    ) -> Any:
         return super().forward(image, fidelity=0.0, return_aux=return_aux)
 
 

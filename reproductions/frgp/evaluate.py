@@ -29,6 +29,8 @@ from facewright.pipelines.sheets import grid
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from facewright.data.faces import Split
+
 Image = NDArray[np.uint8]
 SETTINGS = {
     "default (vqfr)": {"vqfr": 1.0},
@@ -71,7 +73,7 @@ class Scores:
 
 def classical(image: Image, strength: float, amount: float, sigma: float) -> Image:
     """Non-local means, then an unsharp mask."""
-    out = image
+    out: Any = image
     if strength > 0:
         out = cv2.fastNlMeansDenoisingColored(image, None, strength, strength, 5, 15)
     soft = cv2.GaussianBlur(out, (0, 0), sigma).astype(np.float32)
@@ -91,7 +93,7 @@ def tune_classical(pairs: Pairs) -> tuple[float, float, float]:
     return setting
 
 
-def load(split: str, presets: dict[str, float], count: int, collection: str) -> Pairs:
+def load(split: Split, presets: dict[str, float], count: int, collection: Any) -> Pairs:
     """`count` pairs of one collection: degraded, true, validity mask."""
     data = RestorationPairs(split, 77, collections={collection: 1.0}, presets=presets, jitter=0.0, flip=False)
     items = (data[i] for i in range(count))
@@ -132,7 +134,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="folder of your own for the sheet of 20 faces")
     options = parser.parse_args()
     start = time.perf_counter()
-    model = create("frgp", pretrained=options.weights or True)
+    model: Any = create("frgp", pretrained=options.weights or True)
     setting = tune_classical(load("train", SETTINGS["default (vqfr)"], 40, "lfw"))
     rows, numbers = [], {}
     for name, presets in SETTINGS.items():

@@ -40,11 +40,12 @@ from .honesty import table
 from .identity import judges
 
 if TYPE_CHECKING:
-    from honesty import Judge
     from numpy.typing import NDArray
 
     from facewright.render import Scene
     from facewright.tasks.analyse import Parser
+
+    from .honesty import Judge
 
     Image = NDArray[np.uint8]
     Flags = NDArray[np.bool_]

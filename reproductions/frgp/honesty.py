@@ -13,7 +13,7 @@ import argparse
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -248,7 +248,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    pipeline = load_pipeline(weights=options.weights)
+    pipeline: Any = load_pipeline(weights=options.weights)
     seen_by = recognisers(pipeline)
     judged, training = {}, []
     for damage in DAMAGES:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -41,7 +41,8 @@ def recogniser_crops(faces: Images) -> NDArray[np.uint8]:
 
 def judges() -> dict[str, Callable[[Images], NDArray[np.float32]]]:
     """Unit embeddings of FFHQ crops by each recogniser."""
-    sface, vit = create("sface", pretrained=True), create("vitfiqa", pretrained=True)
+    sface: Any = create("sface", pretrained=True)
+    vit: Any = create("vitfiqa", pretrained=True)
 
     def by_vit(faces: Images) -> NDArray[np.float32]:
         parts = batches(list(recogniser_crops(faces)), BATCH)
@@ -58,7 +59,7 @@ def reduced(face: NDArray[np.uint8], eyes: float) -> NDArray[np.uint8]:
     left, right = template_points("ffhq", size)[:2]
     side = max(1, round(size * eyes / float(np.hypot(*(right - left)))))
     small = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
-    decoded = cv2.imdecode(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 90])[1], cv2.IMREAD_COLOR)
+    decoded: Any = cv2.imdecode(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 90])[1], cv2.IMREAD_COLOR)
     return np.asarray(cv2.resize(decoded, (size, size), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("--before", help="earlier weights to compare with")
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
-    models = {"restored": create("frgp", pretrained=options.weights or True)}
+    models: dict[str, Any] = {"restored": create("frgp", pretrained=options.weights or True)}
     if options.before:
         models["earlier weights"] = create("frgp", pretrained=options.before)
     pairs = [p for name in ("lfw", "utkface") for p in load("val", {"vqfr": 1.0}, options.faces, name)]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -24,10 +25,10 @@ from facewright.io.image import read
 from facewright.loading import load_pipeline
 from facewright.metrics import psnr, ssim
 from facewright.metrics.uncertainty import bootstrap
-from facewright.pipelines.restore import RestoreOptions
+from facewright.tasks.restore import RestoreOptions
 
 SIZE = 160  # about the resolution of the photos themselves
-UPSCALE = {8: 4, 12: 4, 20: 2}
+UPSCALE: dict[int, Literal[1, 2, 4]] = {8: 4, 12: 4, 20: 2}
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     start = time.perf_counter()
-    pipeline = load_pipeline()
+    pipeline: Any = load_pipeline()
     collection = open_faces("lfw", "val")
     chosen = np.random.default_rng(1).choice(collection.rows, options.photos, replace=False)
     mask = face_mask(template_points("ffhq", SIZE), SIZE) > 0.5

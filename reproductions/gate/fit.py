@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -37,7 +37,7 @@ FILTERS = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4, cv2.INTER_AREA
 
 def damaged(image: Picture, kind: str, rng: Generator) -> Picture:
     """A copy of an (S, S, 3) picture with one kind of damage of random strength."""
-    out = image.astype(np.float32)
+    out: NDArray[Any] = image.astype(np.float32)
     if "blur" in kind:
         out = cv2.GaussianBlur(out, (0, 0), float(np.exp(rng.uniform(np.log(0.4), np.log(4)))))
     if "shrunk" in kind:
@@ -79,9 +79,9 @@ def samples(faces: PackedFaces, count: int, seed: int) -> tuple[NDArray[np.float
     for number in range(count):
         image, _ = faces.face(int(rng.integers(len(faces))))
         side = MOST_SIDE if rng.random() < 0.3 else int(np.exp(rng.uniform(np.log(64), np.log(MOST_SIDE))))
-        truth = image if side == MOST_SIDE else cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+        truth: Any = image if side == MOST_SIDE else cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
         kind = KINDS[number % len(KINDS)]
-        picture = damaged(truth, kind, rng)
+        picture: Any = damaged(truth, kind, rng)
         rows.append(signals(picture))
         kept.append(retained_detail(picture, truth))
         what.append((kind, side))
@@ -119,10 +119,10 @@ def report(model: SharpnessModel, rows: NDArray[np.float64], kept: NDArray[np.fl
     lines.append(row("**all**", np.ones(len(said), bool)))
     lines += ["", "| said probability | cases | kept their detail |", "| --- | ---: | ---: |"]
     clear = lost | good
-    for low in np.arange(0, 1, 0.1):
-        chosen = clear & (said >= low) & (said < low + 0.1 + 1e-9)
+    for least in np.arange(0, 1, 0.1):
+        chosen = clear & (said >= least) & (said < least + 0.1 + 1e-9)
         if chosen.any():
-            lines.append(f"| {low:.1f}–{low + 0.1:.1f} | {chosen.sum()} | {100 * good[chosen].mean():.0f} % |")
+            lines.append(f"| {least:.1f}–{least + 0.1:.1f} | {chosen.sum()} | {100 * good[chosen].mean():.0f} % |")
     return "\n".join(lines)
 
 

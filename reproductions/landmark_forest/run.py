@@ -7,11 +7,9 @@ python -m reproductions.landmark_forest.run judge [--weights runs/landmark-fores
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -26,8 +24,7 @@ from facewright.systems.detect.mos.network import MOS
 from facewright.systems.quality.landmark_forest import network as forest
 from facewright.systems.quality.landmark_forest.network import LandmarkForest, LandmarkForestConfig
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from vitfiqa.run import discard_table, laplacian_variance, spearman
+from ..vitfiqa.run import discard_table, laplacian_variance, spearman
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -203,7 +200,8 @@ def gate_lines(
     options: argparse.Namespace,
 ) -> str:
     """The discard table of one recogniser, and its false rejections before and behind the gate."""
-    embeddings = system_class(slug).from_pretrained(options.recogniser.get(slug)).embed(crops)
+    recogniser: Any = system_class(slug).from_pretrained(options.recogniser.get(slug))
+    embeddings = recogniser.embed(crops)
     cosines = (embeddings[pairs.first] * embeddings[pairs.second]).sum(1)
     table = discard_table(cosines, pairs, qualities, fmr=1e-2)
     threshold = np.quantile(cosines[~pairs.same], 0.99)

@@ -83,7 +83,7 @@ def webcam(image: Image, rng: Generator) -> Image:
     height, width = image.shape[:2]
     factor = rng.uniform(2, 4)
     small = cv2.resize(image, (round(width / factor), round(height / factor)), interpolation=cv2.INTER_AREA)
-    x = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    x: NDArray[Any] = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     x = x * rng.uniform(0.6, 1.4) + rng.normal(0, rng.uniform(5, 15), x.shape)
     quality = int(rng.integers(30, 61))
     _, data = cv2.imencode(".jpg", np.clip(x, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -150,12 +150,12 @@ def recognition(references: Pictures, cameras: dict[str, Pictures]) -> list[list
     haar += [(f"Haar, level {n}, normalised", WaveletFeatures(n, normalised=True)) for n in LEVELS]
     db4 = [(f"db4, level {n}, normalised", WaveletFeatures(n, "db4", normalised=True)) for n in LEVELS[:-1]]
     pixels = [("all coefficients (= pixels)", WaveletFeatures(bands="all"))]
-    variants = (
+    seen = {id(p): best_faces(p) for p in (references, *cameras.values())}
+    variants: tuple[tuple[str, Callable[[Pictures], Any], list[Any]], ...] = (
         ("labelled box", labelled_crops, [*pixels, *haar, *db4]),
         ("found by skin, no background", lambda p: found_crops(p, seen[id(p)], background=False), haar),
         ("found by skin, with background", lambda p: found_crops(p, seen[id(p)], background=True), haar[-3:-2]),
     )
-    seen = {id(p): best_faces(p) for p in (references, *cameras.values())}
     rows = []
     for face, crop, kinds in variants:
         known = crop(references)

@@ -77,8 +77,8 @@ class World:
     def make(cls, s: Settings) -> World:
         heads = render_heads(2 * s.heads)
         rooms = {
-            half: OperatingRoomScenes(half, seed=11, heads=part)
-            for half, part in (("adapt", heads[: s.heads]), ("test", heads[s.heads :]))
+            "adapt": OperatingRoomScenes("adapt", seed=11, heads=heads[: s.heads]),
+            "test": OperatingRoomScenes("test", seed=11, heads=heads[s.heads :]),
         }
         validation = Scenes("val", seed=23, smallest=14, largest=72)
         return cls(

@@ -68,7 +68,7 @@ def embed_photos(model: Any, crops: IdentityCrops) -> NDArray[np.float32]:
 
 def detected_crops(crops: IdentityCrops) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The crops the whole pipeline would cut, by our detector's points; and where it found the labelled face."""
-    detector = load_detector()
+    detector: Any = load_detector()
     out, found = crops.aligned(np.arange(len(crops.rows))), np.zeros(len(crops.rows), bool)
     for i, row in enumerate(crops.rows):
         photo = crops.collection.read(int(row))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -39,7 +39,7 @@ def small_photo(crops: IdentityCrops, entry: int, eyes: float) -> tuple[NDArray[
     side = max(1, round(photo.shape[0] * eyes / float(np.hypot(*(points[1] - points[0])))))
     small = cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA)
     _, jpeg = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
-    decoded = np.ascontiguousarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1], np.uint8)
+    decoded = np.ascontiguousarray(np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))[..., ::-1], np.uint8)
     return decoded, (points + 0.5) * (side / photo.shape[0]) - 0.5
 
 
@@ -49,7 +49,8 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     start = time.perf_counter()
-    recogniser, restorer = create("sface", pretrained=True), create("frgp", pretrained=True)
+    recogniser: Any = create("sface", pretrained=True)
+    restorer: Any = create("frgp", pretrained=True)
     crops = open_identities("lfw", "val")
     pairs = verification_pairs(crops.subjects)
     genuine = np.flatnonzero(pairs.same)[: options.pairs]

@@ -74,7 +74,7 @@ def arm(name: str, seed: int, s: Settings, test: dict[str, torch.Tensor]) -> dic
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss, _ = training.supervised(batch_of(data, step * s.batch_size, s.batch_size))
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimiser.step()
         if (step + 1) % 50 == 0:

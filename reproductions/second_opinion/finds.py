@@ -19,7 +19,7 @@ import hashlib
 import tarfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -69,7 +69,8 @@ def backgrounds() -> list[Named]:
                 stream = tar.extractfile(member)
                 assert stream is not None
                 bgr = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_COLOR)
-                pictures.append((f"bsds/{Path(member.name).stem}", np.ascontiguousarray(bgr[..., ::-1])))
+                assert bgr is not None
+                pictures.append((f"bsds/{Path(member.name).stem}", np.ascontiguousarray(bgr[..., ::-1], np.uint8)))
     return pictures
 
 
@@ -379,7 +380,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     finds = Finds(options.part, options.faces, options.masked, options.faceless)
-    crops, labels, scores, eyes, sources = [], [], [], [], []
+    crops: Any = []
+    labels: Any = []
+    scores: list[Any] = []
+    eyes: list[Any] = []
+    sources: Any = []
     if options.quick:
         sources, crops, labels = zip(*(finds.quick() for _ in range(options.quick)))
         np.savez_compressed(options.out, crop=np.stack(crops), face=labels, source=np.array(sources))

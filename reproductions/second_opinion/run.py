@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -79,9 +79,14 @@ def with_faces(scenes: int) -> Iterator[Sample]:
         yield f"lfw-{row}", np.ascontiguousarray(image), box[None]
 
 
+def yaw_of(face: Face) -> float:
+    return 0.0 if face.pose is None else abs(face.pose.yaw)
+
+
 def measured(scenes: int, folder: Path) -> dict[str, NDArray[np.generic]]:
     """Signals (N, 2), whether a find is a face, whether it would be restored today, and its picture."""
-    finder, pipeline = load_detector(), load_pipeline()
+    finder: Any = load_detector()
+    pipeline: Any = load_pipeline()
     signals, faces, restored, names = [], [], [], []
 
     def add(name: str, image: Image, finds: list[Face], is_face: bool) -> None:
@@ -92,7 +97,7 @@ def measured(scenes: int, folder: Path) -> dict[str, NDArray[np.generic]]:
         for find, estimate in zip(finds, pipeline.assess(np.stack(crops))):
             faces.append(is_face)
             names.append(name)
-            fit = find.score >= MIN_SCORE and find.eye_distance >= MIN_EYE_DISTANCE and abs(find.pose.yaw) <= MAX_YAW
+            fit = find.score >= MIN_SCORE and find.eye_distance >= MIN_EYE_DISTANCE and yaw_of(find) <= MAX_YAW
             restored.append(fit and estimate.ssim < GOOD_SSIM)
 
     for name, image in faceless(folder):

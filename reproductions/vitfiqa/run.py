@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -116,7 +116,7 @@ def judge(options: argparse.Namespace) -> None:
     }
     for entry in options.judge or ["sface"]:
         slug, _, source = entry.partition("=")
-        recogniser = system_class(slug).from_pretrained(source or None)
+        recogniser: Any = system_class(slug).from_pretrained(source or None)
         embedded = recogniser.embed(pictures)
         cosines = (embedded[pairs.first] * embedded[pairs.second]).sum(1)
         print(f"judged by {slug}, {pairs.same.sum()} genuine and {(~pairs.same).sum()} impostor pairs")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from facewright.io.image import read
 from facewright.io.provenance import read_provenance
-from facewright.pipelines.restore import RestoreOptions
+from facewright.tasks.restore import RestoreOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -138,7 +138,7 @@ def test_difficulties_are_read_from_the_published_tools(wider: Path) -> None:
     put_difficulty(wider, [[2, 1], [], [1]])
     kept = read_wider_difficulty(wider, "hard", pictures)
     assert [k.tolist() for k in kept] == [[1, 0], [], [0]]
-    found = [Detections(p.boxes, np.arange(len(p.boxes)) + 1.0) for p in pictures]
+    found = [Detections(p.boxes, np.arange(len(p.boxes)) + 1.0) for p in pictures]  # type: ignore[arg-type]
     assert wider_average_precision(found, [p.ground_truth() for p in pictures], kept) == 1
     put_difficulty(wider, [[3], [], [1]])
     with pytest.raises(FacewrightError, match=r"a face that first\.jpg has not"):

@@ -99,7 +99,7 @@ def test_kept_detail_is_what_follows_the_truth() -> None:
     assert detail_retained(truth, truth, inside) == 1
     soft = cv2.GaussianBlur(truth, (0, 0), 1.0)
     noisy = np.clip(soft + rng.normal(0, 20, truth.shape), 0, 255).astype(np.uint8)
-    kept = detail_retained(soft, truth, inside)
+    kept = detail_retained(soft, truth, inside)  # type: ignore[arg-type]
     assert 0 < kept < 0.5
     assert detail_retained(noisy, truth, inside) == pytest.approx(kept, abs=0.03)
     assert detail_retained(np.full_like(truth, 128), truth, inside) == 0

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from facewright.data import identity
+from facewright.data.detection import five_points
 from facewright.data.identity import MARGIN, SIZE, labels_of_several, padded_crop
 from facewright.geometry.templates import template_points
 
@@ -27,7 +28,7 @@ def test_crop_puts_the_eyes_on_the_template() -> None:
     landmarks[36:42], landmarks[42:48] = points[0], points[1]
     landmarks[30], landmarks[48], landmarks[54] = points[2], points[3], points[4]
     photo = np.zeros((200, 200, 3), np.uint8)
-    centre = np.rint(identity.five_points(landmarks)[0]).astype(int)
+    centre = np.rint(five_points(landmarks)[0]).astype(int)
     photo[centre[1] - 1 : centre[1] + 2, centre[0] - 1 : centre[0] + 2] = 255
     crop = padded_crop(photo, landmarks)
     assert crop.shape == (SIZE + 2 * MARGIN, SIZE + 2 * MARGIN, 3)

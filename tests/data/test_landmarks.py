@@ -150,7 +150,7 @@ class TestStyles:
     @pytest.mark.parametrize("style", STYLES)
     def test_what_is_where_stays(self, style: landmarks.Style, astronaut: np.ndarray) -> None:
         crop = cv2.resize(astronaut[30:230, 130:330], (128, 128), interpolation=cv2.INTER_AREA)
-        out = stylise(crop, style, np.random.default_rng(0))
+        out = stylise(crop, style, np.random.default_rng(0))  # type: ignore[arg-type]
         assert out.shape == crop.shape
         assert out.dtype == np.uint8
         assert np.abs(out.astype(int) - crop).mean() > 5

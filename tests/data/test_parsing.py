@@ -249,7 +249,7 @@ def test_closed_eyes_say_nothing() -> None:
 
 def test_mirrored_landmarks_swap_the_sides() -> None:
     points = frontal()
-    other = (points * (-1, 1) + (255, 0))[parsing.MIRROR_68]
+    other = (points * (-1, 1) + (255, 0))[parsing.MIRROR_68]  # type: ignore[attr-defined]
     evidence, mirrored = (parsing.classes_by_landmarks(p, 256) for p in (points, other))
     assert expected(mirrored, *other[36:42].mean(0)) == "r_eye"
     same = (mirrored.allowed[:, ::-1] == ANYTHING) == (evidence.allowed == ANYTHING)

@@ -129,7 +129,7 @@ def test_the_largest_face_of_every_picture_is_found(tmp_path: Path, monkeypatch:
         cv2.imwrite(str(folder / f"{number}.png"), image[..., ::-1])
     cv2.imwrite(str(folder / "none.png"), image.transpose(1, 0, 2))
     heard: list[str] = []
-    faces = find_faces(PictureSet("faces", ("**/*.png",)), tmp_path, _Detector(), _Embedder(), log=heard.append)
+    faces = find_faces(PictureSet("faces", ("**/*.png",)), tmp_path, _Detector(), _Embedder(), log=heard.append)  # type: ignore[arg-type]
     assert list(faces.names) == ["sub/0.png", "sub/1.png", "sub/2.png"]
     assert any("none.png" in line for line in heard)
     assert faces.embeddings.shape == (3, 3)
@@ -145,4 +145,4 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FacewrightError, match=r"x\.npz"):
         FoundFaces.load(tmp_path / "x.npz")
     with pytest.raises(FacewrightError, match="no face in any picture"):
-        find_faces(PictureSet("empty", ("*",)), tmp_path, _Detector(), _Embedder(), log=lambda _: None)
+        find_faces(PictureSet("empty", ("*",)), tmp_path, _Detector(), _Embedder(), log=lambda _: None)  # type: ignore[arg-type]

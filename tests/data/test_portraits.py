@@ -77,7 +77,7 @@ def test_distortion_has_the_published_reach() -> None:
 
 def test_box_goes_around_the_face_without_hair(masks: Path) -> None:
     labels = cv2.imread(str(masks / "train/a.png"), cv2.IMREAD_UNCHANGED)
-    np.testing.assert_array_equal(portraits.face_box(labels), [34, 20, 66, 60])
+    np.testing.assert_array_equal(portraits.face_box(labels), [34, 20, 66, 60])  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no face"):
         portraits.face_box(np.full((8, 8), HAIR, np.uint8))
 
@@ -86,11 +86,11 @@ def test_polar_view_starts_in_the_middle_and_turns_by_rows(masks: Path) -> None:
     labels = cv2.imread(str(masks / "train/a.png"), cv2.IMREAD_UNCHANGED)
     image = np.repeat(10 * labels[..., None], 3, 2)
     box = np.array([34.0, 20, 66, 60])
-    view, seen = portraits.polar_pair(image, labels, box, 64)
+    view, seen = portraits.polar_pair(image, labels, box, 64)  # type: ignore[arg-type]
     assert (seen[:, 0] == SKIN).all()
     assert (seen == IGNORED).any()
     assert not view[seen == IGNORED].any()
-    quarter, turned = portraits.polar_pair(image, labels, box, 64, angle=np.pi / 2)
+    quarter, turned = portraits.polar_pair(image, labels, box, 64, angle=np.pi / 2)  # type: ignore[arg-type]
     assert quarter.shape == (64, 64, 3)
     # a quarter of a turn is a quarter of the rows, but for the axes of the box's ellipse
     alike = [(turned.numpy() == np.roll(seen.numpy(), shift, 0)).mean() for shift in (16, -16, 0)]

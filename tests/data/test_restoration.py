@@ -70,7 +70,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, fakes: SimpleNamespace) -> Pa
             row = (f"{i}.jpg", TRAIN[i], labelled68(face.points5), 10.0 if i == 0 else 500.0, i == 1)
             for key, value in zip(labels, row):
                 labels[key].append(value)
-    arrays = {k: np.array(v) for k, v in labels.items()}
+    arrays: dict[str, Any] = {k: np.array(v) for k, v in labels.items()}
     arrays["pose_yaw_pitch_roll_deg"] = np.zeros((8, 3), np.float32)
     arrays["pose_yaw_pitch_roll_deg"][7, 0] = -60
     np.savez(folder / "lfw_labels.npz", detected=np.ones(8, bool), **arrays)
@@ -84,7 +84,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pairs(root: Path, **options: Any) -> RestorationPairs:
-    return RestorationPairs(**({"size": SIZE, "collections": {"lfw": 1.0}, "root": root} | options))
+    known: dict[str, Any] = {"size": SIZE, "collections": {"lfw": 1.0}, "root": root}
+    return RestorationPairs(**(known | options))
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -201,7 +202,7 @@ def test_estimate_and_target_speak_of_the_same_units() -> None:
     truth = np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8)
     degraded = cv2.GaussianBlur(truth, (0, 0), 1)
     chain = Chain(STEPS, blur=Blur("iso", 21, 3.0, 3.0, 0.0), factor=2.5, noise=Noise(12.0, 1), jpeg=64)
-    target = degradation_target(Degradation("x", (32, 32), chain), degraded, truth, np.ones((32, 32), bool))
+    target = degradation_target(Degradation("x", (32, 32), chain), degraded, truth, np.ones((32, 32), bool))  # type: ignore[arg-type]
     (estimate,) = decode_estimate(torch.from_numpy(target)[None])
     assert (estimate.blur_sigma, estimate.downscale) == pytest.approx((3.0, 2.5), rel=1e-5)
     assert (estimate.noise_sigma, estimate.jpeg_quality) == pytest.approx((12.0, 64.0), rel=1e-5)
@@ -215,9 +216,9 @@ def test_ssim_is_the_known_one(astronaut: np.ndarray) -> None:
     everywhere = np.ones(a.shape[:2], bool)
     grey = [cv2.cvtColor(v, cv2.COLOR_RGB2GRAY) for v in (a, b)]
     expected = structural_similarity(*grey, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
-    assert luma_ssim(a, b, everywhere) == pytest.approx(expected, abs=0.01)
+    assert luma_ssim(a, b, everywhere) == pytest.approx(expected, abs=0.01)  # type: ignore[arg-type]
     assert luma_ssim(a, a, everywhere) == pytest.approx(1, abs=1e-5)
-    assert luma_ssim(a, b, np.zeros_like(everywhere)) == 1.0
+    assert luma_ssim(a, b, np.zeros_like(everywhere)) == 1.0  # type: ignore[arg-type]
 
 
 # Self-supervision and poses

@@ -50,7 +50,7 @@ def test_all_pictures_are_seen_equally_often():
     s = sampler(people=7)
     seen = Counter(i for number in range(20) for i in s.batch(number))
     for person, owned in Counter(LABELS).items():
-        times = [seen[i] for i in np.flatnonzero(person == LABELS)]
+        times = [seen[i] for i in np.flatnonzero(person == LABELS)]  # type: ignore[index]
         assert sum(times) == 80
         assert max(times) - min(times) <= 1, (person, owned)
 
@@ -78,7 +78,7 @@ def test_who_is_left_out_is_told():
 
 
 def test_a_data_loader_takes_it():
-    loader = DataLoader(np.arange(len(LABELS)), batch_sampler=sampler(stop=5))
+    loader = DataLoader(np.arange(len(LABELS)), batch_sampler=sampler(stop=5))  # type: ignore[arg-type, var-annotated]
     assert [b.tolist() for b in loader] == list(sampler(stop=5))
 
 

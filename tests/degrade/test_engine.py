@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -39,7 +40,7 @@ def crop() -> np.ndarray:
     return cv2.resize(data.astronaut()[:300, 80:380], (256, 256), interpolation=cv2.INTER_AREA)
 
 
-def record(image: np.ndarray, chain: Chain, **changes: object) -> Degradation:
+def record(image: np.ndarray, chain: Chain, **changes: Any) -> Degradation:
     return replace(Degradation("test", image.shape[:2], chain), **changes)
 
 
@@ -176,7 +177,7 @@ def test_presets_are_ordered_by_severity() -> None:
     sizes = [cv2.resize(c, (512, 512), interpolation=cv2.INTER_AREA) for c in crops]
 
     def mean(preset: str) -> float:
-        return float(np.mean([psnr(degrade(sizes[i % 4], preset, i)[0], sizes[i % 4]) for i in range(24)]))
+        return float(np.mean([psnr(degrade(sizes[i % 4], preset, i)[0], sizes[i % 4]) for i in range(24)]))  # type: ignore[type-var]
 
     mild, vqfr, ref_ldm, large = (mean(p) for p in ("mild", "vqfr", "ref-ldm", "codeformer-large"))
     assert mild > vqfr + 1 > ref_ldm + 2
@@ -356,7 +357,7 @@ def test_order_of_steps(crop: np.ndarray) -> None:
 @pytest.mark.parametrize("order", ["random", ("blur", "down"), ("up", "blur", "down", "noise", "jpeg")])
 def test_impossible_orders_are_refused(order: object) -> None:
     with pytest.raises(UsageError, match="order"):
-        sample("vqfr", 0, 64, order=order)
+        sample("vqfr", 0, 64, order=order)  # type: ignore[arg-type]
 
 
 def test_bad_input_is_refused(crop: np.ndarray) -> None:
@@ -365,7 +366,7 @@ def test_bad_input_is_refused(crop: np.ndarray) -> None:
     with pytest.raises(UsageError, match="drawn for 64×64"):
         apply(crop, sample("vqfr", 0, 64))
     with pytest.raises(UsageError, match="uint8 or float32"):
-        apply(crop.astype(np.float64), sample("vqfr", 0, 256))
+        apply(crop.astype(np.float64), sample("vqfr", 0, 256))  # type: ignore[type-var]
     with pytest.raises(UsageError, match="uint8 or float32"):
         apply(crop[..., 0], sample("vqfr", 0, 256))
 

@@ -109,7 +109,7 @@ def test_damage_depends_on_seed_severity_and_name_alone(faces):
 
 
 def test_perfect_restorer_gets_perfect_scores_and_the_input_its_own(faces, models, tmp_path):
-    results = evaluate(faces, {"perfect": lambda: Perfect(faces)}, models, SETTINGS, tmp_path, sheet_faces=0)
+    results = evaluate(faces, {"perfect": lambda: Perfect(faces)}, models, SETTINGS, tmp_path, sheet_faces=0)  # type: ignore[dict-item, return-value]
     for severity, rows in results["results"].items():
         assert list(rows) == ["input", "classical", "perfect"]
         perfect, given = rows["perfect"], rows["input"]
@@ -132,13 +132,13 @@ def test_perfect_restorer_gets_perfect_scores_and_the_input_its_own(faces, model
 
 def test_points_are_those_nearest_to_the_middle_in_percent_of_the_eyes(faces, models, tmp_path):
     class Redder(Unrestored):
-        def restore(self, crops, *, fidelity=1.0):
+        def restore(self, crops, *, fidelity=1.0):  # type: ignore[override]
             out = np.full_like(crops, 128)
             out[..., 0] = np.rint(faces[0].image[..., 0].mean()).astype(np.uint8) + 30
             return out
 
     class Dark(Unrestored):
-        def restore(self, crops, *, fidelity=1.0):
+        def restore(self, crops, *, fidelity=1.0):  # type: ignore[override]
             return np.zeros_like(crops)
 
     rows = {"redder": Redder, "dark": Dark}
@@ -155,7 +155,7 @@ def test_stopped_run_goes_on_where_it_was(faces, models, tmp_path):
     stopped = Perfect(faces)
     stopped.stop_after = 4
     with pytest.raises(KeyboardInterrupt):
-        evaluate(faces, {"perfect": lambda: stopped}, models, SETTINGS, tmp_path)
+        evaluate(faces, {"perfect": lambda: stopped}, models, SETTINGS, tmp_path)  # type: ignore[dict-item, return-value]
     journal = tmp_path / "scores.jsonl"
     lines = journal.read_text().splitlines()
     assert len(lines) == 1 + 3 + 2 * 6 + 4  # settings, truths, input and classical, four of the perfect ones
@@ -163,7 +163,12 @@ def test_stopped_run_goes_on_where_it_was(faces, models, tmp_path):
 
     second, seen = Perfect(faces), []
     evaluate(
-        faces, {"perfect": lambda: second}, models, SETTINGS, tmp_path, on_progress=lambda *state: seen.append(state)
+        faces,
+        {"perfect": lambda: second},  # type: ignore[dict-item, return-value]
+        models,
+        SETTINGS,
+        tmp_path,
+        on_progress=lambda *state: seen.append(state),
     )
     assert second.calls == 2
     assert seen[0] == (19, 21)
@@ -180,11 +185,11 @@ def test_stopped_run_goes_on_where_it_was(faces, models, tmp_path):
 
 
 def test_journal_of_other_settings_or_weights_is_refused(faces, models, tmp_path):
-    evaluate(faces[:1], {"perfect": lambda: Perfect(faces)}, models, SETTINGS, tmp_path)
+    evaluate(faces[:1], {"perfect": lambda: Perfect(faces)}, models, SETTINGS, tmp_path)  # type: ignore[dict-item, return-value]
     with pytest.raises(UsageError, match="other settings"):
         evaluate(faces, {}, models, dataclasses.replace(SETTINGS, seed=1), tmp_path)
     with pytest.raises(UsageError, match="perfect with other weights"):
-        evaluate(faces, {"perfect": lambda: Perfect(faces, weights="cd" * 32)}, models, SETTINGS, tmp_path)
+        evaluate(faces, {"perfect": lambda: Perfect(faces, weights="cd" * 32)}, models, SETTINGS, tmp_path)  # type: ignore[dict-item, return-value]
     with pytest.raises(UsageError, match="unknown degradation preset"):
         Settings("x", SIZE, severities=("terrible",))
 
@@ -200,7 +205,7 @@ def test_restorer_works_at_its_own_size_on_the_common_template():
             return crops
 
     flat = np.full((SIZE, SIZE, 3), 77, np.uint8)
-    assert np.array_equal(run_restorer(Small(), flat), flat)
+    assert np.array_equal(run_restorer(Small(), flat), flat)  # type: ignore[arg-type]
     assert seen == [(1, 64, 64, 3)]
     arc = SimpleNamespace(preprocess=Preprocess(CropSpec.aligned(112, "arcface")))
     with pytest.raises(UsageError, match="arcface"):
@@ -229,7 +234,7 @@ def test_frechet_distance_compares_a_row_with_the_truth_of_its_own_pictures():
 
 
 def test_page_and_sheet_show_every_row(faces, models, tmp_path):
-    results = evaluate(faces, {"perfect": lambda: Perfect(faces)}, models, SETTINGS, tmp_path, sheet_faces=2)
+    results = evaluate(faces, {"perfect": lambda: Perfect(faces)}, models, SETTINGS, tmp_path, sheet_faces=2)  # type: ignore[dict-item, return-value]
     page = (tmp_path / "results.md").read_text()
     assert page == markdown(results)
     assert "| perfect | 100.00 [100.00, 100.00] | 1.000 [1.000, 1.000] |" in page
@@ -277,7 +282,7 @@ def test_command_measures_photos_with_the_named_restorers(fakes, models, monkeyp
     monkeypatch.setattr(cli, "_evaluation_models", lambda device: found)
     asked = []
     pipeline = SimpleNamespace(restorer=Unrestored())
-    monkeypatch.setattr("facewright.loading.load_pipeline", lambda *a: asked.append(a) or pipeline)
+    monkeypatch.setattr("facewright.loading.load_pipeline", lambda *a: asked.append(a) or pipeline)  # type: ignore[func-returns-value]
     arguments = ["restore", "-o", str(out), "--data", str(photos), "--model", "frgp=some/weights", "--severity", "mild"]
     result = CliRunner().invoke(cli.eval_app, [*arguments, "--size", "192", "--device", "cpu"])
     assert result.exit_code == 0, result.output
@@ -329,7 +334,7 @@ def test_dictionaries_are_replaced_in_a_network_whose_features_are_new(tmp_path)
     torch.manual_seed(0)
     network, atoms = DFDNet(shape), {k: torch.ones(2, *v[1:]) for k, v in shape.dictionary_shapes().items()}
     network.load_dictionaries(atoms)
-    torch.nn.init.ones_(network.extractor.network.conv1.weight)
+    torch.nn.init.ones_(network.extractor.network.conv1.weight)  # type: ignore[arg-type, union-attr]
     model = network.save_pretrained(tmp_path / "model")
     with pytest.raises(WeightsError, match="facewright dictionary build"):
         DFDNet.from_pretrained(model)

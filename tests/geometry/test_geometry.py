@@ -247,7 +247,7 @@ def round_trip(image: np.ndarray, face: Any, size: int, scale: int, restore: Any
     base = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LANCZOS4) if scale > 1 else image
     patch = face_patch(crop, restore(crop.image), mask, base.shape[:2], scale)
     assert patch is not None
-    return base, paste_patch(base, patch), patch
+    return base, paste_patch(base, patch), patch  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])

@@ -39,7 +39,7 @@ def tone(index: int, rate: int, layout: str, form: str, samples: int) -> av.Audi
     """A stretch of a 440 Hz tone."""
     wave = np.sin(2 * np.pi * 440 * (np.arange(samples) + samples * index) / rate)
     values = (wave * 60 + 128).astype(np.uint8) if form == "u8" else (8000 * wave).astype(np.int16)
-    frame = av.AudioFrame.from_ndarray(np.repeat(values[:, None], CHANNELS[layout], 1).reshape(1, -1), form, layout)
+    frame = av.AudioFrame.from_ndarray(np.repeat(values[:, None], CHANNELS[layout], 1).reshape(1, -1), form, layout)  # type: ignore[arg-type]
     frame.sample_rate, frame.pts, frame.time_base = rate, samples * index, Fraction(1, rate)
     return frame
 
@@ -140,7 +140,7 @@ def _facts(path: Path, index: int) -> SimpleNamespace:
         elif stream.type == "subtitle":
             known.texts = [(float(p.pts * p.time_base), bytes(p)) for p in container.demux(stream) if p.size > 2]
         elif stream.type == "attachment":
-            known.data = stream.data
+            known.data = stream.data  # type: ignore[attr-defined]
         return known
 
 

@@ -67,7 +67,7 @@ def heic(values: np.ndarray, bits: int, primaries: int, transfer: int) -> bytes:
 
 def avif(values: np.ndarray, bits: int, primaries: int, transfer: int) -> bytes:
     data = values if bits == 8 else (values.astype(np.uint32) >> (16 - bits)).astype(np.uint16)
-    return imagecodecs.avif_encode(
+    return imagecodecs.avif_encode(  # type: ignore[return-value]
         np.ascontiguousarray(data), level=95, bitspersample=bits, primaries=primaries, transfer=transfer, matrix=6
     )
 
@@ -270,7 +270,7 @@ class TestDepth:
         content = imagecodecs.jpeg2k_encode(
             values, level=0, reversible=True, codecformat="jp2", colorspace=1, bitspersample=bits
         )
-        photo = read(content)
+        photo = read(content)  # type: ignore[arg-type]
         np.testing.assert_array_equal(photo.pixels, np.rint(values * (65535 / (2**bits - 1))))
 
     @pytest.mark.parametrize("top", [1023, 4095, 65535])
@@ -324,31 +324,31 @@ class TestJpegXl:
 
     def test_sixteen_bits(self) -> None:
         values = TestDepth.ramp()
-        np.testing.assert_array_equal(read(imagecodecs.jpegxl_encode(values, lossless=True)).pixels, values)
+        np.testing.assert_array_equal(read(imagecodecs.jpegxl_encode(values, lossless=True)).pixels, values)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("size", [(8, 8), (64, 64), (300, 200), (1920, 1080), (5000, 3), (70_000, 2)])
     @pytest.mark.parametrize("container", [False, True])
     def test_size_from_the_header(self, size: tuple[int, int], container: bool) -> None:
         content = imagecodecs.jpegxl_encode(np.zeros((size[1], size[0]), np.uint8), usecontainer=container)
-        assert jpegxl.size(content) == size
+        assert jpegxl.size(content) == size  # type: ignore[arg-type]
 
     def test_animations_give_the_first_frame_and_say_so(self) -> None:
         frames = np.stack([chart(PATCHES.astype(np.uint8)), chart(PATCHES[::-1].astype(np.uint8))])
-        photo = read(imagecodecs.jpegxl_encode(frames, lossless=True, photometric="rgb"))
+        photo = read(imagecodecs.jpegxl_encode(frames, lossless=True, photometric="rgb"))  # type: ignore[arg-type]
         np.testing.assert_array_equal(photo.pixels, frames[0])
         assert photo.notes == ("first frame of an animation",)
         assert not photo.whole
 
     def test_floating_point(self) -> None:
         values = (TestDepth.ramp() / 65535).astype(np.float32)
-        photo = read(imagecodecs.jpegxl_encode(values, lossless=True))
+        photo = read(imagecodecs.jpegxl_encode(values, lossless=True))  # type: ignore[arg-type]
         assert np.abs(photo.pixels / 65535 - values).max() < 2e-5
 
     def test_without_the_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
         content = imagecodecs.jpegxl_encode(np.zeros((8, 8), np.uint8))
         monkeypatch.setattr("facewright.io.kinds.Extra.installed", property(lambda _: False))
         with pytest.raises(ImageReadError, match=r"JPEG XL; install .*facewright\[jxl\]"):
-            read(content)
+            read(content)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match=r"JPEG XL needs .*facewright\[jxl\]"):  # said before the work
             format_of("a.jxl")
 

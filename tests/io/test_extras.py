@@ -92,7 +92,7 @@ class TestArchives:
         photo = read(encoded("JPEG", comment=b"On the back: 1952"))
         assert read(photo.save(tmp_path / "a.jpg")).extras.comment == b"On the back: 1952"
         with Image.open(photo.save(tmp_path / "a.png")) as other:
-            assert other.text["Comment"] == "On the back: 1952"
+            assert other.text["Comment"] == "On the back: 1952"  # type: ignore[attr-defined]
         assert any("comment" in note for note in photo.not_kept("a.heic"))
 
     def test_texts_of_a_png(self, tmp_path: Any) -> None:

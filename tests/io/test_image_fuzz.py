@@ -72,7 +72,7 @@ def samples() -> tuple[bytes, ...]:
     pillow_heif.from_bytes("RGB;16", (32, 24), deep.tobytes()).save(deep_heic, quality=30)
     motion = encoded(picture, "JPEG", comment=b"1952", xmp=rich["xmp"]) + b"\0\0\0\x18ftypisom" + bytes(40)
     frames = {"save_all": True, "append_images": [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]}
-    return (
+    return (  # type: ignore[return-value]
         encoded(picture, "JPEG", **rich),
         encoded(picture, "JPEG", progressive=True),
         encoded(picture.convert("CMYK"), "JPEG"),

@@ -172,7 +172,7 @@ def there_and_back(crop: np.ndarray, factor: float) -> np.ndarray:
 
 def moved(crop: np.ndarray, shift: float, scale: float, angle: float = 0) -> np.ndarray:
     matrix = cv2.getRotationMatrix2D((127.5, 127.5), angle, scale)
-    matrix[:, 2] += (shift, -shift)
+    matrix[:, 2] += (shift, -shift)  # type: ignore[arg-type]
     return cv2.warpAffine(as_bytes(crop), matrix, (256, 256), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
 
 
@@ -233,7 +233,7 @@ class TestWatermark:
     @pytest.mark.parametrize("size", [128, 512])
     def test_other_crop_sizes(self, size: int) -> None:
         crop = cv2.resize(face(), (size, size), interpolation=cv2.INTER_AREA)
-        result = detect_watermark(as_bytes(embed_watermark(crop, 3)))
+        result = detect_watermark(as_bytes(embed_watermark(crop, 3)))  # type: ignore[arg-type]
         assert (result.present, result.payload) == (True, 3)
 
     def test_in_a_photo_with_imprecise_landmarks(self) -> None:
@@ -243,7 +243,7 @@ class TestWatermark:
         photo = cv2.resize(photo, None, fx=1.2, fy=1.2, interpolation=cv2.INTER_CUBIC)
         matrix = align_matrix(points, 256)
         crop = cv2.warpAffine(photo, matrix, (256, 256), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
-        change = embed_watermark(crop, 6) - crop
+        change = embed_watermark(crop, 6) - crop  # type: ignore[arg-type]
         size = photo.shape[1], photo.shape[0]
         marked = as_bytes(photo + cv2.warpAffine(change, invert(matrix), size, flags=cv2.INTER_CUBIC))
         found = detect_face_watermark(jpeg(marked, 85), points + np.array([[1, -1], [0, 1], [1, 0], [0, 0], [1, 1]]))
@@ -263,8 +263,8 @@ def test_fixed_strength_is_kept_and_the_weakest_is_the_default() -> None:
     rng = np.random.default_rng(5)
     crop = cv2.GaussianBlur(rng.uniform(0, 255, (256, 256, 3)).astype(np.float32), (0, 0), 4) * 3 - 255
     crop = np.clip(crop, 20, 235)
-    weakest = watermark_strength(crop)
+    weakest = watermark_strength(crop)  # type: ignore[arg-type]
     assert weakest in (48.0, 46.0, 44.0, 42.5)
-    np.testing.assert_array_equal(embed_watermark(crop), embed_watermark(crop, psnr=weakest))
-    error = embed_watermark(crop, psnr=40.0) - crop
+    np.testing.assert_array_equal(embed_watermark(crop), embed_watermark(crop, psnr=weakest))  # type: ignore[arg-type]
+    error = embed_watermark(crop, psnr=40.0) - crop  # type: ignore[arg-type]
     assert 20 * np.log10(255 / np.sqrt(np.mean(error**2))) == pytest.approx(40, abs=0.2)

@@ -19,7 +19,7 @@ RNG = np.random.default_rng(19)
 HEIGHT, WIDTH = 37, 29
 
 
-def written(data: np.ndarray, *, byteorder: str = "<", bigtiff: bool = False, **options: Any) -> bytes:
+def written(data: np.ndarray, *, byteorder: Any = "<", bigtiff: bool = False, **options: Any) -> bytes:
     file = io.BytesIO()
     with tifffile.TiffWriter(file, byteorder=byteorder, bigtiff=bigtiff) as writer:
         writer.write(data, metadata=None, **options)
@@ -126,14 +126,15 @@ def test_matrix(
 
 def test_every_case_is_also_what_another_library_sees() -> None:
     """libtiff, by OpenCV, on layouts that it knows: the reader and the writer of the matrix are one library."""
-    for bits, options in [
+    cases: list[tuple[int, dict[str, Any]]] = [
         (8, {}),
         (8, {"compression": "lzw", "predictor": True}),
         (16, {"compression": "zlib", "predictor": True}),
         (16, {"byteorder": ">", "tile": (16, 16)}),
         (16, {"bigtiff": True}),
         (16, {"compression": "zlib", "predictor": True, "byteorder": ">"}),
-    ]:
+    ]
+    for bits, options in cases:
         content = written(stored(bits, 3), photometric="rgb", **options)
         other = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(read(content).pixels, other[..., ::-1])
@@ -153,7 +154,7 @@ def test_compressions_for_pictures(name: str, dtype: type, planar: str) -> None:
     data = values if planar == "contig" else np.moveaxis(values, -1, 0).copy()
     if name == "webp" and (dtype is np.uint16 or planar == "separate"):
         pytest.skip("WebP holds 8-bit colour only")
-    options = {"compressionargs": {"level": 100, "lossless": True}} if name == "webp" else {}
+    options: dict[str, Any] = {"compressionargs": {"level": 100, "lossless": True}} if name == "webp" else {}
     content = written(data, photometric="rgb", compression=name, planarconfig=planar, **options)
     np.testing.assert_array_equal(read(content).pixels, values)
 
@@ -168,7 +169,7 @@ def test_jpeg_of_twelve_bits() -> None:
     ys, xs = np.mgrid[:48, :40]
     grey = (80 * xs + 9 * ys).astype(np.uint16)
     content = written(grey, compression="jpeg", photometric="minisblack", compressionargs={"level": 98})
-    assert tifffile.TiffFile(io.BytesIO(content)).pages[0].bitspersample == 12
+    assert tifffile.TiffFile(io.BytesIO(content)).pages[0].bitspersample == 12  # type: ignore[union-attr]
     assert np.abs(read(content).pixels[..., 0] / 65535 * 4095 - grey).max() <= 8
 
 
@@ -378,7 +379,7 @@ def test_what_describes_an_archive_scan_is_kept(tmp_path: Any) -> None:
         assert (photo.width, photo.height) == (48, 40)
         assert photo.dpi == (600, 600)
         with tifffile.TiffFile(photo.save(tmp_path / f"{order == '<'}{big}.tif")) as back:
-            kept = back.pages[0].tags
+            kept = back.pages[0].tags  # type: ignore[union-attr]
             assert kept[269].value == "Album 12"
             assert kept[285].value == "recto"
             assert kept[315].value == "Studio Meier"
@@ -403,4 +404,4 @@ def test_own_files_of_several_pages(tmp_path: Any) -> None:
     for index, photo in enumerate(photos):
         np.testing.assert_array_equal(read(tmp_path / "a.tif", page=index).pixels, photo.pixels)
     with Image.open(tmp_path / "a.tif") as other:
-        assert other.n_frames == 3
+        assert other.n_frames == 3  # type: ignore[attr-defined]

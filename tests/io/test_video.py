@@ -100,7 +100,7 @@ def tone(index: int) -> av.AudioFrame:
 def read(path: Path) -> list[NDArray[np.uint8]]:
     with av.open(str(path)) as container:
         return [
-            f.to_ndarray(
+            f.to_ndarray(  # type: ignore[misc]
                 format="rgb24",
                 src_colorspace=5 if f.colorspace == 2 else None,
                 dst_color_range=2,
@@ -225,7 +225,7 @@ def test_rotation_is_applied_to_the_pixels(tmp_path: Path, rotation: int) -> Non
     source = write_clip(tmp_path / "turned.mp4", [stored] * 6, rotation=rotation)
     upright = np.rot90(stored, rotation // 90)  # set_display_rotation and rot90 both turn counterclockwise
     seen: list[NDArray[np.uint8]] = []
-    process_video(source, tmp_path / "out.mp4", PerFrame(lambda p: seen.append(p) or p), **FAST)
+    process_video(source, tmp_path / "out.mp4", PerFrame(lambda p: seen.append(p) or p), **FAST)  # type: ignore[func-returns-value]
     assert np.abs(seen[0].astype(int) - upright).mean() < 2
     assert np.abs(read(tmp_path / "out.mp4")[0].astype(int) - upright).mean() < 2.5
     before, after = probe(source), probe(tmp_path / "out.mp4")
@@ -241,7 +241,7 @@ def test_colours_and_their_tags_survive(
     image = picture(0)
     source = write_clip(tmp_path / "in.mp4", [image] * 4, full_range=full_range, matrix=matrix, tags=tags)
     seen: list[NDArray[np.uint8]] = []
-    process_video(source, tmp_path / "out.mp4", PerFrame(lambda p: seen.append(p) or p), crf=4, **FAST)
+    process_video(source, tmp_path / "out.mp4", PerFrame(lambda p: seen.append(p) or p), crf=4, **FAST)  # type: ignore[func-returns-value]
     assert np.abs(seen[0].astype(int) - image).mean() < 1.5  # the stage sees true colours
     error = read(tmp_path / "out.mp4")[0].astype(int) - seen[0]
     assert np.abs(error).mean() < 1.5
@@ -256,7 +256,7 @@ def test_colours_and_their_tags_survive(
 def test_ten_bits_stay_ten_bits_where_nothing_changed(tmp_path: Path) -> None:
     ramp = np.linspace(20000, 24000, 128)  # 16 steps in eight bits, 62 in ten
     image = np.repeat(np.tile(ramp, (64, 1))[..., None], 3, -1).astype(np.uint16)
-    source = write_clip(tmp_path / "in.mkv", [image] * 3, pix_fmt="yuv420p10le", options={"crf": "1"})
+    source = write_clip(tmp_path / "in.mkv", [image] * 3, pix_fmt="yuv420p10le", options={"crf": "1"})  # type: ignore[list-item]
     process_video(source, tmp_path / "out.mkv", unchanged, crf=2, **FAST)
     with av.open(str(tmp_path / "out.mkv")) as container:
         frame = next(container.decode(video=0))
@@ -283,7 +283,7 @@ def test_odd_sizes_are_kept(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_stage_may_change_the_size(clip: Path, tmp_path: Path) -> None:
-    double = PerFrame(lambda p: cv2.resize(p, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
+    double = PerFrame(lambda p: cv2.resize(p, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))  # type: ignore[arg-type, return-value]
     report = process_video(clip, tmp_path / "out.mp4", double, segment_frames=16, **FAST)
     assert (report.width, report.height) == (192, 128)
     assert len(read(tmp_path / "out.mp4")) == 40

@@ -66,7 +66,7 @@ def test_interlaced_videos_become_whole_pictures(
     source, target = interlaced(videos, tmp_path / name, order, **more), tmp_path / "out.mkv"
     assert probe(source).scan == "interlaced"
     seen: list[NDArray[Any]] = []
-    report = process_video(source, target, PerFrame(lambda p: seen.append(p) or p), preset="ultrafast")
+    report = process_video(source, target, PerFrame(lambda p: seen.append(p) or p), preset="ultrafast")  # type: ignore[func-returns-value]
     which = {"tff": "top", "bff": "bottom"}[order]
     assert report.notes[0] == (
         f"the video is interlaced, {which} field first: it was deinterlaced (bwdif), one picture per frame"
@@ -90,7 +90,7 @@ def test_by_field_there_are_twice_as_many_pictures_at_the_times_of_the_fields(
     report = process_video(
         source,
         target,
-        PerFrame(lambda p: seen.append(p) or p),
+        PerFrame(lambda p: seen.append(p) or p),  # type: ignore[func-returns-value]
         deinterlace="field",
         preset="ultrafast",
         progress=lambda done, total: totals.append(total),
@@ -123,7 +123,7 @@ def test_telecined_videos_are_named_and_give_their_own_pictures_back(
     source, target = telecined(videos, tmp_path / "in.mkv", flagged=flagged), tmp_path / "out.mkv"
     assert probe(source).scan == "telecined"
     seen: list[NDArray[Any]] = []
-    report = process_video(source, target, PerFrame(lambda p: seen.append(p) or p), preset="ultrafast")
+    report = process_video(source, target, PerFrame(lambda p: seen.append(p) or p), preset="ultrafast")  # type: ignore[func-returns-value]
     assert report.notes[0].startswith("the video is telecined (24 film pictures spread over 30 frames)")
     assert report.frames == 64
     errors = [np.abs(picture - videos.waves(2 * i).astype(float)).mean() for i, picture in enumerate(seen)]
@@ -142,7 +142,10 @@ def test_progressive_videos_are_left_alone_whatever_their_flags_say(videos: Simp
         assert probe(source).scan == "progressive"
         seen: list[NDArray[Any]] = []
         report = process_video(
-            source, tmp_path / f"out-{name}", PerFrame(lambda p, seen=seen: seen.append(p) or p), preset="ultrafast"
+            source,
+            tmp_path / f"out-{name}",
+            PerFrame(lambda p, seen=seen: seen.append(p) or p),  # type: ignore[misc]
+            preset="ultrafast",
         )
         assert report.notes == ()
         assert np.abs(seen[10] - videos.waves(10).astype(float)).mean() < 2

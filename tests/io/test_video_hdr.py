@@ -160,7 +160,7 @@ def test_enlarged_videos_keep_their_bits(videos: SimpleNamespace, tmp_path: Path
     source, target = hdr_video(videos, tmp_path / "in.mp4", PQ), tmp_path / "out.mkv"
     import cv2
 
-    double = PerFrame(lambda p: cv2.resize(p, None, fx=2, fy=2, interpolation=cv2.INTER_LANCZOS4))
+    double = PerFrame(lambda p: cv2.resize(p, None, fx=2, fy=2, interpolation=cv2.INTER_LANCZOS4))  # type: ignore[arg-type, return-value]
     process_video(source, target, double, preset="ultrafast", crf=1)
     after = luma(first_frame(target))
     assert after.shape == (128, 192)

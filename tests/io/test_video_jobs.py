@@ -77,7 +77,8 @@ def test_a_second_run_on_the_same_target_is_refused_and_the_first_goes_on(source
     first.go(30)
     segments = finished(target)
     assert segments >= 2
-    for more in ({}, {"resume": True}, {"restart": True}, {"overwrite": True}):
+    choices: tuple[dict[str, Any], ...] = ({}, {"resume": True}, {"restart": True}, {"overwrite": True})
+    for more in choices:
         with pytest.raises(LockedError, match=f"is being written by process {first.process.pid} on .*; wait") as caught:
             process_video(source, target, unchanged, **more, **FAST)
         assert not getattr(caught.value, "__notes__", [])

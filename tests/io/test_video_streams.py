@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FAST: dict[str, Any] = {"preset": "ultrafast"}
 unchanged = PerFrame(lambda pixels: pixels)
 
-OLD_VIDEOS = {
+OLD_VIDEOS: dict[str, dict[str, Any]] = {
     "camera.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p", "sounds": [("pcm_u8", 11025, "mono", "und")]},
     "divx.avi": {"codec": "mpeg4", "sounds": [("pcm_s16le", 44100, "stereo", "und")]},
     "mp3.avi": {"codec": "mpeg4", "sounds": [("mp3", 44100, "stereo", "und")]},
@@ -437,7 +437,7 @@ def test_the_output_is_tried_before_the_first_frame(
     report = process_video(
         source,
         tmp_path / "out.mkv",
-        PerFrame(lambda p: seen.append(1) or p),
+        PerFrame(lambda p: seen.append(1) or p),  # type: ignore[func-returns-value]
         notify=lambda note: notes.append((len(seen), note)),
         **FAST,
     )
@@ -482,7 +482,12 @@ def test_segments_survive_a_failing_join(
     assert not target.exists()
     seen: list[Any] = []
     report = process_video(
-        source, target, PerFrame(lambda p: seen.append(1) or p), segment_frames=10, resume=True, **FAST
+        source,
+        target,
+        PerFrame(lambda p: seen.append(1) or p),  # type: ignore[func-returns-value]
+        segment_frames=10,
+        resume=True,
+        **FAST,
     )
     assert (report.frames, report.segments_reused, len(seen)) == (25, 3, 0)
     assert videos.tracks(target, "audio")[0].language == "deu"

@@ -87,8 +87,8 @@ def test_adaface_equals_published_while_its_statistics_move(parity):
         loss = head(x, labels)
         loss.backward()
         assert deviation(loss, arrays[f"{prefix}_loss"]) < TOLERANCE
-        assert deviation(head.mean[None], arrays[f"{prefix}_batch_mean"]) < TOLERANCE
-        assert deviation(head.std[None], arrays[f"{prefix}_batch_std"]) < TOLERANCE
+        assert deviation(head.mean[None], arrays[f"{prefix}_batch_mean"]) < TOLERANCE  # type: ignore[index]
+        assert deviation(head.std[None], arrays[f"{prefix}_batch_std"]) < TOLERANCE  # type: ignore[index]
         assert deviation(head.logits(x, labels), arrays[f"{prefix}_logits"]) < TOLERANCE
         assert deviation(x.grad, arrays[f"{prefix}_grad_features"]) < TOLERANCE
         assert deviation(head.weight.grad.T, arrays[f"{prefix}_grad_kernel"]) < TOLERANCE
@@ -115,7 +115,7 @@ def test_magface_equals_published(parity):
     own = torch.arange(CLASSES) == labels[:, None]
     expected = np.where(own, arrays["out_margin_logits"], arrays["out_cos_logits"])
     assert deviation(head.logits(x, labels), expected) < TOLERANCE
-    assert deviation(head.length_penalty(x.norm(dim=1, keepdim=True)), arrays["out_loss_g"]) < TOLERANCE
+    assert deviation(head.length_penalty(x.norm(dim=1, keepdim=True)), arrays["out_loss_g"]) < TOLERANCE  # type: ignore[operator]
     loss = head(x, labels)
     loss.backward()
     assert deviation(loss, arrays["out_total"]) < TOLERANCE
@@ -130,7 +130,7 @@ def test_sface_equals_published(parity):
     x, labels = torch.from_numpy(arrays["in_embeddings"]).requires_grad_(), torch.from_numpy(arrays["in_labels"])
     logits = head.logits(x, labels)
     assert deviation(logits, arrays["out_logits"]) < TOLERANCE
-    pull, push = head.terms(logits / 64, labels)
+    pull, push = head.terms(logits / 64, labels)  # type: ignore[operator]
     assert deviation(pull, arrays["out_intra_loss"]) < TOLERANCE
     assert deviation(push, arrays["out_inter_loss"]) < TOLERANCE
     loss = head(x, labels)

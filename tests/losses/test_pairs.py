@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import combinations, permutations
+from typing import Any
 
 import pytest
 import torch
@@ -105,7 +106,7 @@ def test_all_pairs_is_the_mean_of_all_ways_to_pair_up(batch):
     ways = list(matchings(list(range(6))))
     assert len(ways) == 15
     paired = sum(pairs.disjoint_pairs_loss(features[w], labels[w], threshold, same_share=None) for w in ways) / 15
-    grads = torch.autograd.grad(paired, (features, threshold))
+    grads = torch.autograd.grad(paired, (features, threshold))  # type: ignore[arg-type]
     whole = pairs.multibatch_loss(features, labels, threshold, same_share=None)
     torch.testing.assert_close(paired, whole)
     for ours, expected in zip(torch.autograd.grad(whole, (features, threshold)), grads):
@@ -118,7 +119,7 @@ def test_all_pairs_vary_less_than_disjoint_pairs():
     threshold = torch.tensor(2.0)
     labels = torch.arange(16).repeat_interleave(4)
     order = torch.cat([torch.stack([4 * torch.arange(16), 4 * torch.arange(16) + 1], 1).flatten(), _across()])
-    losses = {"all": [], "disjoint": []}
+    losses: dict[str, list[Any]] = {"all": [], "disjoint": []}
     for _ in range(200):
         centres = torch.randn(16, 2, generator=generator)
         features = centres[labels] + 0.5 * torch.randn(64, 2, generator=generator)
@@ -216,7 +217,7 @@ def test_posterior_loss_equals_the_loop_of_the_published_constraint():
     logits = 3 * torch.randn(6, 8, dtype=torch.float64)
     labels = torch.tensor([0, 0, 1, 1, 1, 2])
     posteriors = logits.softmax(1)
-    terms = {True: [], False: []}
+    terms: dict[bool, list[Any]] = {True: [], False: []}
     for i, j in combinations(range(6), 2):
         p, q = posteriors[i], posteriors[j]
         both = [float((a * (a / b).log()).sum()) for a, b in ((p, q), (q, p))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,7 +165,12 @@ def measured() -> ScoreCalibration:
     identities = np.concatenate([np.stack([own, own], 1), np.stack(np.triu_indices(50, 1), 1)])
     same = identities[:, 0] == identities[:, 1]
     scores = rng.normal(np.where(same, 0.6, 0.05), 0.15)
-    details = {"recogniser": "toy", "sha256": "ab" * 32, "measured_on": "invented pairs", "replicates": 50}
+    details: dict[str, Any] = {
+        "recogniser": "toy",
+        "sha256": "ab" * 32,
+        "measured_on": "invented pairs",
+        "replicates": 50,
+    }
     return ScoreCalibration.measure(scores, same, identities, **details)
 
 

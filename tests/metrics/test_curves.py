@@ -142,8 +142,8 @@ def test_ticks_titles_and_labels_are_written() -> None:
         "y": (np.s_[:, : LEFT - 4], draw(curve, bare, Axis("y", 0, 1, {0.5: "half"}))),
     }
     for place, figure in margins.values():
-        assert (plain[place] > 250).all()
-        assert (figure[place] < 120).any()
+        assert (plain[place] > 250).all()  # type: ignore[call-overload]
+        assert (figure[place] < 120).any()  # type: ignore[call-overload]
 
 
 def test_ticks_are_round_and_not_too_many() -> None:

@@ -28,7 +28,7 @@ def random_weights(network: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     plan, _, widths = PLAN[network]
     rng = torch.Generator().manual_seed(3)
     backbone = {"classifier.6.bias": torch.zeros(7)}
-    for step in plan:
+    for step in plan:  # type: ignore[attr-defined]
         if isinstance(step, tuple):
             index, cin, cout, kernel, _, _ = step
             gain = (2 / (cin * kernel**2)) ** 0.5
@@ -45,7 +45,7 @@ def by_hand(network: str, backbone: dict[str, Tensor], linear: dict[str, Tensor]
     scale = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
     x, y = (a - shift) / scale, (b - shift) / scale
     total, stage = torch.zeros(len(a)), 0
-    for step in plan:
+    for step in plan:  # type: ignore[attr-defined]
         if step == "M":
             x, y = F.max_pool2d(x, pool, 2), F.max_pool2d(y, pool, 2)
         elif step == "*":
@@ -65,7 +65,7 @@ def test_equals_the_definition_with_weights_from_files(network: str, tmp_path: P
     backbone, linear = random_weights(network)
     torch.save(backbone, tmp_path / "backbone.pth")
     save_file(linear, str(tmp_path / "linear.safetensors"))
-    model = LPIPS.from_files(network, backbone=tmp_path / "backbone.pth", linear=tmp_path / "linear.safetensors")
+    model = LPIPS.from_files(network, backbone=tmp_path / "backbone.pth", linear=tmp_path / "linear.safetensors")  # type: ignore[arg-type]
     rng = torch.Generator().manual_seed(0)
     a, b = (torch.rand(2, 3, 64, 72, generator=rng) * 2 - 1 for _ in range(2))
     found = model(a, b)
@@ -108,4 +108,4 @@ def test_weights_of_another_network_are_refused() -> None:
     with pytest.raises(WeightsError, match="lin1 has shape"):
         LPIPS("vgg").load_linear(linear)
     with pytest.raises(UsageError, match="alex, vgg"):
-        LPIPS("squeeze")
+        LPIPS("squeeze")  # type: ignore[arg-type]

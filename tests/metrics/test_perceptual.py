@@ -25,7 +25,7 @@ def test_distance_of_unit_vectors_by_hand():
 
 @pytest.fixture(scope="module")
 def features():
-    return ParserFeatures(create("segface", pretrained=True))
+    return ParserFeatures(create("segface", pretrained=True))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def torch_attention(block: SpatialAttention, query: torch.Tensor, own: torch.Ten
     layers = (block.q, block.k, block.v)
     reference.in_proj_weight = nn.Parameter(torch.cat([layer.weight[:, :, 0, 0] for layer in layers]))
     reference.in_proj_bias = nn.Parameter(torch.cat([layer.bias for layer in layers]))
-    reference.out_proj.weight, reference.out_proj.bias = nn.Parameter(block.out.weight[:, :, 0, 0]), block.out.bias
+    reference.out_proj.weight, reference.out_proj.bias = nn.Parameter(block.out.weight[:, :, 0, 0]), block.out.bias  # type: ignore[assignment]
     q, k = (x.flatten(2).transpose(1, 2) for x in (query, own))
     return reference(q, k, k)[0].transpose(1, 2).reshape(own.shape)
 
@@ -67,8 +67,8 @@ def test_transformer_layer_is_a_pre_norm_layer_with_positions_in_queries_and_key
     layer = TransformerLayer(32, 4, 64)
     tokens, position = torch.randn(2, 9, 32), torch.randn(9, 32)
     reference = nn.MultiheadAttention(32, 4, batch_first=True)
-    reference.in_proj_weight, reference.in_proj_bias = layer.qkv.weight, layer.qkv.bias
-    reference.out_proj = layer.out
+    reference.in_proj_weight, reference.in_proj_bias = layer.qkv.weight, layer.qkv.bias  # type: ignore[assignment]
+    reference.out_proj = layer.out  # type: ignore[assignment]
     normal = layer.norm1(tokens)
     attended = tokens + reference(normal + position, normal + position, normal)[0]
     expected = attended + layer.reduce(nn.functional.gelu(layer.expand(layer.norm2(attended))))

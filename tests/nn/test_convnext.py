@@ -51,11 +51,11 @@ def test_block_written_out() -> None:
     block.layer_scale.normal_()
     x = torch.randn(2, 6, 9, 8)
     depthwise, norm, grow, shrink = (block.block[i] for i in (0, 2, 3, 5))
-    y = F.conv2d(x, depthwise.weight, depthwise.bias, padding=3, groups=6)
+    y = F.conv2d(x, depthwise.weight, depthwise.bias, padding=3, groups=6)  # type: ignore[arg-type]
     mean, deviation = y.mean(1, keepdim=True), (y.var(1, keepdim=True, correction=0) + 1e-6).sqrt()
-    y = ((y - mean) / deviation) * norm.weight[:, None, None] + norm.bias[:, None, None]
-    y = torch.einsum("dc,nchw->ndhw", grow.weight, y) + grow.bias[:, None, None]
-    y = torch.einsum("cd,ndhw->nchw", shrink.weight, F.gelu(y)) + shrink.bias[:, None, None]
+    y = ((y - mean) / deviation) * norm.weight[:, None, None] + norm.bias[:, None, None]  # type: ignore[index]
+    y = torch.einsum("dc,nchw->ndhw", grow.weight, y) + grow.bias[:, None, None]  # type: ignore[index]
+    y = torch.einsum("cd,ndhw->nchw", shrink.weight, F.gelu(y)) + shrink.bias[:, None, None]  # type: ignore[index]
     torch.testing.assert_close(block(x), x + block.layer_scale * y, atol=1e-5, rtol=1e-4)
 
 

@@ -66,7 +66,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
     offset = torch.rand(1, 18, 3, 4, dtype=torch.double) * 0.4 + 0.3  # away from the kinks at whole pixels
     mask = torch.rand(1, 9, 3, 4, dtype=torch.double)
     tensors = [t.requires_grad_() for t in (x, offset, mask, weight)]
-    assert torch.autograd.gradcheck(lambda *t: modulated_deform_conv3x3(*t, None), tensors)
+    assert torch.autograd.gradcheck(lambda *t: modulated_deform_conv3x3(*t, None), tensors)  # type: ignore[call-arg]
 
 
 def test_a_fresh_block_is_half_a_convolution() -> None:

@@ -45,9 +45,9 @@ def test_separable_block_written_out() -> None:
     x = torch.randn(1, 8, 6, 6)
     silu = torch.nn.functional.silu
     root = (1 + 1e-3) ** 0.5  # of the fresh norms
-    y = silu(torch.nn.functional.conv2d(x, block.block[0][0].weight) / root)
-    y = silu(torch.nn.functional.conv2d(y, block.block[1][0].weight, padding=1, groups=32) / root)
+    y = silu(torch.nn.functional.conv2d(x, block.block[0][0].weight) / root)  # type: ignore[index]
+    y = silu(torch.nn.functional.conv2d(y, block.block[1][0].weight, padding=1, groups=32) / root)  # type: ignore[index]
     squeeze = block.block[2]
-    y = y * squeeze.fc2(silu(squeeze.fc1(y.mean((2, 3), keepdim=True)))).sigmoid()
-    y = torch.nn.functional.conv2d(y, block.block[3][0].weight) / root
+    y = y * squeeze.fc2(silu(squeeze.fc1(y.mean((2, 3), keepdim=True)))).sigmoid()  # type: ignore[operator]
+    y = torch.nn.functional.conv2d(y, block.block[3][0].weight) / root  # type: ignore[index]
     torch.testing.assert_close(block(x), x + y, atol=1e-5, rtol=1e-4)

@@ -82,7 +82,7 @@ def test_form_for_inference_computes_the_same():
 
 def test_equal_width_shortcut_takes_every_other_pixel():
     block = evolve.IRBlock(4, 4, 2, middle_norm=True, squeeze=False).eval()
-    torch.nn.init.zeros_(block.residual[-1].weight)
+    torch.nn.init.zeros_(block.residual[-1].weight)  # type: ignore[arg-type]
     x = torch.randn(1, 4, 6, 6)
     assert torch.equal(block(x), x[..., ::2, ::2])
 

@@ -58,8 +58,8 @@ def test_branches_are_joined_in_order_and_the_pool_comes_last():
 
 def test_kernels_are_height_by_width():
     branch = Branches(4, ((Unit(2, (1, 7)), Unit(2, (7, 1))),)).branches[0]
-    assert [unit[0].kernel_size for unit in branch] == [(1, 7), (7, 1)]
-    assert [unit[0].padding for unit in branch] == [(0, 3), (3, 0)]
+    assert [unit[0].kernel_size for unit in branch] == [(1, 7), (7, 1)]  # type: ignore[attr-defined]
+    assert [unit[0].padding for unit in branch] == [(0, 3), (3, 0)]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("linear", [False, True])

@@ -43,11 +43,11 @@ def step(network: nn.Sequential) -> None:
 
 
 def replace_weight(network: nn.Sequential) -> None:
-    network[2][1].weight = nn.Parameter(torch.ones(2, 4, 1, 1))
+    network[2][1].weight = nn.Parameter(torch.ones(2, 4, 1, 1))  # type: ignore[index]
 
 
 def replace_module(network: nn.Sequential) -> None:
-    network[2][1] = nn.Conv2d(4, 2, 1)
+    network[2][1] = nn.Conv2d(4, 2, 1)  # type: ignore[operator]
 
 
 def running_statistics(network: nn.Sequential) -> None:
@@ -62,7 +62,7 @@ CHANGES: dict[str, Callable[[nn.Sequential], object]] = {
         nn.Sequential(nn.ReLU(), nn.Conv2d(4, 2, 1)).state_dict()
     ),
     "converting": lambda network: network.half().float(),
-    "writing": lambda network: network[0].bias.detach().add_(1),
+    "writing": lambda network: network[0].bias.detach().add_(1),  # type: ignore[operator]
     "new data": lambda network: setattr(network[0].bias, "data", torch.ones(4)),
     "a new weight": replace_weight,
     "a new module": replace_module,
@@ -140,7 +140,7 @@ def test_named_tensors_keep_their_precision() -> None:
 
     original = Places()
     twin = converted(copy.deepcopy(original), torch.bfloat16)
-    assert torch.equal(twin.steps, original.steps)
+    assert torch.equal(twin.steps, original.steps)  # type: ignore[arg-type]
     assert torch.equal(twin.scale, original.scale)
     assert twin.gain.dtype == torch.bfloat16
     assert sorted(twin.state_dict()) == sorted(original.state_dict())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,8 @@ pytestmark = pytest.mark.skipif(memory._trim_function() is None, reason="this C 
 
 
 def test_only_growth_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    held, calls = [100], []
+    calls: list[Any] = []
+    held = [100]
     monkeypatch.setattr(memory, "resident_bytes", lambda: held[0])
     monkeypatch.setattr(memory, "_trim_function", lambda: calls.append)
     trimmer = memory.Trimmer(growth=10)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from facewright.errors import UsageError
 from facewright.nn.mmrb import MMRB, WeakTextureGate
 
-ABLATIONS = [{}, {"paths": "short"}, {"paths": "long"}, {"mix": False}, {"gate": False}]
+ABLATIONS: list[dict[str, Any]] = [{}, {"paths": "short"}, {"paths": "long"}, {"mix": False}, {"gate": False}]
 
 
 def count(module: torch.nn.Module) -> int:
@@ -61,4 +63,4 @@ def test_gate_sees_texture_and_not_brightness():
 
 def test_unknown_switches_are_refused():
     with pytest.raises(UsageError, match="sideways"):
-        MMRB(8, mode="sideways")
+        MMRB(8, mode="sideways")  # type: ignore[arg-type]

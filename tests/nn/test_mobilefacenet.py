@@ -53,9 +53,9 @@ def test_parameter_counts_are_the_published_ones():
 def test_large_form_has_bottlenecks_where_the_small_has_a_convolution():
     with torch.device("meta"):
         small, large = mfn.mbf(), mfn.mbf_large()
-    assert small.body[1][0].groups == 64
-    assert small.body[1][0].in_channels == 128
-    assert [type(block) for block in large.body[1]] == [mfn.Bottleneck] * 2
+    assert small.body[1][0].groups == 64  # type: ignore[index]
+    assert small.body[1][0].in_channels == 128  # type: ignore[index]
+    assert [type(block) for block in large.body[1]] == [mfn.Bottleneck] * 2  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("size", [64, 112])
@@ -76,7 +76,7 @@ def test_bottleneck_adds_its_input_only_where_the_shape_stays():
     x = torch.randn(1, 8, 6, 6)
     for stride, expected in ((1, x), (2, torch.zeros(1, 8, 3, 3))):
         block = mfn.Bottleneck(8, 8, 16, stride, eps=1e-5).eval()
-        torch.nn.init.zeros_(block[2][1].weight)
+        torch.nn.init.zeros_(block[2][1].weight)  # type: ignore[index]
         torch.testing.assert_close(block(x), expected)
 
 

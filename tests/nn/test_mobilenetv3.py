@@ -40,7 +40,7 @@ def test_input_is_added_only_where_it_fits() -> None:
     x = torch.randn(1, 16, 8, 8)
     for row, added in ((Row(3, 32, 16, True, "relu", 1), True), (Row(3, 32, 24, False, "hardswish", 1), False)):
         block = InvertedResidual(16, row).eval()
-        torch.nn.init.zeros_(block.block[-1][1].weight)
+        torch.nn.init.zeros_(block.block[-1][1].weight)  # type: ignore[index]
         expected = x if added else torch.zeros(1, row.out, 8, 8)
         torch.testing.assert_close(block(x), expected)
 

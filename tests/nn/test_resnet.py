@@ -107,10 +107,10 @@ def test_densenet_layer_by_layer_on_the_paper_definition():
     part = dict(network.features.named_children())
     x = torch.randn(2, 3, 32, 32)
     maps = [part["pool0"](part["norm0"](part["conv0"](x)).relu())]
-    for layer in part["denseblock1"]:
+    for layer in part["denseblock1"]:  # type: ignore[attr-defined]
         maps.append(layer.conv2(layer.norm2(layer.conv1(layer.norm1(torch.cat(maps, 1)).relu())).relu()))
     maps = [part["transition1"](torch.cat(maps, 1))]
-    for layer in part["denseblock2"]:
+    for layer in part["denseblock2"]:  # type: ignore[attr-defined]
         maps.append(layer.conv2(layer.norm2(layer.conv1(layer.norm1(torch.cat(maps, 1)).relu())).relu()))
     expected = part["norm5"](torch.cat(maps, 1)).relu().mean((2, 3))
     torch.testing.assert_close(network(x), expected)

@@ -105,12 +105,12 @@ def test_tanh_warps(name: str, size: tuple[int, int]) -> None:
     height, width = size
     maps = smooth(height, width)
     box = torch.tensor([[width / 4, height / 4, width / 2, height / 2]])
-    expected = WARPS[name](maps, box, height, width)
-    rough = WARPS[name](maps.bfloat16(), box, height, width)
+    expected = WARPS[name](maps, box, height, width)  # type: ignore[operator]
+    rough = WARPS[name](maps.bfloat16(), box, height, width)  # type: ignore[operator]
     assert rough.dtype == torch.bfloat16
     assert relative(rough, expected) < 0.005
     with torch.autocast("cpu", torch.bfloat16):
-        assert relative(WARPS[name](maps, box, height, width), expected) < 0.005
+        assert relative(WARPS[name](maps, box, height, width), expected) < 0.005  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("side", [64, 130, 512])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,13 @@ TOLERANCE = 1e-4
 
 def small(**options) -> s2.Generator:
     torch.manual_seed(0)
-    settings = {"style_dim": 8, "widths": (12, 10, 8), "mapping_layers": 2, "upsample": "bilinear", "equalised": False}
+    settings: dict[str, Any] = {
+        "style_dim": 8,
+        "widths": (12, 10, 8),
+        "mapping_layers": 2,
+        "upsample": "bilinear",
+        "equalised": False,
+    }
     return s2.Generator(16, **(settings | options))
 
 
@@ -142,7 +150,7 @@ def test_half_sft_leaves_the_first_half_alone():
 def test_features_in_the_noise_slot(injection):
     net = small(injection=injection)
     for conv in net.convs:
-        torch.nn.init.ones_(conv.noise_strength)
+        torch.nn.init.ones_(conv.noise_strength)  # type: ignore[arg-type]
     w = torch.randn(2, 8)
     features = [torch.randn(2, c, r, r) for c, r in zip((12, 10, 8), (4, 8, 16))]
     image = net(w, features)
@@ -154,10 +162,10 @@ def test_features_in_the_noise_slot(injection):
 def test_noise_is_fixed_by_default_and_fresh_on_request():
     net = small()
     for conv in net.convs:
-        torch.nn.init.ones_(conv.noise_strength)
+        torch.nn.init.ones_(conv.noise_strength)  # type: ignore[arg-type]
     w = torch.randn(1, 8)
     assert torch.equal(net(w), net(w))
-    assert torch.equal(small().noises.noise3, net.noises.noise3)
+    assert torch.equal(small().noises.noise3, net.noises.noise3)  # type: ignore[arg-type]
     net.noise = "random"
     assert not torch.equal(net(w), net(w))
 
@@ -200,7 +208,7 @@ def test_feature_norm_bounds_what_strong_conditions_would_blow_up():
 
 def test_pixel_norm_gives_unit_root_mean_square():
     x = torch.randn(2, 5, 3, 3) * 7
-    torch.testing.assert_close(s2.pixel_norm(x).square().mean(1), torch.ones(2, 3, 3))
+    torch.testing.assert_close(s2.pixel_norm(x).square().mean(1), torch.ones(2, 3, 3))  # type: ignore[attr-defined]
 
 
 def test_mean_latent_is_the_mean_of_mapped_noise():
@@ -317,7 +325,7 @@ def test_second_derivatives_of_both_networks(upsample):
     image = net(latent)
     (slope,) = torch.autograd.grad((image * torch.randn_like(image)).sum(), latent, create_graph=True)
     slope.square().sum().backward()
-    assert all(conv.conv.weight.grad.abs().max() > 0 for conv in net.convs)
+    assert all(conv.conv.weight.grad.abs().max() > 0 for conv in net.convs)  # type: ignore[operator, union-attr]
     picture = torch.randn(4, 3, 16, 16, requires_grad=True)
     (slope,) = torch.autograd.grad(judge(picture).sum(), picture, create_graph=True)
     slope.square().sum().backward()

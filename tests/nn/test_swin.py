@@ -90,7 +90,7 @@ def test_second_version_is_scaled_cosine_attention_with_logarithmic_offsets() ->
             for j in range(9):
                 offset = torch.tensor([i // 3 - j // 3, i % 3 - j % 3]) / (window - 1) * 8
                 place = offset.sign() * torch.log2(offset.abs() + 1) / math.log2(8)
-                bias = 16 * attention.position.cpb_mlp(place)[head].sigmoid()
+                bias = 16 * attention.position.cpb_mlp(place)[head].sigmoid()  # type: ignore[operator]
                 cosine = torch.cosine_similarity(q[i, part], k[j, part], 0)
                 scale = math.exp(min(attention.logit_scale[head].item(), math.log(100)))
                 logits[i, j] = scale * cosine + bias

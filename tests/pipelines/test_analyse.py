@@ -54,7 +54,7 @@ class DiscParser:
 
 
 def analyser(fakes: SimpleNamespace, *faces: Face, parser: Any = None) -> Analyser:
-    return Analyser(fakes.Detector(*faces), FakeLandmarker(), parser)
+    return Analyser(fakes.Detector(*faces), FakeLandmarker(), parser)  # type: ignore[arg-type]
 
 
 def photo(height: int = 200, width: int = 300, channels: int = 3) -> Any:

@@ -48,13 +48,13 @@ class Brightener:
 def test_a_face_in_colour_has_no_tone_and_keeps_the_restored_detail(face: np.ndarray) -> None:
     assert fit_tint(face) is None
     painted = Painter().restore(face[None])[0]
-    difference = restore_crops(Painter(), face[None], 1.0)[0].astype(int) - painted
+    difference = restore_crops(Painter(), face[None], 1.0)[0].astype(int) - painted  # type: ignore[arg-type]
     assert np.abs(difference).mean() < 1
 
 
 def test_a_face_keeps_the_light_of_its_picture(face: np.ndarray) -> None:
     painted = Brightener().restore(face[None])[0]
-    output = restore_crops(Brightener(), face[None], 1.0)[0]
+    output = restore_crops(Brightener(), face[None], 1.0)[0]  # type: ignore[arg-type]
     quarters = [(slice(a, a + 64), slice(b, b + 64)) for a in (0, 64) for b in (0, 64)]
     before = np.array([painted[q].mean((0, 1)) - face[q].mean((0, 1)) for q in quarters])
     after = np.array([output[q].mean((0, 1)) - face[q].mean((0, 1)) for q in quarters])
@@ -69,7 +69,7 @@ def test_light_of_its_own_changes_nothing(face: np.ndarray) -> None:
 
 
 def test_black_and_white_stays_so(face: np.ndarray) -> None:
-    output = restore_crops(Painter(), grey(face)[None], 1.0)[0]
+    output = restore_crops(Painter(), grey(face)[None], 1.0)[0]  # type: ignore[arg-type]
     assert np.ptp(output, axis=2).max() <= 1
     painted = cv2.cvtColor(Painter().restore(grey(face)[None])[0], cv2.COLOR_RGB2GRAY)
     assert np.abs(output[..., 1].astype(int) - painted).max() <= 3  # the restored light and dark
@@ -79,7 +79,7 @@ def test_sepia_stays_sepia_even_noisy_and_compressed(face: np.ndarray) -> None:
     old = sepia(face)
     noisy = np.clip(old + np.random.default_rng(0).normal(0, 12, (128, 128, 1)), 0, 255).astype(np.uint8)
     coded = cv2.imdecode(cv2.imencode(".jpg", noisy[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 60])[1], 1)[..., ::-1]
-    output = restore_crops(Painter(), np.ascontiguousarray(coded)[None], 1.0)[0]
+    output = restore_crops(Painter(), np.ascontiguousarray(coded)[None], 1.0)[0]  # type: ignore[arg-type]
     tint = fit_tint(old)
     assert tint is not None
     assert np.abs(output.astype(int) - apply_tint(output, tint)).mean() < 3

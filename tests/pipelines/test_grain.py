@@ -42,7 +42,7 @@ def test_texture_in_a_part_is_not_grain() -> None:
 
 def test_variances_add_up() -> None:
     missing = grain.lacking(Grain(5, 2, 0.8), Grain(3, 2, 0.3))
-    assert missing == Grain(pytest.approx(4.0), 0.0, 0.8)
+    assert missing == Grain(pytest.approx(4.0), 0.0, 0.8)  # type: ignore[arg-type]
     assert grain.lacking(Grain(3, 1, 0.8), Grain(5, 2, 0.3)) == grain.NONE
     assert grain.lacking(Grain(0.5, 0.2, 0.8), grain.NONE) == grain.NONE
 

@@ -109,7 +109,7 @@ def test_the_embedded_networks_prefer_a_face_to_what_lost_its_features(astronaut
     from facewright.loading import load_detector
 
     finder = load_detector("cpu")
-    face = max(finder.detector.detect(astronaut), key=lambda found: found.score)
+    face = max(finder.detector.detect(astronaut), key=lambda found: found.score)  # type: ignore[attr-defined]
     crop = crop_face(astronaut, face.points5, 256)
     smeared = replace(crop, image=np.asarray(cv2.GaussianBlur(crop.image, (0, 0), 25), np.uint8))
-    assert finder.opinion.likeness.of_crop(crop, face) > finder.opinion.likeness.of_crop(smeared, face) + 3
+    assert finder.opinion.likeness.of_crop(crop, face) > finder.opinion.likeness.of_crop(smeared, face) + 3  # type: ignore[attr-defined]

@@ -11,8 +11,9 @@ from facewright.geometry.crop import CropSpec, template_face
 from facewright.geometry.paste import face_mask
 from facewright.io.image import read
 from facewright.pipelines.masking import restoring_masks
-from facewright.pipelines.restore import RestoreOptions, RestorePipeline
+from facewright.pipelines.restore import RestorePipeline
 from facewright.tasks.card import Preprocess
+from facewright.tasks.restore import RestoreOptions
 
 if TYPE_CHECKING:
     from types import SimpleNamespace

@@ -71,8 +71,8 @@ def test_all_pages_are_restored(scans: Path, tmp_path: Path, pipeline: Any) -> N
         assert (after.pixels != before.pixels).any()
         np.testing.assert_array_equal(after.pixels[:, 70:], before.pixels[:, 70:])
     with tifffile.TiffFile(tmp_path / "out.tif") as file:
-        assert [page.tags[285].value for page in file.pages] == ["sheet 0", "sheet 1", "sheet 2"]
-        assert all(b"facewright" in page.tags[700].value for page in file.pages)
+        assert [page.tags[285].value for page in file.pages] == ["sheet 0", "sheet 1", "sheet 2"]  # type: ignore[union-attr]
+        assert all(b"facewright" in page.tags[700].value for page in file.pages)  # type: ignore[union-attr]
 
 
 def test_a_page_that_fails_leaves_no_file(scans: Path, tmp_path: Path, pipeline: Any) -> None:

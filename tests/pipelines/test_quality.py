@@ -9,8 +9,7 @@ import pytest
 
 from facewright.face import DegradationEstimate, FaceQuality, Reason
 from facewright.geometry.crop import CropSpec
-from facewright.pipelines.identity import quality_dict
-from facewright.pipelines.quality import QualityRater
+from facewright.pipelines.quality import QualityRater, quality_dict
 from facewright.systems.quality.retained import retained_fraction
 from facewright.tasks.card import Preprocess
 

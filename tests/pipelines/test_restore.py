@@ -18,8 +18,9 @@ from facewright.io.image import Photo, read
 from facewright.io.provenance import detect_face_watermark, read_provenance
 from facewright.metrics.calibration import AffineLlr, ScoreCalibration
 from facewright.pipelines.order import reading_order
-from facewright.pipelines.restore import RestoreOptions, RestorePipeline, RestoreResult, quality, quality_after
+from facewright.pipelines.restore import RestorePipeline, RestoreResult, quality, quality_after
 from facewright.tasks.card import Preprocess
+from facewright.tasks.restore import RestoreOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -464,18 +465,18 @@ class PixelRecogniser:
 
 
 def test_identity_similarity_comes_from_the_recogniser(photo: Photo, two: Any, fakes: SimpleNamespace) -> None:
-    same = RestorePipeline(fakes.Detector(*two), fakes.Restorer(identity=True), PixelRecogniser())
+    same = RestorePipeline(fakes.Detector(*two), fakes.Restorer(identity=True), PixelRecogniser())  # type: ignore[arg-type]
     plain = RestoreOptions(watermark=False)
     assert [f.identity for f in same(photo, plain).faces] == pytest.approx([1.0, 1.0], abs=1e-5)
     assert all(f.same_person is None for f in same(photo).faces)
-    negative = RestorePipeline(fakes.Detector(*two), fakes.Restorer(), PixelRecogniser())
+    negative = RestorePipeline(fakes.Detector(*two), fakes.Restorer(), PixelRecogniser())  # type: ignore[arg-type]
     assert all(f.identity is not None and f.identity < 0.999 for f in negative(photo).faces)
 
 
 def test_doubtful_identity_is_warned_of(photo: Photo, two: Any, fakes: SimpleNamespace) -> None:
     def result(offset: float) -> Any:
         calibration = ScoreCalibration("pixels", "00", "nobody", 1, 1, AffineLlr(0.0, offset), ())
-        pipeline = RestorePipeline(fakes.Detector(*two), fakes.Restorer(ssim=0.7), PixelRecogniser(), calibration)
+        pipeline = RestorePipeline(fakes.Detector(*two), fakes.Restorer(ssim=0.7), PixelRecogniser(), calibration)  # type: ignore[arg-type]
         return pipeline(photo).faces[0]
 
     assert result(2.0).same_person == pytest.approx(1 / (1 + np.exp(-2)))
@@ -561,7 +562,7 @@ def test_real_photo_end_to_end(astronaut: np.ndarray) -> None:
 
     small = cv2.resize(astronaut, (256, 256), interpolation=cv2.INTER_AREA)
     result = fw.restore(small, upscale=2, force=True, watermark=False)
-    patch = result.faces[0].patch
+    patch = result.faces[0].patch  # type: ignore[union-attr]
     assert isinstance(result, RestoreResult)
     assert patch is not None
     x0, y0, x1, y1 = patch.box
@@ -579,11 +580,11 @@ def test_every_dial_works_on_a_real_photo(astronaut: np.ndarray) -> None:
     import facewright as fw
 
     small = cv2.resize(astronaut, (200, 200), interpolation=cv2.INTER_AREA)
-    plain = fw.restore(small, force=True).image.pixels
+    plain = fw.restore(small, force=True).image.pixels  # type: ignore[union-attr]
     for change in ({"fidelity": 0.3}, {"strength": 0.5}, {"seed": 1}, {"skip": (0,)}, {"watermark": False}):
-        other = fw.restore(small, force=True, **change).image.pixels
+        other = fw.restore(small, force=True, **change).image.pixels  # type: ignore[union-attr]
         assert not np.array_equal(plain, other), change
-    assert np.array_equal(plain, fw.restore(small, force=True).image.pixels)
+    assert np.array_equal(plain, fw.restore(small, force=True).image.pixels)  # type: ignore[union-attr]
 
 
 def test_a_photo_without_faces_is_copied_byte_by_byte(tmp_path: Path, fakes: SimpleNamespace) -> None:

@@ -15,10 +15,11 @@ from facewright.io.image import read
 from facewright.io.provenance import detect_face_watermark
 from facewright.io.video import Frame
 from facewright.pipelines.edit import Cut
-from facewright.pipelines.restore import RestoreEdit, RestoreOptions, RestorePipeline, quality
+from facewright.pipelines.restore import RestoreEdit, RestorePipeline, quality
 from facewright.pipelines.restore_video import restore_video
 from facewright.pipelines.two_stage import TwoStageRestorer
 from facewright.pipelines.video import VideoEditor
+from facewright.tasks.restore import RestoreOptions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,8 +23,9 @@ from facewright.pipelines.analyse import Analyser
 from facewright.pipelines.identity import IdentityPipeline
 from facewright.pipelines.portrait import retouch
 from facewright.pipelines.quality import QualityRater
-from facewright.pipelines.restore import RestoreOptions, RestorePipeline
+from facewright.pipelines.restore import RestorePipeline
 from facewright.pipelines.video import VideoOptions, VideoRestorer
+from facewright.tasks.restore import RestoreOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,23 +62,23 @@ def jobs(photos: list[Photo]) -> dict[str, Callable[[], Any]]:
     for number, photo in enumerate(photos):
         rgb = photo.rgb()
         found |= {
-            f"detect {number}": lambda rgb=rgb: [f.to_dict() for f in net["mos"].detect(rgb)],
-            f"landmarks, parse {number}": lambda photo=photo: [
+            f"detect {number}": lambda rgb=rgb: [f.to_dict() for f in net["mos"].detect(rgb)],  # type: ignore[misc]
+            f"landmarks, parse {number}": lambda photo=photo: [  # type: ignore[misc]
                 (a.to_dict(), a.mask.labels.tobytes()) for a in analyse(photo)
             ],
-            f"embed, quality {number}": lambda photo=photo: [
+            f"embed, quality {number}": lambda photo=photo: [  # type: ignore[misc]
                 (e.vector.tobytes(), e.quality) for e in identity.embed(photo)
             ],
-            f"gate {number}": lambda rgb=rgb: gate.rate(rgb, net["mos"].detect(rgb)),
-            f"portrait {number}": lambda photo=photo, rgb=rgb: retouch(
+            f"gate {number}": lambda rgb=rgb: gate.rate(rgb, net["mos"].detect(rgb)),  # type: ignore[misc]
+            f"portrait {number}": lambda photo=photo, rgb=rgb: retouch(  # type: ignore[misc]
                 photo, net["mos"].detect(rgb), net["segface"], background="blur", skin=0.5, teeth=0.5
             ).image.pixels.tobytes(),
         }
         for seed in (None, 1, 2):
-            found[f"restore {number} {seed}"] = lambda photo=photo, seed=seed: restored(restore, photo, seed)
+            found[f"restore {number} {seed}"] = lambda photo=photo, seed=seed: restored(restore, photo, seed)  # type: ignore[misc]
     for seed in (None, 1, 2):
-        found[f"synthesise {seed}"] = lambda seed=seed: makers.sample(1, seed=seed or 0).tobytes()
-        found[f"video {seed}"] = lambda seed=seed: filmed(net, photos[0].rgb(), seed)
+        found[f"synthesise {seed}"] = lambda seed=seed: makers.sample(1, seed=seed or 0).tobytes()  # type: ignore[misc]
+        found[f"video {seed}"] = lambda seed=seed: filmed(net, photos[0].rgb(), seed)  # type: ignore[misc]
     return found
 
 

@@ -35,7 +35,7 @@ def face_at(x: float, y: float, eye_distance: float = 20.0, jitter: NDArray[np.f
 
 def texture(seed: int = 0, size: tuple[int, int] = (120, 160)) -> NDArray[np.uint8]:
     noise = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
-    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2), None, 20, 235, cv2.NORM_MINMAX)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2), None, 20, 235, cv2.NORM_MINMAX)  # type: ignore[return-value]
 
 
 def test_one_euro_steadies_a_resting_signal_and_follows_a_moving_one() -> None:
@@ -117,7 +117,7 @@ def test_faces_of_a_first_frame_are_shown_at_once() -> None:
 def test_faces_are_followed_between_detections() -> None:
     image, tracker = texture(), FaceTracker()
     for i in range(13):
-        moved = cv2.warpAffine(image, np.float64([[1, 0, 2 * i], [0, 1, i]]), (160, 120), borderMode=cv2.BORDER_WRAP)
+        moved = cv2.warpAffine(image, np.float64([[1, 0, 2 * i], [0, 1, i]]), (160, 120), borderMode=cv2.BORDER_WRAP)  # type: ignore[arg-type, call-overload]
         seen = [face_at(60 + 2 * i, 50 + i)] if i % 4 == 0 else None
         (tracked,) = tracker.update(moved, seen, i / 25)
         assert tracked.alpha == 1
@@ -129,10 +129,10 @@ def test_face_motion_is_the_similarity_between_the_frames() -> None:
     image = cv2.cvtColor(texture(3), cv2.COLOR_RGB2GRAY)
     true = cv2.getRotationMatrix2D((80, 60), 4, 1.03)
     true[:, 2] += (3, -2)
-    motion = face_motion(image, cv2.warpAffine(image, true, (160, 120)), face_at(80, 60))
+    motion = face_motion(image, cv2.warpAffine(image, true, (160, 120)), face_at(80, 60))  # type: ignore[arg-type]
     assert motion is not None
     points = face_at(80, 60).points5
-    np.testing.assert_allclose(transform_points(motion, points), transform_points(true, points), atol=0.3)
+    np.testing.assert_allclose(transform_points(motion, points), transform_points(true, points), atol=0.3)  # type: ignore[arg-type]
     assert face_motion(GREY[..., 0], GREY[..., 0], face_at(-300, 60)) is None
 
 
@@ -170,9 +170,9 @@ def test_warped_difference_takes_motion_out() -> None:
     motion = cv2.getRotationMatrix2D((150, 110), 7, 1.1)
     motion[:, 2] += (9, -4)
     moved = cv2.warpAffine(image, motion, (320, 240), flags=cv2.INTER_CUBIC)
-    moved_points = transform_points(motion, points)
-    assert warped_difference(image, image, points, points) == 0
-    assert warped_difference(image, moved, points, moved_points) < 1.5
-    assert warped_difference(image, moved, points, points) > 8
+    moved_points = transform_points(motion, points)  # type: ignore[arg-type]
+    assert warped_difference(image, image, points, points) == 0  # type: ignore[arg-type]
+    assert warped_difference(image, moved, points, moved_points) < 1.5  # type: ignore[arg-type]
+    assert warped_difference(image, moved, points, points) > 8  # type: ignore[arg-type]
     brighter = np.clip(image.astype(int) + 5, 0, 255).astype(np.uint8)
-    assert warped_difference(image, brighter, points, points) == pytest.approx(5, abs=0.1)
+    assert warped_difference(image, brighter, points, points) == pytest.approx(5, abs=0.1)  # type: ignore[arg-type]

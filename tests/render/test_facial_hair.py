@@ -51,7 +51,7 @@ def test_nothing_grows_on_nose_eyes_forehead_and_throat():
     throat = points[[6, 8, 10]] - np.array([0, 3.2, 2.0], np.float32)
     assert beard_share(throat[:, :2], throat, "full").max() == 0
     chin = (points[[8]] + points[[57]]) / 2
-    assert beard_share(chin[:, :2], chin, "full").min() > 0.9
+    assert beard_share(chin[:, :2], chin, "full").min() > 0.9  # type: ignore[arg-type]
 
 
 def test_the_jaw_is_its_contour():
@@ -90,7 +90,7 @@ def test_cover_follows_share_and_density(patch, style):
     assert covered(1.0, 0.4).mean() < covered(1.0, 1.0).max() < 0.9701
     if style != "stubble":
         assert (
-            covered(1.0, 1.0).mean() > 2 * beard(places, points, np.ones(len(places)), "stubble", 1.0, 3).cover.mean()
+            covered(1.0, 1.0).mean() > 2 * beard(places, points, np.ones(len(places)), "stubble", 1.0, 3).cover.mean()  # type: ignore[arg-type]
         )
         few = covered(0.3, 0.7)
         assert (few > 0.6).mean() > 0.02  # single hairs, not a veil

@@ -207,8 +207,8 @@ def test_silhouette_gradient_equals_a_supersampled_difference(sphere):
         screen = camera.project(vertices[None] + F.pad(shift + float(offset), (0, 2)))
         seen = rasterise(screen, topology, SIZE, SIZE)
         image = antialias(seen.image(torch.ones(len(seen.pixel), 1).double()), seen, screen)
-        total = total + (image[0, 0] * weights).sum() / len(offsets)
-    (gradient,) = torch.autograd.grad(total, shift)
+        total = total + (image[0, 0] * weights).sum() / len(offsets)  # type: ignore[assignment]
+    (gradient,) = torch.autograd.grad(total, shift)  # type: ignore[call-overload]
     assert float(gradient) == pytest.approx(float(expected), rel=0.05, abs=0.3)
 
 

@@ -149,7 +149,7 @@ def test_further_lights_add_up_and_cast_shadows(renderer: Renderer, frontal: Sce
     found = renderer.render(together)
     inner = cv2.erode(np.isfinite(found.depth).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     skin = (found.labels == LABELS.index("skin")) & inner
-    np.testing.assert_allclose(linear_of_srgb(found.clean / 255.0)[skin], sum(alone)[skin], atol=0.01)
+    np.testing.assert_allclose(linear_of_srgb(found.clean / 255.0)[skin], sum(alone)[skin], atol=0.01)  # type: ignore[index]
     assert np.abs(alone[0] - alone[1])[skin].max() > 0.05
     np.testing.assert_allclose(found.light, sum(renderer.render(scene).light for scene in scenes), atol=1e-5)
     assert Scene.from_json(together.to_json()) == together

@@ -109,8 +109,8 @@ def test_map_has_lips_and_brows_and_ends_in_plain_skin():
     found = skin_map((), 0.3)
     points = statistics().landmarks
     at = chart_of(points, points, points)
-    lip = sample_chart(found, (at[[57]] + at[[66]]) / 2)[0]
-    brow = sample_chart(found, at[[19, 24]] + [0, 0.01]).mean(0)
+    lip = sample_chart(found, (at[[57]] + at[[66]]) / 2)[0]  # type: ignore[arg-type]
+    brow = sample_chart(found, at[[19, 24]] + [0, 0.01]).mean(0)  # type: ignore[arg-type]
     cheek = sample_chart(found, chart_uv(np.array([[-4.0, 0.0], [4.0, 0.0]]))).mean(0)
     assert lip[0] - lip[1] > cheek[0] - cheek[1] + 0.1  # redder
     assert brow.mean() < cheek.mean() - 0.3  # darker

@@ -16,8 +16,8 @@ from PIL import Image
 from facewright.errors import OutputError, UsageError
 from facewright.io.image import read
 from facewright.io.kinds import OWN_FOLDER
-from facewright.pipelines.restore import RestoreOptions
 from facewright.runtime.folder import Job, SaveOptions, plan, run
+from facewright.tasks.restore import RestoreOptions
 
 if TYPE_CHECKING:
     from facewright.runtime.folder import Summary
@@ -235,7 +235,7 @@ def test_too_little_space_is_refused_before_the_work(album: Path, monkeypatch: p
     assert not (album.parent / "out").exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2 * size))
     with pytest.raises(OutputError, match="free some space"):
-        run(plan(album, album.parent / "out"), never, RestoreOptions(upscale=2), SAVE)
+        run(plan(album, album.parent / "out"), never, RestoreOptions(upscale=2), SAVE)  # type: ignore[arg-type]
 
 
 def test_space_is_only_asked_for_what_is_left(album: Path, pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:

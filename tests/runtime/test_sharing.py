@@ -117,7 +117,7 @@ def workers(album: Path, out: Path) -> Iterator[Any]:
     yield start
     for worker in started:
         worker.kill()
-        worker.process.stdout.close()  # type: ignore[union-attr]
+        worker.process.stdout.close()
 
 
 def sources(album: Path) -> list[Path]:

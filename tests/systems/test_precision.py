@@ -60,7 +60,7 @@ def error(rough: Any, exact: Any) -> float:
 
 def noise(model: System, size: tuple[int, int]) -> Tensor:
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    return model.normalise(cv2.GaussianBlur(pixels, (0, 0), 1)[None])
+    return model.normalise(cv2.GaussianBlur(pixels, (0, 0), 1)[None])  # type: ignore[arg-type]
 
 
 def cases() -> list[Any]:
@@ -73,7 +73,7 @@ def cases() -> list[Any]:
 @torch.inference_mode()
 def test_network_under_autocast(slug: str, size: tuple[int, int] | None) -> None:
     model = fresh(slug)
-    network: Any = model.net.encode if slug in CHOOSES else model
+    network: Any = model.net.encode if slug in CHOOSES else model  # type: ignore[union-attr]
     if model.card().task == "synthesise":
         x = torch.randn(1, model.config.style_dim)
     else:
@@ -97,7 +97,7 @@ def test_restorer_of_three_sizes_under_autocast(slug: str, size: int) -> None:
 
 @pytest.fixture(scope="module")
 def face(astronaut: np.ndarray) -> Face:
-    faces = system_class("mos").from_pretrained().detect(astronaut)  # type: ignore[attr-defined]
+    faces = system_class("mos").from_pretrained().detect(astronaut)  # type: ignore[operator]
     return faces[0]
 
 

@@ -40,7 +40,7 @@ def build(slug: str) -> System:
     model: Any = cls(replace(config, wflw=True) if hasattr(config, "wflw") else config).eval()
     if hasattr(model, "calibrate"):
         model.calibrate(np.linspace(-3, 3, 500))
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def digest(model: System) -> dict[str, str]:

@@ -89,7 +89,7 @@ def test_face_terms_are_added_and_pull_towards_the_truth(name: str, option: str)
     alone, both = Answer(HIGH - 0.2), Answer(HIGH - 0.2)
     frgp_step(alone, frgp_batch(), edge_weight=0.0, estimate_weight=0.0)
     frgp_step(both, frgp_batch(), edge_weight=0.0, estimate_weight=0.0, **{option: 3.0})
-    assert float(both.level.grad) < float(alone.level.grad) < 0  # type: ignore[arg-type]
+    assert float(both.level.grad) < float(alone.level.grad) < 0
 
 
 def test_face_terms_see_the_truth_where_the_mask_hides() -> None:
@@ -102,7 +102,7 @@ def test_estimate_term_is_the_distance_to_the_true_damage() -> None:
     answer = Answer(HIGH, estimate=0.9)
     logs = frgp_step(answer, frgp_batch(), estimate_weight=2.0)
     assert logs["estimate"] == pytest.approx(2.0 * 0.4, rel=1e-4)
-    assert (answer.guess.grad > 0).all()  # type: ignore[operator]
+    assert (answer.guess.grad > 0).all()
 
 
 def test_a_restorer_is_fed_the_damaged_picture_and_judged_by_the_good_one() -> None:
@@ -164,7 +164,7 @@ class Logits(nn.Module):
 def test_photos_without_exact_labels_teach_the_parser() -> None:
     training = SegFaceTraining.__new__(SegFaceTraining)
     parser = Logits(19)
-    training.classes = tuple(f"class {number}" for number in range(19))  # type: ignore[misc]
+    training.classes = tuple(f"class {number}" for number in range(19))
     training.everything, training.partial_weight, training.doubts = (1 << 19) - 1, 0.5, {}
     training.logits = lambda batch: parser.values.view(1, -1, 1, 1).expand(2, 19, 8, 8)  # type: ignore[method-assign]
     unknown = torch.full((2, 8, 8), 255, dtype=torch.uint8)

@@ -150,7 +150,9 @@ def recipe(**changes: Any) -> Recipe:
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     from accelerate.state import AcceleratorState
 
-    text = dict.fromkeys(("name", "task", "title", "authors", "url", "summary", "faithful", "bias"), "x")
+    text: dict[str, Any] = dict.fromkeys(
+        ("name", "task", "title", "authors", "url", "summary", "faithful", "bias"), "x"
+    )
     entry = Card(slug="toy", entry=f"{__name__}:Toy", year=2026, limits=("x",), **text)
     monkeypatch.setattr(card_module, "cards", lambda: {"toy": entry})
     monkeypatch.setattr(display, "_tensorboard", lambda folder: None)
@@ -377,7 +379,7 @@ def test_recipe_lies_beside_the_checkpoints(tmp_path: Path) -> None:
 
 def test_validation_has_its_own_data_and_options(tmp_path: Path) -> None:
     trainer = Trainer(recipe(data=RECIPE["data"] | {"options": {"scale": 2.0}}, validation={"scale": 0.5}), tmp_path)
-    assert (trainer.dataset("train").scale, trainer.dataset("val").scale) == (2.0, 0.5)
+    assert (trainer.dataset("train").scale, trainer.dataset("val").scale) == (2.0, 0.5)  # type: ignore[attr-defined]
     trainer.validate()
     assert Numbers.asked == [("val", 0), ("val", 1), ("val", 2)]
 

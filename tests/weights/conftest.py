@@ -49,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
 
     @property
     def play(self) -> Server:
-        return self.server.play  # type: ignore[no-any-return]
+        return self.server.play
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -114,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def fine(self, content: bytes) -> None:
         status, body, headers = self.part(content)
-        self.answer(status, body, **headers)
+        self.answer(status, body, **headers)  # type: ignore[arg-type]
 
     def cut(self, content: bytes) -> None:
         status, body, headers = self.part(content)

@@ -57,7 +57,7 @@ def offer(served: Any, home: Path, impatient: None, monkeypatch: pytest.MonkeyPa
         import_published = staticmethod(convert)
 
     def prepare(**values: Any) -> PublishedFile:
-        row = PublishedFile(**({
+        row = PublishedFile(**({  # type: ignore[arg-type]
             "name": "small", "file": "mos.pth", "licence": "MIT", "free": True, "commercial": True, "by": "somebody",
             "training_data": ("faces",), "container": "torch", "preprocess": REAL["mos"].checkpoints[0].preprocess,
             "urls": (served.address + "/mos.pth",), "sha256": DIGEST, "size_bytes": len(CONTENT),

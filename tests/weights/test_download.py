@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("home", "impatient")
 
 
 def wanted(served: Any, home: Path, *paths: str, **values: Any) -> DownloadRequest:
-    known = {"sha256": DIGEST, "size": len(CONTENT)} | values
+    known: dict[str, Any] = {"sha256": DIGEST, "size": len(CONTENT)} | values
     addresses = [served.address + path for path in paths or ("/a.pth",)]
     return DownloadRequest("a.pth of toy", addresses, home / "files" / "a.pth", home, **known)
 
@@ -387,7 +387,7 @@ MEMBER_DIGEST = hashlib.sha256(MEMBER).hexdigest()
 
 
 def member(served: Any, home: Path, **values: Any) -> DownloadRequest:
-    known = {"sha256": MEMBER_DIGEST, "size": len(MEMBER), "member": "models/a.onnx"} | values
+    known: dict[str, Any] = {"sha256": MEMBER_DIGEST, "size": len(MEMBER), "member": "models/a.onnx"} | values
     return DownloadRequest("a.onnx", [served.address + "/pack.zip"], home / "files" / "a.onnx", home, **known)
 
 

@@ -57,7 +57,8 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def nested(state: dict[str, torch.Tensor]) -> Saved:
     """Modules that hold these tensors under dotted names."""
-    own, parts = {k: v for k, v in state.items() if "." not in k}, {}
+    own = {k: v for k, v in state.items() if "." not in k}
+    parts: dict[str, Any] = {}
     for key, value in state.items():
         head, _, rest = key.partition(".")
         if rest:

@@ -56,7 +56,7 @@ class Toy(System):
 
 
 def checkpoint(**values: Any) -> Checkpoint:
-    known = {
+    known: dict[str, Any] = {
         "name": "one",
         "licence": "research only",
         "commercial": False,
@@ -68,7 +68,7 @@ def checkpoint(**values: Any) -> Checkpoint:
 
 
 def card(*checkpoints: Checkpoint) -> Card:
-    text = dict.fromkeys(("title", "authors", "url", "summary", "faithful", "bias"), "x")
+    text: dict[str, Any] = dict.fromkeys(("title", "authors", "url", "summary", "faithful", "bias"), "x")
     return Card(
         slug="toy",
         name="Toy",
@@ -412,7 +412,8 @@ class Hub:
     """A Hugging Face hub of one repository on this machine."""
 
     def __init__(self, content: bytes) -> None:
-        self.content, self.requests, self.commit = content, [], "c" * 40
+        self.content, self.commit = content, "c" * 40
+        self.requests: list[Any] = []
         hub = self
 
         class Handler(BaseHTTPRequestHandler):

@@ -20,7 +20,7 @@ def set_up(verbosity: int) -> None:
     logger.addHandler(handler)
     logger.propagate = False
     warnings.filterwarnings("always", r".* is deprecated; use ", DeprecationWarning)
-    warnings.showwarning = _show
+    warnings.showwarning = _show  # type: ignore[assignment]  # of our own parameter names
 
 
 def _show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:

@@ -31,8 +31,8 @@ def primed_model(seed: int = 0) -> MOS:
     grid = (torch.from_numpy(FRONTAL) / 100 - 0.5) / 0.1
     with torch.no_grad():
         for branch in model.branches:
-            branch.heads["points"].bias += grid.flatten().repeat(mos.ANCHORS)
-            branch.heads["class"].weight *= 5
+            branch.heads["points"].bias += grid.flatten().repeat(mos.ANCHORS)  # type: ignore[index, union-attr]
+            branch.heads["class"].weight *= 5  # type: ignore[index, union-attr]
     return model
 
 
@@ -101,16 +101,16 @@ def test_cross_stitch_folding_equals_the_plain_formula() -> None:
     mixed = [sum(branch.cross[i, j].view(1, -1, 1, 1) * stitched[j] for j in range(6)) for i in range(6)]
     logits, boxes, points = branch.detection(x)
     for feature, head, result in zip(mixed, branch.heads.values(), (logits, boxes, points)):
-        plain = head(feature.permute(0, 2, 3, 1)).reshape(result.shape)
+        plain = head(feature.permute(0, 2, 3, 1)).reshape(result.shape)  # type: ignore[union-attr]
         torch.testing.assert_close(result, plain, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(branch.pose_features(x), torch.cat(mixed[3:], 1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(branch.pose_features(x), torch.cat(mixed[3:], 1), rtol=1e-4, atol=1e-4)  # type: ignore[arg-type]
 
 
 def test_angles_at_chosen_anchors_equal_the_dense_map() -> None:
     model = small_model()
     with torch.inference_mode():
         features = model.features(torch.randn(2, 3, 40, 56))
-        dense = mos.expected_angle(model.branches[0].angles(features[0]), centre=True)
+        dense = mos.expected_angle(model.branches[0].angles(features[0]), centre=True)  # type: ignore[operator]
         image, index = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0, 13, 33, 69, 40])
         chosen = model.angles_at(0, features[0], image, index // 2, index % 2)
     torch.testing.assert_close(chosen, dense[image, index], rtol=1e-4, atol=1e-4)
@@ -158,7 +158,7 @@ def test_detect_refuses_what_is_no_rgb_picture() -> None:
     model = small_model()
     for bad in (np.zeros((20, 20), np.uint8), np.zeros((20, 20, 4), np.uint8), np.zeros((20, 20, 3), np.float32)):
         with pytest.raises(UsageError):
-            model.detect(bad)
+            model.detect(bad)  # type: ignore[arg-type]
 
 
 def test_batch_equals_single_pictures() -> None:
@@ -391,7 +391,7 @@ def shipped() -> MOS:
 @pytest.mark.parametrize("factor", [0.25, 0.5, 1.0])
 def test_shipped_weights_find_the_astronaut(astronaut: np.ndarray, factor: float) -> None:
     photo = cv2.resize(astronaut, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    faces = shipped().detect(photo)
+    faces = shipped().detect(photo)  # type: ignore[arg-type]
     assert len(faces) == 1
     eyes = faces[0].scaled(1 / factor).points5[:2]
     np.testing.assert_allclose(eyes, [[206, 100], [249, 103]], atol=5)
@@ -401,7 +401,7 @@ def test_shipped_weights_find_the_astronaut(astronaut: np.ndarray, factor: float
 
 def test_shipped_weights_follow_a_turned_head(astronaut: np.ndarray) -> None:
     turn = cv2.getRotationMatrix2D((226, 115), -25, 1.0)  # clockwise
-    face = shipped().detect(cv2.warpAffine(astronaut, turn, (512, 512)))[0]
+    face = shipped().detect(cv2.warpAffine(astronaut, turn, (512, 512)))[0]  # type: ignore[arg-type]
     upright = shipped().detect(astronaut)[0]
     assert face.pose.roll - upright.pose.roll == pytest.approx(25, abs=6)
     moved = upright.points5 @ turn[:, :2].T + turn[:, 2]

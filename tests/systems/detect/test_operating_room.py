@@ -152,7 +152,7 @@ def test_rounds_label_learn_and_report() -> None:
     dim = [(picture((10, 10, 20, 20, 100)), labels((9.5, 9.5, 29.5, 29.5)))]
     student = BlobDetector(step=0.7)  # surer of everything after each round
     seen = []
-    rounds = room.adapt(student, [[target]], dim, SINGLE, report=lambda r, labelled: seen.append((r, labelled)))
+    rounds = room.adapt(student, [[target]], dim, SINGLE, report=lambda r, labelled: seen.append((r, labelled)))  # type: ignore[arg-type]
     assert [r.number for r in rounds] == [0, 1, 2]
     assert [(r.positives, r.ignored) for r in rounds] == [(1, 1), (2, 1), (3, 0)]
     assert [r.repeated for r in rounds] == pytest.approx([0, 2 / 3, 4 / 5])
@@ -166,7 +166,7 @@ def test_rounds_label_learn_and_report() -> None:
 
 def test_rounds_stop_when_labels_repeat() -> None:
     student = BlobDetector()
-    rounds = room.adapt(student, [[picture((10, 10, 20, 20, 240))]], HOLDOUT, SINGLE)
+    rounds = room.adapt(student, [[picture((10, 10, 20, 20, 240))]], HOLDOUT, SINGLE)  # type: ignore[arg-type]
     assert len(rounds) == 1
     assert len(student.taught) == 1
 
@@ -174,7 +174,7 @@ def test_rounds_stop_when_labels_repeat() -> None:
 def test_a_round_that_forgets_the_source_is_undone() -> None:
     student = BlobDetector()
     student.spoil = -1.0
-    rounds = room.adapt(student, [[picture((10, 10, 20, 20, 240))]], HOLDOUT, SINGLE)
+    rounds = room.adapt(student, [[picture((10, 10, 20, 20, 240))]], HOLDOUT, SINGLE)  # type: ignore[arg-type]
     assert [r.kept for r in rounds] == [False]
     assert rounds[0].source_ap == 0
     assert student.bonus == 0
@@ -198,7 +198,7 @@ def test_impossible_rules_are_refused(bad: dict) -> None:
 def test_nothing_to_adapt_to_or_to_judge_by_is_said() -> None:
     for sequences, holdout in (([], HOLDOUT), ([[]], HOLDOUT), ([[picture()]], [])):
         with pytest.raises(UsageError, match="one is missing"):
-            room.adapt(BlobDetector(), sequences, holdout)
+            room.adapt(BlobDetector(), sequences, holdout)  # type: ignore[arg-type]
 
 
 class BlobScenes:
@@ -233,14 +233,14 @@ def test_mos_learns_labels_stays_silent_on_ignored_and_can_go_back() -> None:
     student = MOSStudent(model, BlobScenes(), steps=12, batch_size=4, lr=3e-3, size=64)  # type: ignore[arg-type]
     before = face_logits(model, target)
     state = student.snapshot()
-    statistics = model.backbone.stages[0][0][1].running_mean.clone()
+    statistics = model.backbone.stages[0][0][1].running_mean.clone()  # type: ignore[index]
     student.learn([(target, rows)], round_number=0)
-    assert torch.equal(model.backbone.stages[0][0][1].running_mean, statistics)  # frozen in the first round
+    assert torch.equal(model.backbone.stages[0][0][1].running_mean, statistics)  # type: ignore[index]  # frozen in the first round
     after = face_logits(model, target)
     assert not model.training
     assert after.mean() < before.mean() - 0.3  # background was learned
     assert (after.max() - after.mean()) > (before.max() - before.mean())
     student.learn([(target, rows)], round_number=1)
-    assert not torch.equal(model.backbone.stages[0][0][1].running_mean, statistics)
+    assert not torch.equal(model.backbone.stages[0][0][1].running_mean, statistics)  # type: ignore[index]
     student.restore(state)
     torch.testing.assert_close(face_logits(model, target), before)

@@ -45,7 +45,7 @@ def test_the_crop_is_upright_and_of_one_size(scale: float, degrees: float) -> No
 def test_corrections_and_angles_return_to_the_photo() -> None:
     points = points_at(2.0, 90.0, (100.0, 100.0))
     network = Fixed(shift=(0.5, 0.0), angles=(0.5, -1.0, 0.1), logit=0.0)
-    ((found, angles, score),) = refiner.refine_points(network, np.zeros((200, 200, 3), np.uint8), [points])
+    ((found, angles, score),) = refiner.refine_points(network, np.zeros((200, 200, 3), np.uint8), [points])  # type: ignore[arg-type]
     along = 0.5 * refiner.EYE_DISTANCE * 2.0  # half an eye distance to the right in the crop is down in the photo
     np.testing.assert_allclose(found, points + np.array([0, along]), atol=1e-3)
     assert angles.tolist() == pytest.approx([15.0, -30.0, 3.0 + 90.0], abs=1e-4)
@@ -58,10 +58,10 @@ def test_second_look_vetoes_and_ranks_by_the_joint_score() -> None:
 
     image = np.zeros((200, 200, 3), np.uint8)
     sure = Fixed((0, 0), (0, 0, 0), logit=8.0)
-    kept = mos.second_look(sure, image, [face(0.5), face(0.9), face(0.1)], threshold=0.5)
+    kept = mos.second_look(sure, image, [face(0.5), face(0.9), face(0.1)], threshold=0.5)  # type: ignore[arg-type]
     assert [f.score for f in kept] == pytest.approx([0.9**0.5, 0.5**0.5], abs=1e-3)
-    assert mos.second_look(Fixed((0, 0), (0, 0, 0), logit=-8.0), image, [face(0.99)], threshold=0.5) == []
-    assert mos.second_look(sure, image, [], threshold=0.5) == []
+    assert mos.second_look(Fixed((0, 0), (0, 0, 0), logit=-8.0), image, [face(0.99)], threshold=0.5) == []  # type: ignore[arg-type]
+    assert mos.second_look(sure, image, [], threshold=0.5) == []  # type: ignore[arg-type]
 
 
 def test_only_faces_teach_points_and_angles() -> None:

@@ -80,9 +80,9 @@ def test_published_layout_fits(body: str, bytes_published: int) -> None:
 def test_tensors_go_where_their_names_say() -> None:
     state = published("mobilenet")
     model = import_published(state)
-    assert torch.equal(model.context[1].trunk5[0].weight, state["module.ssh2.conv5X5_1.0.weight"])
-    assert torch.equal(model.get_submodule("points.2").bias, state["module.LandmarkHead.2.conv1x1.bias"])
-    assert torch.equal(model.get_submodule("body.stage2.3").get_submodule("3").weight,
+    assert torch.equal(model.context[1].trunk5[0].weight, state["module.ssh2.conv5X5_1.0.weight"])  # type: ignore[index, union-attr]
+    assert torch.equal(model.get_submodule("points.2").bias, state["module.LandmarkHead.2.conv1x1.bias"])  # type: ignore[arg-type]
+    assert torch.equal(model.get_submodule("body.stage2.3").get_submodule("3").weight,  # type: ignore[arg-type]
                        state["module.body.stage2.3.3.weight"])  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def test_other_checkpoints_are_refused() -> None:
 class Scripted(RetinaFace):
     """Gives one face: at the cell (row 3, column 5) of the finest level, with its second anchor."""
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
         columns = -(-image.shape[3] // 8)
         count = sum(2 * -(-image.shape[2] // s) * -(-image.shape[3] // s) for s in (8, 16, 32))
         classes, boxes, points = torch.zeros(1, count, 2), torch.zeros(1, count, 4), torch.zeros(1, count, 10)

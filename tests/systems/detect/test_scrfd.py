@@ -27,7 +27,7 @@ def graph(path: Path, *, order: tuple[str, ...] = ("scores", "boxes", "points"),
     for number, (name, stride) in enumerate((n, s) for n in order for s in (8, 16, 32)):
         values = np.zeros((2 * (SIDE // stride) ** 2, widths[name]), np.float32)
         if stride == 16:  # the cell (row 1, column 2), second anchor
-            values[2 * (1 * 4 + 2) + 1] = {"scores": 0.9, "boxes": [1, 0.5, 1, 0.75], "points": np.arange(10) / 10}[
+            values[2 * (1 * 4 + 2) + 1] = {"scores": 0.9, "boxes": [1, 0.5, 1, 0.75], "points": np.arange(10) / 10}[  # type: ignore[call-overload]
                 name
             ]
         key = str(440 + number)

@@ -87,8 +87,8 @@ def test_tiles_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_plain_form_with_nothing_to_add_repeats_pixels() -> None:
     model = RealESRGAN(RealESRGANConfig.compact())
-    torch.nn.init.zeros_(model.net.body[-1].weight)
-    torch.nn.init.zeros_(model.net.body[-1].bias)
+    torch.nn.init.zeros_(model.net.body[-1].weight)  # type: ignore[arg-type]
+    torch.nn.init.zeros_(model.net.body[-1].bias)  # type: ignore[arg-type]
     image = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
     assert np.array_equal(model.enlarge(image), image.repeat(4, 0).repeat(4, 1))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from facewright.errors import UsageError
-from facewright.face import Face
+from facewright.face import Face, Landmarks
 from facewright.geometry.similarity import transform_points
 from facewright.systems.landmarks.facewarp import network as facewarp
 from facewright.systems.landmarks.facewarp.convert import convert_published
@@ -80,8 +80,8 @@ class TestNetwork:
             "backbone.head.3.weight": "backbone.head.3.weight",
         }
         shapes = {"feature_extractor.weight": (256, 256, 7, 7), "backbone.transition1.0.0.weight": (18, 256, 3, 3)}
-        shapes |= {"backbone.stage4.0.fuse_layers.0.3.0.weight": (18, 144, 1, 1), "out_layer.weight": (2, 256)}
-        shapes |= {"backbone.head.3.weight": (256, 270, 1, 1), "Transformer.landmark_query": (1, 68, 256)}
+        shapes |= {"backbone.stage4.0.fuse_layers.0.3.0.weight": (18, 144, 1, 1), "out_layer.weight": (2, 256)}  # type: ignore[dict-item]
+        shapes |= {"backbone.head.3.weight": (256, 270, 1, 1), "Transformer.landmark_query": (1, 68, 256)}  # type: ignore[dict-item]
         published = {}
         for key, value in ours.items():
             name = names.get(key, key.replace("relation.", "Transformer.Transformer_block."))
@@ -339,7 +339,7 @@ class TestTraining:
             torch.nn.init.constant_(model.weight, step)
             turns.advance(model)  # type: ignore[arg-type]
         assert seen == [True, True, False, False] * 2
-        assert float(turns.anchor.weight) == 5  # as it was after the last of the warper's steps
+        assert float(turns.anchor.weight) == 5  # type: ignore[arg-type]  # as after the warper's last step
 
     def test_each_turn_uses_its_own_optimiser(self, compact: FaceWarp) -> None:
         training = FaceWarpTraining(copy.deepcopy(compact).train(), turn=1)
@@ -399,9 +399,9 @@ def test_batches_of_faces_are_bounded(
 ) -> None:
     seen: list[int] = []
 
-    def fake(crops: np.ndarray, *, mirror: bool | None) -> facewarp.Landmarks:
+    def fake(crops: np.ndarray, *, mirror: bool | None) -> Landmarks:
         seen.append(len(crops))
-        return facewarp.Landmarks(np.zeros((len(crops), 68, 2), np.float32), np.ones((len(crops), 68), np.float32))
+        return Landmarks(np.zeros((len(crops), 68, 2), np.float32), np.ones((len(crops), 68), np.float32))
 
     monkeypatch.setattr(compact, "landmarks", fake)
     assert len(compact.locate(fakes.textured(64, 64), [fakes.face_at((30, 30), 12.0)] * 70)) == 70

@@ -122,10 +122,10 @@ def test_reduced_attention_is_torch_attention_over_fewer_keys() -> None:
 def test_fpn_adds_coarse_to_fine() -> None:
     torch.manual_seed(0)
     built = EasyPortrait(EasyPortraitConfig.fpn()).eval()
-    maps = built.net.backbone.feature_maps(torch.randn(1, 3, 64, 64))
+    maps = built.net.backbone.feature_maps(torch.randn(1, 3, 64, 64))  # type: ignore[operator, union-attr]
     assert [tuple(m.shape[1:]) for m in maps] == [(256, 16, 16), (512, 8, 8), (1024, 4, 4), (2048, 2, 2)]
     assert built(torch.randn(1, 3, 64, 96)).shape == (1, 9, 64, 96)
-    assert [len(scale) for scale in built.net.scales] == [1, 2, 4, 6]
+    assert [len(scale) for scale in built.net.scales] == [1, 2, 4, 6]  # type: ignore[union-attr]
 
 
 def test_every_weight_of_segformer_learns() -> None:

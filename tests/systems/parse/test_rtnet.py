@@ -28,7 +28,7 @@ def build(config: RTNetConfig = TINY) -> RTNet:
     model = RTNet(config).eval()
     for module in model.modules():
         if isinstance(module, HybridBlock):
-            torch.nn.init.ones_(module.expand[1].weight)
+            torch.nn.init.ones_(module.expand[1].weight)  # type: ignore[arg-type]
     return model
 
 
@@ -78,11 +78,11 @@ def test_polar_half_of_a_block_turns_with_its_input() -> None:
     """Rolling the rows rolls the output where only the polar half speaks, and nowhere else."""
     torch.manual_seed(0)
     block = HybridBlock(16, 8, hybrid=True).eval()
-    block.expand[1].weight.fill_(1)
+    block.expand[1].weight.fill_(1)  # type: ignore[operator]
     x, boxes = torch.randn(1, 16, 24, 24), torch.tensor([[0.0, 0, 20, 30]])
     whole = block(x.roll(5, 2), boxes) - block(x, boxes).roll(5, 2)
     assert whole.abs().max() > 1e-3
-    block.expand[0].weight[:, 4:] = 0
+    block.expand[0].weight[:, 4:] = 0  # type: ignore[operator]
     polar = block(x.roll(5, 2), boxes) - block(x, boxes).roll(5, 2)
     assert polar.abs().max() < 1e-5
 
@@ -104,8 +104,8 @@ def test_strides_and_gradients() -> None:
     assert [tuple(m.shape[1:]) for m in maps] == [(32, 17, 17), (64, 9, 9), (128, 9, 9), (256, 9, 9)]
     model.head(maps).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
-    dilations = [stage[0].cartesian[0].dilation[0] for stage in model.trunk.stages]
-    later = [stage[1].cartesian[0].dilation[0] for stage in list(model.trunk.stages)[1:]]
+    dilations = [stage[0].cartesian[0].dilation[0] for stage in model.trunk.stages]  # type: ignore[union-attr]
+    later = [stage[1].cartesian[0].dilation[0] for stage in list(model.trunk.stages)[1:]]  # type: ignore[arg-type]
     assert (dilations, later) == ([1, 1, 1, 2], [1, 2, 4])
 
 
@@ -131,7 +131,7 @@ def predicting(model: RTNet, column: int) -> RTNet:
         logits[:, 0, :, column:] = 20
         return logits
 
-    model.forward = forward  # type: ignore[method-assign]
+    model.forward = forward  # type: ignore[assignment, method-assign]
     return model
 
 
@@ -198,7 +198,7 @@ def test_view_of_the_photo_is_bgr_in_minus_1_to_1() -> None:
     model = build()
     seen: list[torch.Tensor] = []
     logits = torch.zeros(1, 11, 65, 65)
-    model.forward = lambda views, boxes: (seen.append(views), logits)[1]  # type: ignore[method-assign]
+    model.forward = lambda views, boxes: (seen.append(views), logits)[1]  # type: ignore[assignment, func-returns-value, method-assign, misc]
     photo = np.full((80, 80, 3), (255, 128, 0), np.uint8)
     model.parse(photo[None], faces=[in_box([20.0, 20, 60, 60])])
     middle = seen[0][0, :, :, :30].mean((1, 2))

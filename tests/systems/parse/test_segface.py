@@ -331,7 +331,7 @@ def test_recipe_fits_and_runs(tmp_path: Path) -> None:
     data = {"entry": "facewright.data.parsing:RenderedParsing", "options": {"size": 64}}
     validation = {"presets": {"clean": 1.0}, "jitter": 0.0, "flip": False}
     tiny = dataclasses.replace(
-        recipe, data=data, validation=validation, batch=2, workers=0, steps=2, validation_batches=1
+        recipe, data=data, validation=validation, batch_size=2, workers=0, steps=2, validation_batches=1
     )
     folder = Trainer(tiny, tmp_path).run()
     assert (folder / "model.safetensors").exists()

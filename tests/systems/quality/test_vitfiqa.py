@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -96,9 +98,9 @@ def test_compact_fits_two_megabytes():
 def gradient_of_first_token(mode: str) -> torch.Tensor:
     """How strongly the embedding hangs on each token after the last norm, (tokens,)."""
     net = small(mode=mode)
-    kept = {}
+    kept: dict[str, Any] = {}
     trunk = net.vit.trunk
-    net.vit.trunk = lambda tokens: kept.setdefault("tokens", trunk(tokens).detach().requires_grad_())
+    net.vit.trunk = lambda tokens: kept.setdefault("tokens", trunk(tokens).detach().requires_grad_())  # type: ignore[method-assign]
     net(torch.randn(2, 3, 32, 32))[0].square().sum().backward()
     return kept["tokens"].grad.abs().sum((0, 2))
 
@@ -112,7 +114,7 @@ def test_embedding_ignores_the_quality_token_unless_full():
 def test_quality_reaches_the_whole_trunk():
     net = small().train()
     net(torch.randn(4, 3, 32, 32))[1].square().sum().backward()
-    assert net.vit.blocks[0].mlp[0].weight.grad.abs().sum() > 0
+    assert net.vit.blocks[0].mlp[0].weight.grad.abs().sum() > 0  # type: ignore[index, union-attr]
     assert net.vit.head[0].weight.grad is None
 
 
@@ -210,7 +212,7 @@ def test_public_crfiqa_code_never_sees_a_negative_neighbour():
     assert certainty_ratio(cosines, labels).item() == pytest.approx(0.6 / 0.7)
     assert certainty_ratio(cosines, labels, variant="crfiqa").item() > 1e8
     with pytest.raises(UsageError, match="choose vitfiqa or crfiqa"):
-        certainty_ratio(cosines, labels, variant="other")
+        certainty_ratio(cosines, labels, variant="other")  # type: ignore[arg-type]
 
 
 def test_target_carries_no_gradient():

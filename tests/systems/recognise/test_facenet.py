@@ -120,7 +120,7 @@ def test_pixels_are_fed_as_published():
     record = FaceNet.preprocess_for(FaceNetConfig())
     assert (record.size, record.crop.template) == (160, "")
     bare = SimpleNamespace(preprocess=record, device=torch.device("cpu"))
-    x = FaceNet.normalise(bare, np.full((1, 160, 160, 3), (255, 51, 0), np.uint8))
+    x = FaceNet.normalise(bare, np.full((1, 160, 160, 3), (255, 51, 0), np.uint8))  # type: ignore[arg-type]
     assert x[0, :, 5, 7].tolist() == [127.5 / 128, -76.5 / 128, -127.5 / 128]
 
 

@@ -34,7 +34,7 @@ def multiply_adds(model: Multibatch) -> float:
     found = []
 
     def count(module: torch.nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
-        found.append(module.weight[0].numel() * output.numel())
+        found.append(module.weight[0].numel() * output.numel())  # type: ignore[index]
 
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
@@ -55,9 +55,9 @@ def test_full_size_stays_within_the_embedded_budget():
 
 def test_stages_are_as_described():
     model = Multibatch()
-    maps = model.backbone.stem(torch.zeros(1, 3, 112, 112))
+    maps = model.backbone.stem(torch.zeros(1, 3, 112, 112))  # type: ignore[operator]
     shapes = [tuple(maps.shape[1:])]
-    for stage in model.backbone.stages:
+    for stage in model.backbone.stages:  # type: ignore[union-attr]
         maps = stage(maps)
         shapes.append(tuple(maps.shape[1:]))
     assert shapes == [(32, 56, 56), (32, 28, 28), (64, 14, 14), (96, 7, 7), (128, 3, 3), (192, 3, 3)]
@@ -149,7 +149,7 @@ def test_theta_travels_with_the_weights(tmp_path):
 def test_another_backbone_can_be_plugged_in():
     with torch.device("meta"):
         model = Multibatch(MultibatchConfig(backbone="iresnet18", dim=64))
-    assert model.backbone.fc.out_features == 64
+    assert model.backbone.fc.out_features == 64  # type: ignore[union-attr]
     with pytest.raises(UsageError, match="mobilefacenet"):
         Multibatch(MultibatchConfig(backbone="resnext"))
 

@@ -68,7 +68,7 @@ def test_pixels_are_fed_in_the_published_order_and_range(kind):
 
 
 def test_embeddings_have_length_one_and_do_not_see_mirroring():
-    system = ArcFace(SMALL[ArcFace])
+    system = ArcFace(SMALL[ArcFace])  # type: ignore[arg-type]
     lively(system.backbone)
     system.precision = "fp32"
     crops = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
@@ -89,14 +89,14 @@ def test_foreign_backbones_are_refused():
         (MagFace, MagFaceConfig("mbf")),
     ):
         with pytest.raises(UsageError, match=f"{kind.slug} has no backbone '{config.backbone}'; choose from ir"):
-            kind(config)
+            kind(config)  # type: ignore[arg-type]
 
 
 def test_magface_trains_the_last_scale_and_arcface_does_not():
     with torch.device("meta"):
-        assert MagFace(SMALL[MagFace]).backbone.features.weight.requires_grad
-        assert not ArcFace(ArcFaceConfig("iresnet18")).backbone.features.weight.requires_grad
-        assert {m.eps for m in MagFace(SMALL[MagFace]).modules() if isinstance(m, nn.BatchNorm2d)} == {2e-5}
+        assert MagFace(SMALL[MagFace]).backbone.features.weight.requires_grad  # type: ignore[arg-type, union-attr]
+        assert not ArcFace(ArcFaceConfig("iresnet18")).backbone.features.weight.requires_grad  # type: ignore[union-attr]
+        assert {m.eps for m in MagFace(SMALL[MagFace]).modules() if isinstance(m, nn.BatchNorm2d)} == {2e-5}  # type: ignore[arg-type]
 
 
 # --- published checkpoints
@@ -114,7 +114,7 @@ def test_insightface_checkpoint_computes_the_same(parity):
 
 
 def same(system: nn.Module, source: nn.Module) -> bool:
-    ours = system.backbone.state_dict()
+    ours = system.backbone.state_dict()  # type: ignore[union-attr]
     return all(torch.equal(value, ours[key]) for key, value in source.state_dict().items())
 
 
@@ -220,22 +220,22 @@ class Exporter:
         return self.norm(x, norm)
 
     def unit(self, x: str, unit: nn.Sequential) -> str:
-        x = self.conv(x, unit[0], unit[1])
-        return self.slope(x, unit[2]) if len(unit) > 2 else x
+        x = self.conv(x, unit[0], unit[1])  # type: ignore[arg-type]
+        return self.slope(x, unit[2]) if len(unit) > 2 else x  # type: ignore[arg-type]
 
     def mobilefacenet(self, x: str, net: MobileFaceNet) -> str:
         for stage in net.body:
-            for part in stage if isinstance(stage[0], Bottleneck) else [stage]:
+            for part in stage if isinstance(stage[0], Bottleneck) else [stage]:  # type: ignore[index, union-attr]
                 y = x
                 for unit in part if isinstance(part, Bottleneck) else [part]:
-                    y = self.unit(y, unit)
+                    y = self.unit(y, unit)  # type: ignore[arg-type]
                 x = self.node("Add", x, y) if isinstance(part, Bottleneck) and part.residual else y
         return self.head(self.unit(self.unit(x, net.expand), net.pool), net.project, net.norm)
 
     def iresnet(self, x: str, net: IResNet) -> str:
         """With the shortcut before the block where MXNet puts it, and behind where PyTorch does."""
         x = self.slope(self.conv(x, net.conv1, net.bn1), net.prelu)
-        for block in (b for stage in (net.layer1, net.layer2, net.layer3, net.layer4) for b in stage):
+        for block in (b for stage in (net.layer1, net.layer2, net.layer3, net.layer4) for b in stage):  # type: ignore[union-attr]
             early = self.shortcut(x, block) if not self.fold else ""
             y = self.slope(self.conv(self.norm(x, block.bn1), block.conv1, block.bn2), block.prelu)
             y = self.conv(y, block.conv2, block.bn3)
@@ -263,7 +263,7 @@ def onnx() -> Any:
 def test_insightface_mobilefacenet_from_onnx(onnx, tmp_path, fold):
     net = lively(create_backbone("mbf", 16))
     exporter = Exporter(fold=fold)
-    path = exporter.save(exporter.mobilefacenet("data", net), tmp_path / "w600k_mbf.onnx")
+    path = exporter.save(exporter.mobilefacenet("data", net), tmp_path / "w600k_mbf.onnx")  # type: ignore[arg-type]
     system = published.import_onnx(path)
     assert recognise(path).systems == ("arcface",)
     assert type(system) is ArcFace
@@ -301,7 +301,7 @@ def test_opencv_sface_from_onnx_with_the_scaling_of_its_graph(onnx, tmp_path):
     net = lively(create_backbone("mobilefacenet", 128))
     exporter = Exporter(fold=False)
     start = pixels_scaled(exporter, 127.5, 0.0078125)
-    path = exporter.save(exporter.mobilefacenet(start, net), tmp_path / "face_recognition_sface.onnx")
+    path = exporter.save(exporter.mobilefacenet(start, net), tmp_path / "face_recognition_sface.onnx")  # type: ignore[arg-type]
     system = published.import_onnx(path)
     assert type(system) is SFace
     assert (system.config.backbone, system.config.dim) == ("mobilefacenet", 128)
@@ -315,7 +315,7 @@ def test_opencv_sface_from_onnx_with_the_scaling_of_its_graph(onnx, tmp_path):
 def test_arcface_with_scaling_in_the_graph_takes_it_into_the_first_layer(onnx, tmp_path):
     net = lively(create_backbone("mbf", 16))
     exporter = Exporter(fold=True)
-    path = exporter.save(exporter.mobilefacenet(pixels_scaled(exporter, 127.5, 1 / 128), net), tmp_path / "a.onnx")
+    path = exporter.save(exporter.mobilefacenet(pixels_scaled(exporter, 127.5, 1 / 128), net), tmp_path / "a.onnx")  # type: ignore[arg-type]
     system = published.import_onnx(path)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 112, 112, 3), dtype=np.uint8)
     expected = net((torch.from_numpy(pixels).permute(0, 3, 1, 2) - 127.5) / 128)
@@ -339,7 +339,7 @@ def test_onnx_files_that_do_not_fit_are_refused(onnx, tmp_path):
     for offset, message in ((None, "does not declare how pixels are scaled"), (100.0, "takes 100.0 off every pixel")):
         exporter = Exporter(fold=True)
         start = "data" if offset is None else pixels_scaled(exporter, offset, 0.01)
-        path = exporter.save(exporter.mobilefacenet(start, classic), tmp_path / "classic.onnx")
+        path = exporter.save(exporter.mobilefacenet(start, classic), tmp_path / "classic.onnx")  # type: ignore[arg-type]
         with pytest.raises(WeightsError, match=message):
             published.import_onnx(path)
 

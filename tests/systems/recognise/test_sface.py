@@ -65,12 +65,12 @@ def test_low_precision_agrees_with_full(model: SFace) -> None:
 def test_changed_weights_change_the_embedding(model: SFace) -> None:
     pictures = crops(1)
     before = model.embed(pictures)
-    kept = model.backbone.fc.weight.detach().clone()
+    kept = model.backbone.fc.weight.detach().clone()  # type: ignore[operator, union-attr]
     with torch.no_grad():
-        model.backbone.fc.weight.neg_()
+        model.backbone.fc.weight.neg_()  # type: ignore[operator, union-attr]
     assert not np.allclose(before, model.embed(pictures), atol=0.1)
     with torch.no_grad():
-        model.backbone.fc.weight.copy_(kept)
+        model.backbone.fc.weight.copy_(kept)  # type: ignore[operator, union-attr]
     assert np.allclose(before, model.embed(pictures), atol=1e-3)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,7 +143,8 @@ def test_restore_is_the_network_in_pixels_with_both_switches():
     model = build()
     model.precision = "fp32"
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    for options in ({"fidelity": 0.3}, {"fidelity": 0.3, "adain": False}):
+    choices: tuple[dict[str, Any], ...] = ({"fidelity": 0.3}, {"fidelity": 0.3, "adain": False})
+    for options in choices:
         expected = model(model.normalise(pixels), **options).add(1).mul(127.5).round().clamp(0, 255)
         error = model.restore(pixels, **options) - expected.permute(0, 2, 3, 1).numpy()
         assert np.abs(error).max() <= 1

@@ -327,21 +327,21 @@ def test_fingerprint_tells_every_weight_and_its_place():
     assert len(bytes.fromhex(first)) == 16
     assert fingerprint(with_features(0).extractor) == first
     assert not same_features(fingerprint(with_features(1).extractor), first)
-    layer = model.extractor.network.layer2[0].conv1.weight.data
+    layer = model.extractor.network.layer2[0].conv1.weight.data  # type: ignore[index, union-attr]
     assert layer[0, 0, 0, 0] != layer[0, 0, 0, 1]
     kept = layer.clone()
     layer[0, 0, 0, :2] = kept[0, 0, 0, :2].flip(0)
     assert not same_features(fingerprint(model.extractor), first)
     layer.copy_(kept)
     assert fingerprint(model.extractor) == first
-    model.extractor.network.layer2[0].bn1.running_mean[3] += 1
+    model.extractor.network.layer2[0].bn1.running_mean[3] += 1  # type: ignore[index, union-attr]
     assert not same_features(fingerprint(model.extractor), first)
 
 
 def test_fingerprint_does_not_depend_on_layout_or_precision():
     extractor = with_features(0).extractor
     first = fingerprint(extractor)
-    assert fingerprint(copy.deepcopy(extractor).to(memory_format=torch.contiguous_format)) == first
+    assert fingerprint(copy.deepcopy(extractor).to(memory_format=torch.contiguous_format)) == first  # type: ignore[call-overload]
     assert fingerprint(copy.deepcopy(extractor).double()) == first
     for dtype, kept in ((torch.bfloat16, slice(16)), (torch.float16, slice(16, 32))):
         rounded = fingerprint(copy.deepcopy(extractor).to(dtype).float())
@@ -429,7 +429,7 @@ def test_wrong_use_is_refused(tiny):
     with pytest.raises(UsageError, match="divisible"):
         DFDNet(DFDNetConfig(size=100))
     with pytest.raises(UsageError, match="vgg19, sface"):
-        DFDNet(DFDNetConfig(features="resnet"))
+        DFDNet(DFDNetConfig(features="resnet"))  # type: ignore[arg-type]
 
 
 # --- VGG
@@ -468,7 +468,7 @@ def test_vgg_takes_torchvision_weights_and_names_what_is_wrong():
     network = VGG(19, until="conv2_2")
     state = {f"features.{k}": torch.randn_like(v) for k, v in network.features.state_dict().items()}
     network.load_torchvision(state | {"classifier.0.weight": torch.zeros(1)})
-    assert torch.equal(network.features[7].bias, state["features.7.bias"])
+    assert torch.equal(network.features[7].bias, state["features.7.bias"])  # type: ignore[arg-type]
     with pytest.raises(WeightsError, match=r"features\.5\.weight is missing"):
         network.load_torchvision({k: v for k, v in state.items() if k != "features.5.weight"})
     with pytest.raises(UsageError, match="no layer 'conv9_1'"):

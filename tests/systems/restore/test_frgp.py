@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -258,7 +259,7 @@ def test_published_prior_becomes_the_generator():
     for p in prior.parameters():
         torch.nn.init.normal_(p)
     model = build(config)
-    model.load_prior({"g_ema": published(prior)})
+    model.load_prior({"g_ema": published(prior)})  # type: ignore[dict-item]
     w = torch.randn(2, 16)
     with torch.no_grad():
         torch.testing.assert_close(model.generator(w), prior(w), rtol=1e-3, atol=1e-3)
@@ -267,7 +268,7 @@ def test_published_prior_becomes_the_generator():
 
 @pytest.mark.parametrize("equalised", [True, False])
 def test_prior_of_this_package_becomes_the_generator(equalised):
-    options = {"style_dim": 16, "channel_multiplier": 1, "narrow": 0.0625, "mapping_layers": 2}
+    options: dict[str, Any] = {"style_dim": 16, "channel_multiplier": 1, "narrow": 0.0625, "mapping_layers": 2}
     torch.manual_seed(3)
     prior = stylegan2.Generator(32, upsample="bilinear", equalised=equalised, **options)
     model = build(TINY)
@@ -309,9 +310,9 @@ def test_published_clean_prior_converts_unchanged(parity):
     _, state, _ = parity("stylegan2-clean")
     whole_gfpgan = {f"stylegan_decoder.{k}": v for k, v in state.items()} | {"final_conv.bias": torch.zeros(1)}
     model = build(FRGPConfig(size=256, encoder_widths=(8,) * 7, latent_rank=8))
-    model.load_prior({"params_ema": whole_gfpgan})
+    model.load_prior({"params_ema": whole_gfpgan})  # type: ignore[dict-item]
     assert torch.equal(model.generator.constant, state["constant_input.weight"])
-    assert torch.equal(model.generator.convs[5].conv.weight, state["style_convs.4.modulated_conv.weight"][0])
+    assert torch.equal(model.generator.convs[5].conv.weight, state["style_convs.4.modulated_conv.weight"][0])  # type: ignore[arg-type, union-attr]
     assert model.mean_latent.abs().max() > 0
 
 
@@ -325,14 +326,14 @@ def test_fresh_damping_takes_nothing_out_and_learns_at_once() -> None:
     with torch.inference_mode():
         torch.testing.assert_close(damped(picture), plain(picture), atol=1e-3, rtol=0)  # an eighth of a grey level
     damped(picture).square().mean().backward()
-    assert damped.damping.shares[1].weight.grad.abs().max() > 0
+    assert damped.damping.shares[1].weight.grad.abs().max() > 0  # type: ignore[operator]
 
 
 def test_damping_takes_out_the_named_frequencies() -> None:
     damping = Damping(8, 4)
     picture, features = torch.rand(2, 3, 16, 24) * 2 - 1, torch.rand(2, 8, 4, 6)
-    damping.shares[1].weight.data.zero_()
-    bands = damping.shares[1].bias.data.view(3, 16)
+    damping.shares[1].weight.data.zero_()  # type: ignore[operator]
+    bands = damping.shares[1].bias.data.view(3, 16)  # type: ignore[operator]
     bands[:, 1:] = 20.0  # everything but the mean of each patch
     left = picture - damping(picture, features)
     means = torch.nn.functional.avg_pool2d(picture, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)

@@ -193,7 +193,7 @@ def test_unpaired_pictures_come_late_and_their_target_stands_still() -> None:
     real, worse = (given[k].permute(0, 3, 1, 2).float() / 127.5 - 1 for k in ("real", "real_worse"))
     owner.model.zero_grad(set_to_none=True)
     owner._unpaired(given).backward()
-    got = owner.model.encoder.stem[0].weight.grad.clone()
+    got = owner.model.encoder.stem[0].weight.grad.clone()  # type: ignore[operator]
     owner.model.zero_grad(set_to_none=True)
     (owner.model(worse) - owner.model(real).detach()).abs().mean().backward()
     torch.testing.assert_close(got, owner.model.encoder.stem[0].weight.grad)
@@ -221,7 +221,7 @@ def test_gradient_penalty_is_drawn_once_in_so_many_steps(monkeypatch: pytest.Mon
     from facewright.systems.restore.frgp import training as frgp_training
 
     asked: list[int] = []
-    monkeypatch.setattr(frgp_training, "r1_penalty", lambda logits, images: asked.append(1) or logits.sum() * 0)
+    monkeypatch.setattr(frgp_training, "r1_penalty", lambda logits, images: asked.append(1) or logits.sum() * 0)  # type: ignore[func-returns-value]
     owner = training(gan_weight=0.1, r1_every=4)
     fixed = torch.zeros(1, 3, 32, 32)
     for number in range(48):

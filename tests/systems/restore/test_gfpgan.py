@@ -144,9 +144,9 @@ def test_mmrb_takes_the_place_of_the_encoders_blocks(tiny, image):
     assert all(isinstance(up, ResBlock) for up in model.ups)
     outside = {key: value.shape for key, value in tiny.state_dict().items() if not key.startswith("downs.")}
     assert outside == {k: v.shape for k, v in model.state_dict().items() if not k.startswith("downs.")}
-    x = torch.randn(2, model.downs[0].skip.in_channels, 32, 32)
+    x = torch.randn(2, model.downs[0].skip.in_channels, 32, 32)  # type: ignore[arg-type, union-attr]
     with torch.no_grad():
-        skipped = model.downs[0].skip(torch.nn.functional.avg_pool2d(x, 2))
+        skipped = model.downs[0].skip(torch.nn.functional.avg_pool2d(x, 2))  # type: ignore[operator]
         change = model.downs[0](x) - skipped
     assert 0 < change.std() < 0.2 * skipped.std()
     model(image).square().mean().backward()
@@ -159,7 +159,7 @@ def test_mmrb_costs_five_percent_of_the_encoder():
     assert sum(p.numel() for p in model.parameters()) == 86_739_356
     assert sum(p.numel() for p in model.downs.parameters()) / 5_607_072 == pytest.approx(1.053, abs=0.001)
     with pytest.raises(UsageError, match="residual, mmrb"):
-        GFPGAN(dataclasses.replace(TINY, encoder_block="dense"))
+        GFPGAN(dataclasses.replace(TINY, encoder_block="dense"))  # type: ignore[arg-type]
 
 
 def test_fidelity_fades_the_picture_out_of_the_face(tiny, image):

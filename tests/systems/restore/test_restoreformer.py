@@ -165,7 +165,7 @@ def test_restorers_keep_their_dictionary_and_dictionaries_learn_theirs():
 
 def test_mmrb_takes_the_place_of_the_encoders_blocks():
     plain, model = build(), build(dataclasses.replace(TINY, encoder_block="mmrb"))
-    blocks = [block for level in model.net.encoder.levels for block in level.blocks]
+    blocks = [block for level in model.net.encoder.levels for block in level.blocks]  # type: ignore[union-attr]
     assert len(blocks) == 2 * len(TINY.multipliers)
     assert all(isinstance(block, MMRB) for block in blocks)
     own, published = model.state_dict(), plain.state_dict()
@@ -195,7 +195,7 @@ def test_mmrb_makes_the_encoder_lighter():
         ]
     assert [count / 1e6 for count in counts] == pytest.approx([29.416, 27.386], abs=1e-3)
     with pytest.raises(UsageError, match="residual, mmrb"):
-        RestoreFormer(dataclasses.replace(TINY, encoder_block="dense"))
+        RestoreFormer(dataclasses.replace(TINY, encoder_block="dense"))  # type: ignore[arg-type]
 
 
 @torch.no_grad()
@@ -274,7 +274,7 @@ def test_restorer_starts_from_its_dictionary_and_fights_a_discriminator(tmp_path
     training = RestorationTraining(build(), dictionary=tmp_path, gan_from=0.5, lr=1e-4, discriminator_width=8)
     codebook = training.model.net.quantiser.codebook.clone()
     assert torch.equal(codebook, build(TINY_DICTIONARY, seed=3).net.quantiser.codebook)
-    rates = {id(p): g.get("lr", training.lr) for g in training.groups() for p in g["params"]}
+    rates = {id(p): g.get("lr", training.lr) for g in training.groups() for p in g["params"]}  # type: ignore[attr-defined]
     assert rates[id(training.model.net.decoder.middle.attention.q.weight)] == pytest.approx(1e-3)
     assert rates[id(training.model.net.encoder.middle.attention.q.weight)] == pytest.approx(1e-4)
     logs = run(training, 2, 0.9)

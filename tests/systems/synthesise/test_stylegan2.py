@@ -29,7 +29,7 @@ def build(**changes: Any) -> StyleGAN2:
     torch.manual_seed(0)
     model = StyleGAN2(StyleGAN2Config(**(TINY | changes))).eval()
     for conv in model.generator.convs:
-        torch.nn.init.ones_(conv.noise_strength)
+        torch.nn.init.ones_(conv.noise_strength)  # type: ignore[arg-type]
     model.precision = "fp32"
     return model
 
@@ -101,7 +101,7 @@ def test_the_embedded_weights_make_different_faces_that_a_detector_finds():
     faces = model.sample(6, seed=3)
     assert min(np.abs(a.astype(int) - b).mean() for i, a in enumerate(faces) for b in faces[:i]) > 8
     photo = np.hstack([cv2.copyMakeBorder(face, 32, 32, 32, 32, cv2.BORDER_REPLICATE) for face in faces])
-    assert len(create("mos", pretrained=True).detect(photo)) == 6
+    assert len(create("mos", pretrained=True).detect(photo)) == 6  # type: ignore[operator]
 
 
 def test_noise_is_drawn_in_training_only():
@@ -308,13 +308,13 @@ def test_resumed_training_is_the_uninterrupted_one(tmp_path: Path, monkeypatch: 
     recipe = Recipe(
         system="stylegan2",
         steps=10,
-        batch=4,
+        batch_size=4,
         config={k: list(v) if isinstance(v, tuple) else v for k, v in TINY.items()},
         training={"entry": f"{StyleGAN2Training.__module__}:StyleGAN2Training", "options": options},
         data={"entry": f"{__name__}:Photos"},
         validation_batches=1,
         workers=0,
-        clip=1e6,
+        max_grad_norm=1e6,
         validate_every=20,
         checkpoint_every=5,
     )
