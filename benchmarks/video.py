@@ -53,12 +53,13 @@ def make_stage(name: str) -> tuple[Any, int]:
 
     if name == "passthrough":
         return PerFrame(lambda pixels: pixels), 1
-    from facewright.pipelines.video import VideoOptions, VideoRestorer
-    from facewright.systems.base import system_class
+    from facewright.loading import load_pipeline
+    from facewright.pipelines.restore import RestoreEdit
+    from facewright.pipelines.video import VideoEditor
+    from facewright.tasks.restore import RestoreOptions
 
-    restorer: Any = system_class("frgp").from_pretrained()
-    detector: Any = system_class("mos").from_pretrained()
-    return VideoRestorer(restorer, detector, VideoOptions(detect_every=3)), 4
+    pipeline, options = load_pipeline("frgp", device="cpu"), RestoreOptions()
+    return VideoEditor(pipeline.editor, RestoreEdit(pipeline, options, by_size=True), options), 4
 
 
 def measure(source: Path, target: Path, stage_name: str, preset: str) -> dict[str, float]:

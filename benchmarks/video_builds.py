@@ -63,7 +63,7 @@ def scenes(clip: Clip, frames: int) -> Iterator[tuple[Picture, Picture, NDArray[
     """Truth, what the camera gives of it, and where the five points are, frame by frame."""
     from skimage.data import astronaut
 
-    portrait = np.asarray(astronaut(), np.uint8)  # type: ignore[no-untyped-call]
+    portrait = np.asarray(astronaut(), np.uint8)
     ground = cv2.GaussianBlur(cv2.resize(portrait[300:], (WIDTH, HEIGHT)), (0, 0), 15)
     rng = np.random.default_rng(0)
     for index in range(frames):
@@ -125,7 +125,7 @@ def run(source: str, target: str, report: str) -> None:
 def pictures(path: Path) -> Iterator[Picture]:
     with av.open(str(path)) as video:
         for frame in video.decode(video=0):
-            yield frame.to_ndarray(format="rgb24")
+            yield frame.to_ndarray(format="rgb24")  # type: ignore[misc]
 
 
 def quality(clip: Clip, path: Path, frames: int) -> tuple[float, float]:

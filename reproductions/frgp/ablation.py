@@ -221,7 +221,7 @@ def train_prior(faces: Faces, s: Settings, seed: int, path: Path) -> dict[str, A
             painted = softplus_generator(discriminator(fake).float())
         _step(paint, painted)
         discriminator.requires_grad_(True)
-        mean.update(generator)
+        mean.update_parameters(generator)
         _say("prior", number, s.prior_steps, painted)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(mean.shadow, path, {})
@@ -337,7 +337,7 @@ def fit(name: str, training: Any, draws: Draws, curriculum: Curriculum | None, s
         batch = draws.batch(number, s.batch_size, severity, views=2 if training.agreement_weight else 1)
         with half():
             logs = training.step(batch, update, number / s.steps)
-        mean.update(training.model)
+        mean.update_parameters(training.model)
         errors.append(float(logs["l1"]))
         _say(name, number, s.steps, logs["l1"])
     training.model.load_state_dict({k: mean.shadow.get(k, v) for k, v in training.model.state_dict().items()})

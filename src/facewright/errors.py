@@ -6,9 +6,11 @@ exits with `exit_code`; from Python, catch `FacewrightError` or one of its child
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from os import PathLike
 
     from .io.lock import Owner
@@ -78,3 +80,10 @@ class GalleryError(FacewrightError):
 
 class MissingDependencyError(FacewrightError):
     """An optional dependency is needed; the message names the extra to install."""
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """What to append to a message about an unknown name: the known one it is most like, or else all of them."""
+    lowered = {n.lower(): n for n in known}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    return f"; did you mean {lowered[close[0]]!r}?" if close else f"; it has {', '.join(lowered.values())}"

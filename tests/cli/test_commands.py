@@ -379,9 +379,12 @@ def test_demo_into_a_file(fail: Any, pipeline: Any, photo: Path) -> None:
         (None, "cannot read recipe"),
         ("- a list", "not a mapping"),
         ("a: [1", "cannot read recipe"),
-        ("system: frgp\nbogus: 1", "unknown entries: bogus"),
-        ("system: frgp\nsteps: 3", "incomplete"),
-        ("system: frgp\nsteps: 1\nbatch_size: 1\ntraining: {}\ndata: {}\nprecision: fp8", "choose fp32 or bf16"),
+        ("system: frgp\nbogus: 1", "unknown entry 'bogus'"),
+        ("system: frgp\nsteps: 3", "batch_size is missing"),
+        (
+            "system: frgp\nsteps: 1\nbatch_size: 1\ntraining: {}\ndata: {}\nprecision: fp8",
+            "input should be 'fp32' or 'bf16'",
+        ),
         ("system: nosuch\nsteps: 1\nbatch_size: 1\ntraining: {}\ndata: {}\nprecision: fp32", "unknown model 'nosuch'"),
     ],
 )

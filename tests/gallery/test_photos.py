@@ -74,7 +74,7 @@ class Scene:
     def identity(self, kind: str) -> IdentityPipeline:
         fields = dict(KINDS[kind][0])
         face = self.fakes.face_at((100, 100), fields.pop("eye_distance", 40.0), **fields)
-        return IdentityPipeline(self.fakes.Detector(face), MeanColour(), CALIBRATION, Rater())
+        return IdentityPipeline(self.fakes.Detector(face), MeanColour(), CALIBRATION, Rater())  # type: ignore[arg-type]
 
 
 @pytest.fixture

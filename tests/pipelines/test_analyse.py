@@ -180,7 +180,7 @@ def test_a_parser_of_whole_photos_sees_the_photo_once(fakes: SimpleNamespace) ->
 
 def test_an_empty_mask_is_no_accident(fakes: SimpleNamespace) -> None:
     parser = DiscParser()
-    parser.parse = lambda crops, faces=None: np.zeros(crops.shape[:3], np.uint8)  # type: ignore[method-assign]
+    parser.parse = lambda crops, faces=None: np.zeros(crops.shape[:3], np.uint8)  # type: ignore[method-assign, misc]
     found = analyser(fakes, fakes.face_at((100, 100), 30.0), parser=parser)(photo())
     assert not found[0].mask.in_photo((200, 300)).any()
     assert draw_analysis(photo().rgb(), found).shape == (200, 300, 3)

@@ -139,9 +139,17 @@ def test_a_frame_and_a_photo_go_the_same_way(source: Path, fakes: SimpleNamespac
     """What the first frame of a video shows is what restoring it as a photo shows, for every dial of both."""
     face = fakes.face_at((64, 48), 22, score=0.9)
     still = read(frames(source)[0].astype(np.uint8))
-    for options in ({}, {"strength": 0.4}, {"relight": True}, {"fidelity": 0.5}, {"whole": True}, {"upscale": 2}):
+    dials: tuple[dict[str, Any], ...] = (
+        {},
+        {"strength": 0.4},
+        {"relight": True},
+        {"fidelity": 0.5},
+        {"whole": True},
+        {"upscale": 2},
+    )
+    for options in dials:
         pipeline = fakes.pipeline(face)
-        chosen = RestoreOptions(**({"grain": "none", "watermark": False} | options))
+        chosen = RestoreOptions(grain="none", watermark=False, **options)
         photo = pipeline(still, chosen).image.rgb().astype(int)
         stage = VideoEditor(pipeline.editor, RestoreEdit(pipeline, chosen, by_size=True), chosen)
         (frame,) = stage([Frame(0, 0.0, still.rgb())])

@@ -23,8 +23,8 @@ from facewright.pipelines.analyse import Analyser
 from facewright.pipelines.identity import IdentityPipeline
 from facewright.pipelines.portrait import retouch
 from facewright.pipelines.quality import QualityRater
-from facewright.pipelines.restore import RestorePipeline
-from facewright.pipelines.video import VideoOptions, VideoRestorer
+from facewright.pipelines.restore import RestoreEdit, RestorePipeline
+from facewright.pipelines.video import VideoEditor
 from facewright.tasks.restore import RestoreOptions
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def jobs(photos: list[Photo]) -> dict[str, Callable[[], Any]]:
             found[f"restore {number} {seed}"] = lambda photo=photo, seed=seed: restored(restore, photo, seed)  # type: ignore[misc]
     for seed in (None, 1, 2):
         found[f"synthesise {seed}"] = lambda seed=seed: makers.sample(1, seed=seed or 0).tobytes()  # type: ignore[misc]
-        found[f"video {seed}"] = lambda seed=seed: filmed(net, photos[0].rgb(), seed)  # type: ignore[misc]
+        found[f"video {seed}"] = lambda seed=seed: frames_restored(net, photos[0].rgb(), seed)  # type: ignore[misc]
     return found
 
 
@@ -87,8 +87,10 @@ def restored(pipeline: RestorePipeline, photo: Photo, seed: int | None) -> Any:
     return result.image.pixels.tobytes(), [f.to_dict() for f in result.faces]
 
 
-def filmed(net: Any, rgb: np.ndarray, seed: int | None) -> bytes:
-    stage = VideoRestorer(net["frgp"], net["mos"], VideoOptions(seed=seed, min_eye_distance=1.0))
+def frames_restored(net: Any, rgb: np.ndarray, seed: int | None) -> bytes:
+    pipeline = RestorePipeline(net["mos"], net["frgp"], net["sface"], parser=net["segface"])
+    options = RestoreOptions(force=True, seed=seed)
+    stage = VideoEditor(pipeline.editor, RestoreEdit(pipeline, options, by_size=True), options)
     return b"".join(out.tobytes() for out in stage([Frame(i, i / 25, rgb) for i in range(2)]))
 
 

@@ -40,7 +40,7 @@ def scene(x: float, y: float, eye_distance: float = 22.0, size: tuple[int, int] 
     ]:
         centre = np.round(((np.array(offset) * eye_distance + (x, y)) * 4 + 1.5) * 16).astype(int)
         cv2.circle(big, tuple(int(v) for v in centre), round(radius * eye_distance * 64), colour, -1, cv2.LINE_AA, 4)
-    return cv2.resize(big, size[::-1], interpolation=cv2.INTER_AREA)
+    return cv2.resize(big, size[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
 def face_at(x: float, y: float, eye_distance: float = 22.0) -> Face:
@@ -271,7 +271,7 @@ def test_nothing_kept_grows_with_the_video() -> None:
 
 def test_free_memory_is_returned_every_few_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     returned: list[int] = []
-    monkeypatch.setattr("facewright.pipelines.video._memory_returner", lambda: lambda: returned.append(seen))
+    monkeypatch.setattr("facewright.pipelines.video._memory_returner", lambda: lambda: returned.append(seen))  # type: ignore[has-type]
     restorer = stage(redder, BlobDetector())
     seen = 0
     for run in (9, 9, 9, 15, 24, 3):
@@ -330,7 +330,7 @@ def wobbling_crops(count: int) -> tuple[list[NDArray[np.uint8]], list[NDArray[np
     shifted = [
         cv2.warpAffine(sharp, m, (128, 128), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT) for m in matrices
     ]
-    return [cv2.GaussianBlur(x, (0, 0), 1.5) for x in shifted], shifted
+    return [cv2.GaussianBlur(x, (0, 0), 1.5) for x in shifted], shifted  # type: ignore[misc, return-value]
 
 
 def error(images: list[NDArray[np.uint8]], truth: list[NDArray[np.uint8]]) -> float:
@@ -389,11 +389,11 @@ def test_sharpened_portrait_flickers_no_more_than_the_blurred_one() -> None:
         return float(np.mean([warped_difference(a, b, p.points5, q.points5, size=96) for a, b, p, q in pairs]))
 
     before = difference([f.pixels for f in frames])
-    blurred = psnr([f.pixels for f in frames], clean)
-    for pace in ({"edit_every": 1}, {"edit_every": 6}):
-        out = stage(sharpen, Jittery(), detect_every=1, **pace)(frames)
+    blurred = psnr([f.pixels for f in frames], clean)  # type: ignore[arg-type, assignment]
+    for every in (1, 6):
+        out = stage(sharpen, Jittery(), detect_every=1, edit_every=every)(frames)
         assert difference(out) <= before
-        assert psnr(out, clean) > blurred
+        assert psnr(out, clean) > blurred  # type: ignore[arg-type]
 
 
 def test_small_turned_and_surplus_faces_are_left_alone_and_counted() -> None:
@@ -462,7 +462,7 @@ def test_who_was_picked_stays_picked_when_walking_on() -> None:
 def test_a_change_of_mind_takes_two_looks_and_fades() -> None:
     frames = video(40, resting)
     verdicts = iter([""] * 3 + ["already good"] + [""] * 2 + ["already good"] * 9)
-    pace = {"tracker": TrackerOptions(fade=4)}
+    pace: dict[str, Any] = {"tracker": TrackerOptions(fade=4)}
     editor = stage(Fake(redder, lambda: next(verdicts)), BlobDetector(), **pace)
     looks = [0, 1, 2, 12, 24, 36]
     red = [(o.astype(int) - f.pixels)[60, 80, 0] for o, f in zip(editor(frames), frames, strict=True)]
@@ -505,7 +505,8 @@ def test_marks_masks_and_grain_are_those_of_photos(fakes: Any) -> None:
             return found
 
     def change(**options: Any) -> NDArray[np.float64]:
-        chosen = EditOptions(**({"watermark": False, "grain": "none"} | options))
+        known: dict[str, Any] = {"watermark": False, "grain": "none"}
+        chosen = EditOptions(**(known | options))
         editor = VideoEditor(Editor(BlobDetector(), LeftHalf()), Fake(redder), chosen)  # type: ignore[arg-type]
         return editor(frames)[1].astype(float) - frames[1].pixels
 
@@ -520,7 +521,7 @@ def test_marks_masks_and_grain_are_those_of_photos(fakes: Any) -> None:
     smooth = Fake(lambda crops: np.stack([cv2.GaussianBlur(c, (0, 0), 3) for c in crops]))
     spread = []
     for wish in ("none", "match"):
-        editor = VideoEditor(Editor(BlobDetector()), smooth, EditOptions(watermark=False, grain=wish))  # type: ignore[arg-type]
+        editor = VideoEditor(Editor(BlobDetector()), smooth, EditOptions(watermark=False, grain=wish))
         out = editor(frames)[1].astype(np.float32)
         spread.append(float((out - cv2.GaussianBlur(out, (0, 0), 2))[56:66, 74:86].std()))
     assert spread[1] > 1.15 * spread[0]
@@ -536,7 +537,7 @@ def test_settling_frames_are_not_counted_and_reset_keeps_the_report() -> None:
 
 
 @pytest.mark.parametrize("options", [{"steadiness": 1.0}, {"detect_every": 0}, {"edit_every": 0}])
-def test_senseless_options_are_refused(options: dict[str, float]) -> None:
+def test_senseless_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
         VideoOptions(**options)
 

@@ -129,7 +129,7 @@ class Prepared(Numbers):
 RECIPE: dict[str, Any] = {
     "system": "toy",
     "steps": 8,
-    "batch": 3,
+    "batch_size": 3,
     "config": {"preset": "compact"},
     "training": {"entry": f"{__name__}:ToyTraining"},
     "data": {"entry": f"{__name__}:Numbers"},
@@ -270,7 +270,7 @@ def test_ema_is_the_formula() -> None:
     for count, value in enumerate((5.0, -1.0, 3.0, 8.0, 0.5), start=1):
         with torch.no_grad():
             layer.weight.fill_(value)
-        ema.update(layer)
+        ema.update_parameters(layer)
         decay = min(0.25, (1 + count) / (10 + count))
         expected = decay * expected + (1 - decay) * value
         assert ema.shadow["weight"].item() == pytest.approx(expected, rel=1e-6)
@@ -279,15 +279,30 @@ def test_ema_is_the_formula() -> None:
     assert layer.weight.item() == 0.5
 
 
-def test_ema_is_kept_in_float32_and_leaves_counters_alone() -> None:
+def test_ema_follows_buffers_and_copies_counters() -> None:
     norm = nn.BatchNorm1d(2)
     ema = Ema(norm, 0.999)
     assert "num_batches_tracked" not in ema.shadow
-    half = nn.Linear(1, 1, bias=False).bfloat16()
-    ema = Ema(half, 0.999)
-    assert ema.shadow["weight"].dtype == torch.float32
-    with ema.applied(half):
-        assert half.weight.dtype == torch.bfloat16
+    norm(torch.tensor([[1.0, 2.0], [5.0, 2.0]]))
+    ema.update_parameters(norm)
+    assert ema.shadow["running_mean"].tolist() == pytest.approx([0.3 * 9 / 11, 0.2 * 9 / 11])
+    assert ema.module.num_batches_tracked == 1
+
+
+def test_ema_goes_on_where_it_was() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 3)
+    whole = Ema(layer, 0.9)
+    for _ in range(3):
+        nn.init.normal_(layer.weight)
+        whole.update_parameters(layer)
+    half = Ema(nn.Linear(3, 3), 0.9)
+    half.restore(whole.shadow, whole.updates)
+    nn.init.normal_(layer.weight)
+    for ema in (whole, half):
+        ema.update_parameters(layer)
+    assert torch.equal(whole.shadow["weight"], half.shadow["weight"])
+    assert half.updates == 4
 
 
 def test_validated_and_shipped_weights_are_the_average(tmp_path: Path) -> None:
@@ -329,7 +344,9 @@ def test_two_optimisers_step_with_their_own_rates(tmp_path: Path) -> None:
 def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
     """With plain gradient descent the step is exactly rate · clip long when the gradient is longer."""
     options = {"lr": 1.0, "sgd": True, "boost": 1e4}
-    trainer = Trainer(recipe(warmup=0, clip=0.25, training=RECIPE["training"] | {"options": options}), tmp_path)
+    trainer = Trainer(
+        recipe(warmup=0, max_grad_norm=0.25, training=RECIPE["training"] | {"options": options}), tmp_path
+    )
     before = [p.detach().clone() for p in trainer.bare["model"].parameters()]
     trainer.train_step({"x": torch.ones(3, 1, 8, 8) * torch.arange(1.0, 4)[:, None, None, None]})
     after = [p.detach() for p in trainer.bare["model"].parameters()]
@@ -406,11 +423,13 @@ def test_recipe_config_overrides_its_preset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"bogus": 1, "colour": 2}, "unknown entries: bogus, colour"),
-        ({"precision": "fp16"}, "choose fp32 or bf16"),
-        ({"batch": 0}, "at least 1"),
+        ({"stepz": 1}, "unknown entry 'stepz'; did you mean 'steps'"),
+        ({"bogus": 1}, "unknown entry 'bogus'; it has system, steps"),
+        ({"precision": "fp16"}, "precision 'fp16' is not possible: input should be 'fp32' or 'bf16'"),
+        ({"batch_size": 0}, "batch_size 0 is not possible: input should be greater than or equal to 1"),
+        ({"ema": 1.0}, "ema 1.0 is not possible: input should be less than 1"),
         ({"system": "nosuch"}, "unknown model 'nosuch'"),
-        ({"config": {"preset": "huge"}}, "no preset 'huge'; it has: compact"),
+        ({"config": {"preset": "huge"}}, "no preset 'huge'; choose from compact"),
         ({"config": {"depth": 3}}, "config does not fit toy"),
         ({"training": {}}, "is not a 'module:Class'"),
         ({"training": {"entry": "no.such.module:X"}}, "is not a 'module:Class'"),
@@ -431,7 +450,7 @@ def test_mistakes_in_data_options_are_named(tmp_path: Path) -> None:
 
 def test_incomplete_recipe(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("system: toy\nsteps: 3\n")
-    with pytest.raises(UsageError, match="incomplete"):
+    with pytest.raises(UsageError, match=r"recipe .*recipe\.yaml: batch_size is missing; training is missing; data is"):
         Recipe.load(tmp_path / "recipe.yaml")
 
 

@@ -8,7 +8,6 @@ in _L and _R mean the subject's left and right, as those of ARKit do; the subjec
 
 from __future__ import annotations
 
-import difflib
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
@@ -18,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UsageError, WeightsError
+from ..errors import UsageError, WeightsError, nearest_name
 from .camera import rotation_from_pose
 from .rasteriser import Topology
 
@@ -133,7 +132,7 @@ class MorphableData:
 
     def _part(self, name: str) -> int:
         if name not in self.parts:
-            raise UsageError(f"the face model {self.name} has no part {name!r}{_nearest_name(name, self.parts)}")
+            raise UsageError(f"the face model {self.name} has no part {name!r}{nearest_name(name, self.parts)}")
         return self.parts.index(name)
 
     def _merged(self, target: NDArray[np.int64]) -> Self:
@@ -242,7 +241,7 @@ class MorphableModel(nn.Module):
         weights = self.mean.new_zeros(1, len(self.expression_names))
         for name, value in named.items():
             if name not in self.expression_names:
-                hint = _nearest_name(name, self.expression_names)
+                hint = nearest_name(name, self.expression_names)
                 raise UsageError(f"the face model {self.data.name} has no expression {name!r}{hint}")
             weights[0, self.expression_names.index(name)] = value
         return weights
@@ -347,13 +346,6 @@ def _blend(basis: Tensor, coefficients: Tensor, kind: str) -> Tensor:
 def _check_finite(values: Tensor, kind: str) -> None:
     if not torch.isfinite(values).all():
         raise UsageError(f"{kind} coefficients must be finite, but some are NaN or infinite")
-
-
-def _nearest_name(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    lowered = {n.lower(): n for n in names}
-    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    return f"; did you mean {lowered[close[0]]!r}?" if close else f"; it has {', '.join(names)}"
 
 
 def _centre_weights(points: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -22,7 +22,8 @@ from ..io.image import Photo, read_page
 from ..io.kinds import VIDEOS, kind_of, survey, targets
 from ..io.lock import locked
 from ..pipelines.pages import has_pages
-from .editing import SaveOptions, edit_pages, edit_video, save_photo
+from .editing import SaveOptions as SaveOptions  # public here
+from .editing import edit_pages, edit_video, save_photo
 from .records import Records, Stamp, stamp
 
 if TYPE_CHECKING:

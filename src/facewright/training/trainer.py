@@ -8,24 +8,28 @@ per step this makes a resumed run see exactly what an uninterrupted one would ha
 from __future__ import annotations
 
 import abc
+import functools
 import importlib
 import inspect
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import cv2
 import numpy as np
 import torch
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..deprecation import renamed_arguments, renamed_attribute, warn_renamed
-from ..errors import MissingDependencyError, UsageError, WeightsError
+from ..errors import MissingDependencyError, UsageError, WeightsError, nearest_name
 from ..processors import single_threaded
 from ..systems.base import System, system_class
 
@@ -37,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
 Update = Callable[[str, Tensor], None]
+R = TypeVar("R")
 
 
 def signed(images: Tensor) -> Tensor:
@@ -86,10 +91,36 @@ _OLD_CLASSES = {
 _OLD_ENTRIES = {"batch": "batch_size", "clip": "max_grad_norm", "final_lr": "min_lr_ratio"}
 
 
+def _explained(cls: type[R]) -> type[R]:
+    """A pydantic dataclass whose constructor raises UsageError in our words."""
+    validate = cls.__init__
+
+    @functools.wraps(validate)
+    def initialise(self: R, *args: Any, **values: Any) -> None:
+        try:
+            validate(self, *args, **values)
+        except ValidationError as error:
+            raise UsageError("; ".join(_mistake(cls, found) for found in error.errors())) from error
+
+    cls.__init__ = initialise  # type: ignore[method-assign]
+    return cls
+
+
+def _mistake(cls: type, found: Mapping[str, Any]) -> str:
+    """One error of pydantic as a phrase."""
+    where = ".".join(map(str, found["loc"]))
+    if found["type"] == "unexpected_keyword_argument":
+        return f"unknown entry {where!r}{nearest_name(where, (f.name for f in fields(cls)))}"
+    if found["type"] == "missing":
+        return f"{where} is missing"
+    return f"{where} {found['input']!r} is not possible: {found['msg'][0].lower()}{found['msg'][1:]}"
+
+
 @renamed_arguments(**_OLD_ENTRIES)
-@dataclass(frozen=True, slots=True)
+@_explained
+@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
 class Recipe:
-    """How a set of weights is made; read from YAML, stored beside the checkpoints.
+    """How a set of weights is made; read from YAML, stored beside the checkpoints. Mistakes are UsageErrors.
 
     `config` holds `preset` (a class method of the system's Config, e.g. `compact`) and overrides. `training` and `data`
     hold `entry` ("module:Class") and `options`; `validation` holds options that replace data options. `compiled`
@@ -97,23 +128,23 @@ class Recipe:
     """
 
     system: str
-    steps: int
-    batch_size: int
+    steps: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
     training: dict[str, Any]
     data: dict[str, Any]
     config: dict[str, Any] = field(default_factory=dict)
     validation: dict[str, Any] = field(default_factory=dict)
-    validation_batches: int = 8
+    validation_batches: Annotated[int, Field(ge=0)] = 8
     start_from: str = ""
-    precision: str = "bf16"
-    warmup: int = 200
-    min_lr_ratio: float = 0.02
-    max_grad_norm: float = 1.0
-    ema: float = 0.999
+    precision: Literal["fp32", "bf16"] = "bf16"
+    warmup: Annotated[int, Field(ge=0)] = 200
+    min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.02
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     seed: int = 0
-    workers: int = 1
-    validate_every: int = 500
-    checkpoint_every: int = 500
+    workers: Annotated[int, Field(ge=0)] = 1
+    validate_every: Annotated[int, Field(ge=1)] = 500
+    checkpoint_every: Annotated[int, Field(ge=1)] = 500
     compiled: bool = False
 
     batch = renamed_attribute("batch_size")
@@ -122,7 +153,7 @@ class Recipe:
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
-        """Read a YAML recipe; raises UsageError on unknown or missing entries."""
+        """Read a YAML recipe; raises UsageError on unknown, missing and impossible entries."""
         try:
             import yaml
         except ImportError as error:
@@ -133,19 +164,10 @@ class Recipe:
             raise UsageError(f"cannot read recipe {path}: {error}") from error
         if not isinstance(data, dict):
             raise UsageError(f"recipe {path} is not a mapping of entries")
-        unknown = set(data) - {f.name for f in fields(cls)} - _OLD_ENTRIES.keys()
-        if unknown:
-            raise UsageError(f"recipe {path} has unknown entries: {', '.join(sorted(unknown))}")
         try:
-            return cls(**data)
-        except TypeError as error:
-            raise UsageError(f"recipe {path} is incomplete: {error}") from error
-
-    def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16"):
-            raise UsageError(f"precision {self.precision!r} is not possible; choose fp32 or bf16")
-        if min(self.steps, self.batch_size, self.validate_every, self.checkpoint_every) < 1:
-            raise UsageError("steps, batch_size, validate_every and checkpoint_every of a recipe must be at least 1")
+            return cls(**{str(name): value for name, value in data.items()})
+        except UsageError as error:
+            raise UsageError(f"recipe {path}: {error}") from error
 
 
 def build_config(cls: type[System], config: Mapping[str, Any]) -> Any:
@@ -180,28 +202,44 @@ def build_entry(part: Mapping[str, Any], *arguments: Any, **options: Any) -> Any
     return cls(*arguments, **chosen)
 
 
-class Ema:
-    """Exponential moving average of a module's floating tensors, kept in float32."""
+class Ema(AveragedModel):
+    """Exponential moving average of a module's weights and buffers; counters are those of the module.
+
+    The decay warms up from 2/11 to `decay`, so that early steps are not remembered.
+    """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.shadow = {k: v.detach().clone().float() for k, v in module.state_dict().items() if v.is_floating_point()}
-        self.updates = 0
+        def follow(averages: Any, currents: Any, count: Any) -> None:
+            if not averages[0].is_floating_point():
+                for average, current in zip(averages, currents):
+                    average.copy_(current)
+                return
+            warm = (1 + int(count)) / (10 + int(count))
+            torch._foreach_lerp_(averages, currents, 1 - min(decay, warm))
 
-    @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        """Move the average towards the module; the decay warms up so that early steps are not remembered."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        state = module.state_dict()
-        names = list(self.shadow)
-        torch._foreach_lerp_([self.shadow[n] for n in names], [state[n].float() for n in names], 1 - decay)
+        super().__init__(module, multi_avg_fn=torch.no_grad()(follow), use_buffers=True)
+        self.n_averaged += 1  # the copy made here is the first: an update never just replaces it
+
+    @property
+    def updates(self) -> int:
+        """How often the average has moved."""
+        return int(self.n_averaged) - 1
+
+    @property
+    def shadow(self) -> dict[str, Tensor]:
+        """The averages, by the names of the module's state dict."""
+        return {k: v for k, v in self.module.state_dict().items() if v.is_floating_point()}
+
+    def restore(self, shadow: Mapping[str, Tensor], updates: int) -> None:
+        """Go on from averages of an earlier run."""
+        self.module.load_state_dict(self.module.state_dict() | dict(shadow))
+        self.n_averaged.fill_(updates + 1)
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
         """The module with averaged weights inside the block, its own afterwards."""
         live = {k: v.detach().clone() for k, v in module.state_dict().items()}
-        module.load_state_dict(live | {k: v.to(live[k].dtype) for k, v in self.shadow.items()})
+        module.load_state_dict(live | self.shadow)
         try:
             yield
         finally:
@@ -321,7 +359,7 @@ class Trainer:
                 group["lr"] = base * factor
             optimiser.step()
         if name == "model":
-            self.ema.update(self.bare["model"])
+            self.ema.update_parameters(self.bare["model"])
 
     def _norm_logs(self) -> dict[str, float]:
         return {f"gradient/{name}": norm for name, norm in self.norms.items()}
@@ -395,8 +433,7 @@ class Trainer:
                 optimiser.load_state_dict(state["optimisers"][name])
         except (KeyError, RuntimeError, ValueError) as error:
             raise WeightsError(f"{path} is of another recipe; choose another folder or delete it ({error})") from error
-        self.ema.shadow = {k: v.to(self.accelerator.device) for k, v in state["ema"].items()}
-        self.ema.updates = state["ema_updates"]
+        self.ema.restore(state["ema"], state["ema_updates"])
         self.step = state["step"]
         logger.info("resumed from %s at step %d", path, self.step)
 

@@ -167,7 +167,7 @@ def test_a_crop_cut_by_the_record_has_its_face_in_the_middle() -> None:
     model = build()
     seen: list[torch.Tensor] = []
     logits = torch.zeros(1, 11, 65, 65)
-    model.forward = lambda views, boxes: (seen.append(views), logits)[1]  # type: ignore[method-assign]
+    model.forward = lambda views, boxes: (seen.append(views), logits)[1]  # type: ignore[assignment, func-returns-value, method-assign, misc]
     ys, xs = np.mgrid[:400, :400]
     waves = np.stack([np.sin(xs / 30), np.cos(ys / 40), np.sin((xs + ys) / 50)], -1)
     photo = np.rint(127.5 + 100 * waves).astype(np.uint8)

@@ -262,7 +262,7 @@ def test_points_follow_the_crop_when_it_is_scaled_and_mirrored() -> None:
     model = build(dataclasses.replace(COMPACT, size=64, labels="lapa", warp=True))
     model.precision = "fp32"
     seen: list[torch.Tensor] = []
-    model._logits = lambda network, image, points: (seen.append(points), torch.zeros(1, 11, 64, 64))[1]  # type: ignore[method-assign]
+    model._logits = lambda network, image, points: (seen.append(points), torch.zeros(1, 11, 64, 64))[1]  # type: ignore[func-returns-value, method-assign]
     points = np.array([[20.0, 25], [40, 26], [30, 35], [22, 45], [38, 46]], np.float32)
     face = dataclasses.replace(template_face(64), points5=points)
     model.parse(crops(), faces=[face], flip=True)
