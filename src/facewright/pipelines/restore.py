@@ -325,7 +325,11 @@ class RestoreEdit:
             "identity": None if worth is None or worth.identity is None else round(worth.identity, 4),
             "same_person": None if worth is None or worth.same_person is None else round(worth.same_person, 4),
         }
-        return {**numbers, "warnings": [] if worth is None else list(worth.warnings)}
+        return {
+            **numbers,
+            "treatment": str(Treatment.NONE if worth is None else worth.treatment),
+            "warnings": [] if worth is None else list(worth.warnings),
+        }
 
     def _identities(self, cuts: Sequence[Cut], outputs: Image) -> list[float | None]:
         """Cosine of every face's input and output, as the recogniser sees them."""
@@ -360,6 +364,7 @@ def _face_result(face: EditedFace) -> FaceResult:
         change=face.change,
         warnings=() if worth is None else worth.warnings,
         sharpness=damage.sharpness,
+        treatment=str(Treatment.NONE if worth is None or not face.edited else worth.treatment),
         crop=face.cut.crop,
         output=None if outcome is None else outcome.output,
         patch=face.patch,
