@@ -176,8 +176,8 @@ def main() -> None:
     lines = [
         "# Is a restored face as plausible as its input?",
         "",
-        f"Made by `python -m reproductions.plausible.run --faces {options.faces}`, which says what is measured: landmarks",
-        "of restored faces beside those of the enlarged input, whole pipeline, people that no network has seen.",
+        f"Made by `python -m reproductions.plausible.run --faces {options.faces}`, which says what is measured:",
+        "landmarks of restored faces beside those of the enlarged input, whole pipeline, people that no network has seen.",
         "",
         "| case | faces | shape less plausible | less sure | error grew by 3 % | change of the error, % | shown |",
         "|" + " --- |" * 7,
