@@ -177,7 +177,7 @@ def main() -> None:
         "# Is a restored face as plausible as its input?",
         "",
         f"Made by `python -m reproductions.plausible.run --faces {options.faces}`, which says what is measured:",
-        "landmarks of restored faces beside those of the enlarged input, whole pipeline, people that no network has seen.",
+        "landmarks of restored faces beside those of the enlarged input, whole pipeline, people no network has seen.",
         "",
         "| case | faces | shape less plausible | less sure | error grew by 3 % | change of the error, % | shown |",
         "|" + " --- |" * 7,
