@@ -6,19 +6,21 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 
 from facewright.errors import OutputError, UsageError
-from facewright.geometry.crop import template_face
+from facewright.geometry.crop import CropSpec, template_face
 from facewright.io.image import read
 from facewright.io.provenance import detect_face_watermark
 from facewright.io.video import Frame
 from facewright.pipelines.edit import Cut
 from facewright.pipelines.restore import RestoreEdit, RestorePipeline, quality
-from facewright.pipelines.restore_video import restore_video
+from facewright.pipelines.restore_video import restore_video, video_stage
 from facewright.pipelines.two_stage import TwoStageRestorer
-from facewright.pipelines.video import VideoEditor
+from facewright.tasks.card import Preprocess
+from facewright.tasks.declare import option_fields
 from facewright.tasks.restore import RestoreOptions
 
 if TYPE_CHECKING:
@@ -151,7 +153,7 @@ def test_a_frame_and_a_photo_go_the_same_way(source: Path, fakes: SimpleNamespac
         pipeline = fakes.pipeline(face)
         chosen = RestoreOptions(grain="none", watermark=False, **options)
         photo = pipeline(still, chosen).image.rgb().astype(int)
-        stage = VideoEditor(pipeline.editor, RestoreEdit(pipeline, chosen, by_size=True), chosen)
+        stage = video_stage(pipeline, chosen)
         (frame,) = stage([Frame(0, 0.0, still.rgb())])
         assert np.abs(frame.astype(int) - photo).max() <= 1, options
 
@@ -179,6 +181,78 @@ def test_large_faces_get_both_stages_and_small_ones_the_first(fakes: SimpleNames
         cut = Cut(0, face, crop.cut(picture, face))
         edit.edit([cut], edit.decide(picture, [cut]))
         assert (len(structure.seen), len(detail.seen)) == counts
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "upscale": {"upscale": 2},
+    "strength": {"strength": 0.5},
+    "faces": {"faces": (1,)},
+    "skip": {"skip": (0,)},
+    "boxes": {"boxes": ((70.0, 20.0, 120.0, 80.0),)},
+    "points": {"points": ((96.0, 48.0),)},
+    "max_faces": {"max_faces": 1},
+    "min_score": {"min_score": 0.85},
+    "force": {"force": True},
+    "watermark": {"watermark": False},
+    "hair": {"hair": True},
+    "whole": {"whole": True},
+    "grain": {"grain": "none"},
+    "fidelity": {"fidelity": 0.2},
+    "seed": {"seed": 3},
+    "relight": {"relight": True},
+    "old_photo": {"old_photo": True},
+    "scratches": {"scratches": False},
+    "tones": {"tones": False},
+    "damage_mask": {"damage_mask": "mask.png"},
+}
+
+
+class BandParser:
+    """Hair in the upper third of a crop, skin in the middle, background in the lower."""
+
+    classes = ("background", "skin", "hair")
+    preprocess = Preprocess(CropSpec.aligned(96))
+
+    def probabilities(self, crops: np.ndarray, *, faces: object = None) -> np.ndarray:
+        found = np.zeros((len(crops), 3, *crops.shape[1:3]), np.float32)
+        third = crops.shape[1] // 3
+        found[:, 2, :third] = found[:, 1, third : 2 * third] = found[:, 0, 2 * third :] = 1
+        return found
+
+
+def test_every_option_is_tried() -> None:
+    assert set(OPTIONS) == {option.name for option in option_fields(RestoreOptions)}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_changes_a_video_or_is_refused(name: str, source: Path, fakes: SimpleNamespace) -> None:
+    class Blurring(fakes.Restorer):  # type: ignore[misc]
+        """Takes the grain out, too, so that there is some to put back."""
+
+        def restore(self, crops: np.ndarray, **dials: Any) -> np.ndarray:
+            return np.stack([cv2.GaussianBlur(crop, (0, 0), 2) for crop in super().restore(crops, **dials)])
+
+    rng = np.random.default_rng(0)
+    grainy = np.clip(fakes.textured(HEIGHT, WIDTH) + rng.normal(0, 8, (HEIGHT, WIDTH, 3)), 0, 255).astype(np.uint8)
+    large, small, tiny = (
+        fakes.face_at((36, 48), 18, score=0.95),
+        fakes.face_at((96, 48), 14, score=0.8),
+        fakes.face_at((66, 84), 4.0),
+    )
+    pipeline = RestorePipeline(fakes.Detector(large, small, tiny), Blurring(), parser=BandParser())
+
+    def played(**options: Any) -> np.ndarray:
+        chosen = RestoreOptions(**options)
+        stage = video_stage(pipeline, chosen)
+        return np.stack(stage([Frame(i, i / 25, grainy) for i in range(3)]))
+
+    try:
+        changed = played(**OPTIONS[name])
+    except UsageError:
+        assert name in {"old_photo", "scratches", "tones", "damage_mask"}
+        return
+    plain = played()
+    assert changed.shape != plain.shape or (changed != plain).any()
 
 
 def test_existing_output_is_kept(source: Path, fakes: SimpleNamespace) -> None:

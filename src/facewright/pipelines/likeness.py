@@ -12,7 +12,7 @@ import json
 from dataclasses import asdict, astuple, dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -94,6 +94,14 @@ class LikenessModel:
         return cls(**json.loads(text))
 
 
+class Verdict(NamedTuple):
+    """What the networks say of a crop: log odds of being a face, and how sure its inner landmarks are, their mean log
+    odds of lying within about a tenth of the eye distance of their true place."""
+
+    odds: float
+    sureness: float
+
+
 class Likeness:
     """The networks and the logistic model."""
 
@@ -102,8 +110,13 @@ class Likeness:
 
     def of_crop(self, crop: FaceCrop, face: Face) -> float:
         """Log odds of a face for one already cut out, by what is in its crop."""
+        return self.judge(crop, face).odds
+
+    def judge(self, crop: FaceCrop, face: Face) -> Verdict:
+        """The same with how sure the landmarks are."""
         points = transform_points(crop.matrix, face.points5).astype(np.float32)
-        return float(self.model(self.signals(crop.image, [in_crop(face, points)]))[0])
+        (signals,) = self.signals(crop.image, [in_crop(face, points)])
+        return Verdict(float(self.model(signals)), float(signals[1]))
 
     def signals(self, image: Image, faces: Sequence[Face]) -> Floats:
         """(N, 6): log odds of the detector's score; mean log odds of the inner and of the contour landmarks; log of

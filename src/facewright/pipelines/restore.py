@@ -24,6 +24,7 @@ from .background import redrawn
 from .colour_match import restore_crops
 from .edit import BATCH, MAX_YAW, MIN_EYE_DISTANCE, Clock, Cut, Decision, EditedFace, Editor, Outcome, selected
 from .old_photo import Repair, likely_marks, mended_print, plausible_damage, with_tones, without_features
+from .plausible import INVENTED_BELOW, SMALL_EYES, Plausibility, Treatment, treated
 from .restore_result import FaceResult, RestoreResult, quality, quality_after, turns_in_words
 from .two_stage import TwoStageRestorer
 
@@ -65,11 +66,8 @@ __all__ = [
 ]
 
 GOOD_SSIM = 0.89  # restoring adds nothing to speak of from here on, see reproductions/quality
-INVENTED_BELOW = 0.6  # of the face left: a restorer has to fill in the rest
 DOUBTFUL = 0.5
 FINE_SIZE = 512  # px: side of the crops of restorers that draw fine detail
-SMALL_EYES = 20.0  # px: below, a restoration can go wrong although much of the face seems to be left
-WORSE_BY, SURE_ODDS = 1.0, 3.0  # log odds of being a face: a fall that counts, and from where it does not
 WORSE = "restoring it makes it look less like a face"
 FINE_ZOOM = 1.6  # how many times a face of a video may be enlarged to the crop of the network for fine detail
 KEEP_ZOOM = 1.15  # how much beyond that (or below) a face must be before the other network takes over
@@ -91,7 +89,7 @@ class _Worth:
     identity: float | None
     same_person: float | None
     warnings: tuple[str, ...]
-    share: float
+    treatment: Treatment
 
 
 class RestorePipeline:
@@ -281,26 +279,41 @@ class RestoreEdit:
     # --- what the output is worth
 
     def check(self, cuts: Sequence[Cut], decisions: Sequence[Decision], outputs: Image) -> list[Outcome]:
-        """Full strength, half or none, as each looks like a face, with damage and likeness after it."""
-        shares = self.shares(cuts, decisions, outputs)
-        shown = np.stack([mixed(cut.crop.image, out, share) for cut, out, share in zip(cuts, outputs, shares)])
+        """As much of each as looks like a face (`pipelines.plausible`), with damage and likeness after it."""
+        chosen = [self._treat(*one) for one in zip(cuts, decisions, outputs)]
+        shown = np.stack([image for _, image in chosen])
         after = self.pipeline.assess(shown)
         identities = self._identities(cuts, shown)
         outcomes = []
-        for decision, output, estimate, identity, share in zip(decisions, shown, after, identities, shares):
-            if share == 0:
+        for decision, (treatment, output), estimate, identity in zip(decisions, chosen, after, identities):
+            if treatment is Treatment.NONE:
                 outcomes.append(Outcome(None, WORSE))
                 continue
             probability = self._probability(identity)
             warnings = warnings_for(decision.record.estimate, probability)
-            if share < 1:
-                warnings = (*warnings, "restored at half strength: at full strength it looked less like a face")
-            outcomes.append(Outcome(output, record=_Worth(estimate, identity, probability, warnings, share)))
+            if treatment.warning:
+                warnings = (*warnings, treatment.warning)
+            outcomes.append(Outcome(output, record=_Worth(estimate, identity, probability, warnings, treatment)))
         return outcomes
 
     def temper(self, cut: Cut, output: Image, outcome: Outcome) -> Image:
-        """An output taken as strongly as an earlier one of the same face."""
-        return mixed(cut.crop.image, output, outcome.record.share)
+        """An output treated as an earlier one of the same face."""
+        return treated(outcome.record.treatment, cut.crop.image, output, self._again)
+
+    def _treat(self, cut: Cut, decision: Decision, output: Image) -> tuple[Treatment, Image]:
+        """What is shown of a restoration. Only faces of which little is left are asked about: others go right."""
+        likeness = self.pipeline.likeness
+        left = retained_fraction(decision.record.estimate)
+        safe = left >= INVENTED_BELOW and cut.face.eye_distance >= SMALL_EYES
+        if likeness is None or self.options.force or safe:
+            return Treatment.FULL, output
+        return Plausibility(likeness).treat(cut.crop, cut.face, output, self._again)
+
+    def _again(self, crop: Image) -> Image:
+        """Another crop of a face restored, with its damage estimated anew."""
+        options, restorer = self.options, self._restorer(len(crop))
+        dials = {"relight": options.relight, "seed": options.seed}
+        return restore_crops(restorer, crop[None], options.fidelity, **dials)[0]  # type: ignore[arg-type]
 
     def report(self, decision: Decision, outcome: Outcome | None) -> dict[str, Any]:
         """Quality before and after, likeness and warnings, as in the report of a photo."""
@@ -312,27 +325,11 @@ class RestoreEdit:
             "identity": None if worth is None or worth.identity is None else round(worth.identity, 4),
             "same_person": None if worth is None or worth.same_person is None else round(worth.same_person, 4),
         }
-        return {**numbers, "warnings": [] if worth is None else list(worth.warnings)}
-
-    def shares(self, cuts: Sequence[Cut], decisions: Sequence[Decision], outputs: Image) -> list[float]:
-        """How much of each restoration to take: 1, or where it looks less like a face than before ½ or nothing.
-
-        Only faces of which little is left are asked about: the others cannot go so wrong.
-        """
-        likeness = self.pipeline.likeness
-        if likeness is None or self.options.force:
-            return [1.0] * len(cuts)
-        return [self._share(likeness, *one) for one in zip(cuts, decisions, outputs)]
-
-    def _share(self, likeness: Likeness, cut: Cut, decision: Decision, after: Image) -> float:
-        if retained_fraction(decision.record.estimate) >= INVENTED_BELOW and cut.face.eye_distance >= SMALL_EYES:
-            return 1.0
-        before = likeness.of_crop(cut.crop, cut.face)
-        for share in (1.0, 0.5):
-            shown = dataclasses.replace(cut.crop, image=mixed(cut.crop.image, after, share))
-            if likeness.of_crop(shown, cut.face) >= min(before - WORSE_BY, SURE_ODDS):
-                return share
-        return 0.0
+        return {
+            **numbers,
+            "treatment": str(Treatment.NONE if worth is None else worth.treatment),
+            "warnings": [] if worth is None else list(worth.warnings),
+        }
 
     def _identities(self, cuts: Sequence[Cut], outputs: Image) -> list[float | None]:
         """Cosine of every face's input and output, as the recogniser sees them."""
@@ -367,17 +364,11 @@ def _face_result(face: EditedFace) -> FaceResult:
         change=face.change,
         warnings=() if worth is None else worth.warnings,
         sharpness=damage.sharpness,
+        treatment=str(Treatment.NONE if worth is None or not face.edited else worth.treatment),
         crop=face.cut.crop,
         output=None if outcome is None else outcome.output,
         patch=face.patch,
     )
-
-
-def mixed(before: Image, after: Image, share: float) -> Image:
-    """`share` of `after` over `before`."""
-    if share == 1:
-        return after
-    return np.asarray(cv2.addWeighted(after, share, before, 1 - share, 0), np.uint8)
 
 
 def _ones(rgb: Image) -> NDArray[np.float32]:

@@ -40,7 +40,8 @@ class FaceResult:
     `identity` is the similarity of input and output to a recogniser, `same_person` the probability of one person that
     it stands for, both where such a network was given. `change` is the mean absolute change inside the face in grey
     levels; `warnings` name what a viewer should know. `sharpness` is the probability that most of the detail a face of
-    its size can have is there (`systems.quality.sharpness`); None where the restorer draws no such detail.
+    its size can have is there (`systems.quality.sharpness`); None where the restorer draws no such detail. `treatment`
+    says how much of the restoration is shown: "full", "smoothed", "half", "denoised" or "none" (`pipelines.plausible`).
     """
 
     index: int
@@ -54,6 +55,7 @@ class FaceResult:
     change: float = 0.0
     warnings: tuple[str, ...] = ()
     sharpness: float | None = None
+    treatment: str = "none"
     crop: FaceCrop | None = field(default=None, repr=False)
     output: NDArray[np.uint8] | None = field(default=None, repr=False)
     patch: FacePatch | None = field(default=None, repr=False)
@@ -72,6 +74,7 @@ class FaceResult:
             "same_person": None if self.same_person is None else round(self.same_person, 4),
             "change": round(self.change, 3),
             "sharpness": None if self.sharpness is None else round(self.sharpness, 3),
+            "treatment": self.treatment,
             "warnings": list(self.warnings),
         }
 

@@ -77,15 +77,11 @@ def restore_video(
     kept as soon as it is known.
     """
     options = options or RestoreOptions()
-    _refuse(pipeline, options, resume=resume)
-    detector = SceneFinder(pipeline.detector, 0.0 if options.force else options.min_score)
-    stage = VideoEditor(
-        Editor(detector, pipeline.parser),
-        RestoreEdit(pipeline, options, by_size=True),
-        options,
-        pace,
-        opinion=detector.opinion,
-    )
+    if resume and is_selective(options):
+        raise UsageError(
+            "which faces are meant depends on what was seen since the start, so --resume is not possible; use --restart"
+        )
+    stage = video_stage(pipeline, options, pace)
     report = process_video(
         source,
         target,
@@ -105,8 +101,8 @@ def restore_video(
     return VideoRestoreResult(report, stage.report(), pipeline.models, missing(options, stage))
 
 
-def _refuse(pipeline: RestorePipeline, options: RestoreOptions, *, resume: bool) -> None:
-    """Raise UsageError for what cannot be done with a video, with the reason."""
+def video_stage(pipeline: RestorePipeline, options: RestoreOptions, pace: VideoOptions | None = None) -> VideoEditor:
+    """What restores the frames of a video; UsageError, with the reason, for what makes no sense there."""
     if options.old_photo:
         raise UsageError(
             "--old-photo repairs a print; the damage of a video moves, and repairing it frame by frame would flicker"
@@ -115,10 +111,9 @@ def _refuse(pipeline: RestorePipeline, options: RestoreOptions, *, resume: bool)
         raise UsageError(
             "the background of a video cannot be restored: it would flicker from frame to frame; omit --background"
         )
-    if resume and is_selective(options):
-        raise UsageError(
-            "which faces are meant depends on what was seen since the start, so --resume is not possible; use --restart"
-        )
+    detector = SceneFinder(pipeline.detector, 0.0 if options.force else options.min_score)
+    editor = Editor(detector, pipeline.parser)
+    return VideoEditor(editor, RestoreEdit(pipeline, options, by_size=True), options, pace, detector.opinion)
 
 
 def is_selective(options: RestoreOptions) -> bool:

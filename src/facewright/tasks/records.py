@@ -104,6 +104,7 @@ class RestoredFaceRecord(FaceRecord):
     same_person: float | None
     change: float
     sharpness: float | None
+    treatment: Literal["full", "smoothed", "half", "denoised", "none"]
     warnings: list[str]
 
 
