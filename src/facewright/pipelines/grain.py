@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import cv2
 import numpy as np
@@ -52,18 +52,34 @@ def measure(image: NDArray[np.uint8] | Floats, where: NDArray[np.bool_]) -> Grai
 
     Of these only the flatter half counts, as texture is not grain. `NONE` where there are too few.
     """
-    planes = cv2.cvtColor(np.asarray(image, np.float32), cv2.COLOR_RGB2YCrCb)
-    luma = np.ascontiguousarray(planes[..., 0])
-    light = cv2.GaussianBlur(luma, (0, 0), _SMOOTH)
-    slope = np.hypot(cv2.Sobel(light, cv2.CV_32F, 1, 0), cv2.Sobel(light, cv2.CV_32F, 0, 1))
-    unclipped = where & (luma > 4) & (luma < 251)
-    if int(unclipped.sum()) < _LEAST_PIXELS:
-        return NONE
-    flat = unclipped & (slope <= np.quantile(slope[unclipped], _FLAT))
-    rest = planes - cv2.GaussianBlur(planes, (0, 0), _SMOOTH)
-    size, left = _size(rest[..., 0], flat)
-    spread = [_spread(rest[..., channel][flat]) / left for channel in range(3)]
-    return Grain(spread[0], float(np.mean(spread[1:])), size)
+    return _Separated.of(image).grain(where)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Separated:
+    """A picture without its light: luma (H, W), its smooth slopes, and what is finer than the light (H, W, 3)."""
+
+    luma: Floats
+    slope: Floats
+    rest: Floats
+
+    @classmethod
+    def of(cls, image: NDArray[np.uint8] | Floats) -> Self:
+        planes = cv2.cvtColor(np.asarray(image, np.float32), cv2.COLOR_RGB2YCrCb)
+        light = cv2.GaussianBlur(planes, (0, 0), _SMOOTH)
+        smooth = np.ascontiguousarray(light[..., 0])
+        slope = cv2.magnitude(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
+        return cls(planes[..., 0], np.asarray(slope, np.float32), np.asarray(planes - light, np.float32))
+
+    def grain(self, where: NDArray[np.bool_]) -> Grain:
+        """As `measure`."""
+        unclipped = where & (self.luma > 4) & (self.luma < 251)
+        if int(unclipped.sum()) < _LEAST_PIXELS:
+            return NONE
+        flat = unclipped & (self.slope <= np.quantile(self.slope[unclipped], _FLAT))
+        size, left = _size(self.rest[..., 0], flat)
+        spread = [_spread(values) / left for values in self.rest[flat].T]
+        return Grain(spread[0], float(np.mean(spread[1:])), size)
 
 
 def _spread(values: Floats) -> float:
@@ -141,7 +157,8 @@ def missing_grain(patch: FacePatch, rgb: NDArray[np.uint8]) -> Grain:
     after = place.astype(np.float32)
     after[inside] += patch.change * patch.mask[..., None]
     face = mask > 0.7
-    outside, before, restored = measure(place, around(mask, width)), measure(place, face), measure(after, face)
+    original = _Separated.of(place)
+    outside, before, restored = original.grain(around(mask, width)), original.grain(face), measure(after, face)
     wanted = Grain(min(outside.luma, before.luma), min(outside.chroma, before.chroma), outside.size)
     return lacking(wanted, restored)
 
@@ -159,6 +176,6 @@ def grained(patch: FacePatch, missing: Grain, frame: int = 0) -> FacePatch:
 
 def around(mask: Floats, width: int) -> NDArray[np.bool_]:
     """The ring of `width` px around what a mask (H, W) covers."""
-    inside = (mask > 0.02).astype(np.uint8)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
-    return np.asarray((cv2.dilate(inside, kernel) > 0) & (inside == 0))
+    outside = (mask <= 0.02).astype(np.uint8)
+    distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray((outside > 0) & (distance <= width))
