@@ -2,7 +2,8 @@
 
 A restorer removes noise and film grain. Hair, clothes and background keep theirs, and the eye sees the border. Grain is
 what is left of flat places when their light is taken away; its strength in luma and chroma and its size (how alike
-neighbouring pixels are) are measured, and as much is added to the face as it lacks.
+neighbouring pixels are) are measured, and as much is added to the face as it lacks. The dots of a print screen are no
+grain: they repeat, and noise in their place would be seen.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _LEAST_PIXELS = 400
 _MAD = 1.4826  # median absolute deviation to standard deviation of a normal distribution
 _RING = 0.15  # of the face's longer side: how far around it grain is measured
 _WIDEST = 2.5  # px: σ of the coarsest grain
+_SCREEN_LAGS = (3, 12)  # px: how far apart the dots of a print screen lie in scans
+_SCREEN = 0.3  # correlation at such a distance from which a pattern repeats; grain stays below 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,28 @@ class _Separated:
         if int(unclipped.sum()) < _LEAST_PIXELS:
             return NONE
         flat = unclipped & (self.slope <= np.quantile(self.slope[unclipped], _FLAT))
+        if _repeats(self.rest[..., 0], flat):
+            return NONE
         size, left = _size(self.rest[..., 0], flat)
         spread = [_spread(values) / left for values in self.rest[flat].T]
         return Grain(spread[0], float(np.mean(spread[1:])), size)
+
+
+def _repeats(rest: Floats, flat: NDArray[np.bool_]) -> bool:
+    """Whether what is finer than the light repeats at some distance, as the dots of a print screen do."""
+    farthest = _SCREEN_LAGS[1]
+    shape = [cv2.getOptimalDFTSize(length + farthest) for length in rest.shape]
+    weights = np.fft.rfft2(flat.astype(np.float32), shape)
+    values = np.fft.rfft2(np.where(flat, rest, 0), shape)
+    pairs = np.fft.irfft2(np.abs(weights) ** 2, shape)
+    products = np.fft.irfft2(np.abs(values) ** 2, shape)
+    alike = np.where(pairs > _LEAST_PIXELS, products / np.maximum(pairs, 1), 0)
+    if alike[0, 0] < 1e-6:
+        return False
+    lags = [np.minimum(np.arange(length), length - np.arange(length)) for length in shape]
+    distance = np.hypot(lags[0][:, None], lags[1][None])
+    apart = (distance >= _SCREEN_LAGS[0]) & (distance <= farthest)
+    return bool((alike[apart] / alike[0, 0]).max() > _SCREEN)
 
 
 def _spread(values: Floats) -> float:
