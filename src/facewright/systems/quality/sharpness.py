@@ -1,79 +1,119 @@
-"""Whether a face is as sharp as a face of its size can be, by its crop at the photo's own resolution.
+"""Whether a face is as sharp as a face of its size can be, by the spectrum of its crop at the photo's own resolution.
 
-What was blurred, enlarged, compressed hard or buried in noise lacks the finest detail that a sharp face of its size
-has. A small convolutional network on the luma of the face says which share of that detail is left. It sees faces at
-their own size, from 48 px to 512, and works the same at all of them: its first layers look at single pixels and their
-neighbours, and only averages over the face are compared. Made by `reproductions/gate`.
+A sharp picture has energy in every octave; what was blurred, enlarged, or compressed hard lacks the finest. Noise has
+energy there, too, but as much in flat places as at edges. Eight numbers of the luma say so; a logistic model on them
+and their products, fitted on sharp faces × damage × size, gives the probability that most of the detail is left
+(`reproductions/gate`).
 """
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
-from safetensors.torch import load
-from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
 
 FACE = np.s_[0.27:0.83, 0.2:0.8]
 """Rows and columns of a crop on the `ffhq` template that show the face, as shares of its side."""
 SHARP = 0.5
 """Probability from which a face counts as sharp."""
 LEAST_SIDE, MOST_SIDE = 48, 512
-WEIGHTS_FILE = "sharpness.safetensors"
-_WIDTHS = (24, 32, 48)
-_LEAST_CONTRAST = 4.0  # grey levels: spread of a face's luma below which it is not made stronger
+WEIGHTS_FILE = "sharpness.json"
+_LEVELS = 4
+_TINY = 1e-2  # squared grey levels: what rounding to 8 bits leaves of nothing
+_STEEPEST = (0.97, 0.995)
+_FLAT, _STEEP = 0.4, 0.8  # shares of the pixels by slope that count as flat, and from which they are edges
 
 
-class SharpnessNet(nn.Module):
-    """Luma of faces (N, 1, H, W), as `face_luma` gives it, to the logit (N,) that most of the detail is left.
+def signals(crop: NDArray[np.uint8]) -> Floats:
+    """(8,) of a square (S, S, 3) uint8 RGB crop on the `ffhq` template that was not enlarged.
 
-    Three scales of two 3×3 convolutions; mean and spread of every scale's features go to a small head.
+    Log energies of the three finest octaves against the one below each; how much more the finest has at edges than in
+    flat places, and the second finest likewise; the finest in flat places, which is mostly noise; by how much smoothing
+    lowers the steepest slopes, at two shares.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        inputs = (4, *_WIDTHS)  # a pixel-unshuffle of 2 first
-        self.scales = nn.ModuleList(_scale(*widths) for widths in zip(inputs, _WIDTHS))
-        self.head = nn.Sequential(nn.Linear(2 * sum(_WIDTHS), 48), nn.ReLU(inplace=True), nn.Linear(48, 1))
-
-    def forward(self, luma: Tensor) -> Tensor:
-        x, seen = F.pixel_unshuffle(luma, 2), []
-        for level, scale in enumerate(self.scales):
-            x = scale(x if level == 0 else F.avg_pool2d(x, 2))
-            seen += [x.mean((2, 3)), x.std((2, 3), correction=0)]
-        logit: Tensor = self.head(torch.log(torch.cat(seen, 1) + 1e-3))
-        return logit[:, 0]
-
-
-def _scale(inputs: int, outputs: int) -> nn.Sequential:
-    first = nn.Conv2d(inputs, outputs, 3, padding=1)
-    second = nn.Conv2d(outputs, outputs, 3, padding=1)
-    return nn.Sequential(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True))
+    luma = np.asarray(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), np.float32)
+    slopes = [_slopes(luma, sigma) for sigma in (0.6, 1.8)]
+    widths = [float(np.log10((np.quantile(slopes[0], q) + 0.1) / (np.quantile(slopes[1], q) + 0.1))) for q in _STEEPEST]
+    bands = []
+    for _ in range(_LEVELS):
+        below = cv2.pyrDown(luma)
+        bands.append(luma - cv2.pyrUp(below, dstsize=luma.shape[::-1]))
+        luma = np.asarray(below, np.float32)
+    energies = [_part(band) ** 2 for band in bands]
+    logs = [float(np.log10(energy.mean() + _TINY)) for energy in energies]
+    steep = [_steepness(bands[level + 1], energies[level].shape) for level in (0, 1)]
+    contrast = []
+    for energy, slope in zip(energies, steep):
+        flat = energy[slope <= np.quantile(slope, _FLAT)].mean()
+        edges = energy[slope >= np.quantile(slope, _STEEP)].mean()
+        contrast.append(float(np.log10((edges + _TINY) / (flat + _TINY))))
+    floor = float(np.log10(energies[0][steep[0] <= np.quantile(steep[0], _FLAT)].mean() + _TINY))
+    return np.array([logs[0] - logs[1], logs[1] - logs[2], logs[2] - logs[3], *contrast, floor, *widths])
 
 
-def face_luma(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(h, w), both even: the luma of the face in a square (S, S, 3) uint8 RGB crop, with a spread of about 1."""
-    grey = np.asarray(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), np.float32)
-    rows, columns = (slice(*(2 * round(v * len(grey) / 2) for v in (s.start, s.stop))) for s in FACE)
-    part = grey[rows, columns]
-    return (part - part.mean()) / max(_LEAST_CONTRAST, float(part.std()))
+def _slopes(luma: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    smooth = np.asarray(cv2.GaussianBlur(luma, (0, 0), sigma), np.float32)
+    return _part(np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)))
+
+
+def _part(band: NDArray[np.float32]) -> NDArray[np.float32]:
+    rows, columns = (slice(*(round(v * len(band)) for v in (s.start, s.stop))) for s in FACE)
+    return band[rows, columns]
+
+
+def _steepness(coarser: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """How steep the next octave is at every pixel of the face's part of a finer one."""
+    size = np.asarray(cv2.GaussianBlur(np.abs(_part(coarser)), (0, 0), 1.0), np.float32)
+    return np.asarray(cv2.resize(size, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def expanded(values: Floats) -> Floats:
+    """(..., 8) signals to them, their products and squares, (..., 44)."""
+    first, second = np.triu_indices(values.shape[-1])
+    return np.concatenate([values, values[..., first] * values[..., second]], -1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SharpnessModel:
+    """A logistic model on expanded signals: (44,) mean, spread and weights, and a bias."""
+
+    mean: Floats
+    spread: Floats
+    weights: Floats
+    bias: float
+
+    def __call__(self, values: Floats) -> Floats:
+        """(..., 8) signals to probabilities (...)."""
+        odds = ((expanded(values) - self.mean) / self.spread) @ self.weights + self.bias
+        return np.asarray(1 / (1 + np.exp(-np.clip(odds, -50, 50))))
+
+    def to_json(self) -> str:
+        """The content of the weights' file."""
+        lists = {name: [round(float(v), 5) for v in getattr(self, name)] for name in ("mean", "spread", "weights")}
+        return json.dumps(lists | {"bias": round(self.bias, 5)}) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The model of what `to_json` wrote."""
+        data = json.loads(text)
+        mean, spread, weights = (np.array(data[name]) for name in ("mean", "spread", "weights"))
+        return cls(mean, spread, weights, float(data["bias"]))
 
 
 @cache
-def shipped_net() -> SharpnessNet:
-    """The trained network of this package."""
-    net = SharpnessNet()
-    state = load((files(__package__ or "") / WEIGHTS_FILE).read_bytes())
-    net.load_state_dict({name: value.float() for name, value in state.items()})
-    return net.eval().requires_grad_(False)
+def shipped_model() -> SharpnessModel:
+    """The fitted model of this package."""
+    return SharpnessModel.from_json((files(__package__ or "") / WEIGHTS_FILE).read_text(encoding="utf-8"))
 
 
 def native_side(scale: float, size: int) -> int:
@@ -84,11 +124,6 @@ def native_side(scale: float, size: int) -> int:
     return int(np.clip(round(size / max(scale, 1e-6)), LEAST_SIDE, MOST_SIDE))
 
 
-@torch.inference_mode()
 def sharpness(crop: NDArray[np.uint8]) -> float:
-    """The probability, 0 to 1, that most of the detail of a face is left.
-
-    `crop` is a square (S, S, 3) uint8 RGB crop on the `ffhq` template that was not enlarged, of at least `LEAST_SIDE`.
-    """
-    luma = torch.from_numpy(face_luma(crop))
-    return float(torch.sigmoid(shipped_net()(luma[None, None])))
+    """The probability, 0 to 1, that most of the detail of a face is left; for a crop as `signals` takes it."""
+    return float(shipped_model()(signals(crop)))
