@@ -209,7 +209,6 @@ class HighresPairs(Dataset[dict[str, Tensor]]):
             "damage": torch.from_numpy(damage_target(record, damaged, hq, mask)),
         }
 
-
     def _face(self, index: int) -> tuple[Picture, NDArray[np.bool_]]:
         if self.decoded is None:
             return self.faces.face(index)

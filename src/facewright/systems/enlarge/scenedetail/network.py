@@ -21,8 +21,6 @@ from ..tiles import in_tiles
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_OVERLAP = 64  # pixels around a tile: twice the stride, so that tiles agree where they meet
-
 
 @dataclass(frozen=True)
 class SceneDetailConfig(FaceDetailConfig):
@@ -42,6 +40,7 @@ class SceneDetail(FaceDetail):
 
     slug: ClassVar[str] = "scenedetail"
     Config: ClassVar[type[FaceDetailConfig]] = SceneDetailConfig
+    overlap: int = 64  # pixels around a tile that are seen, too: a multiple of the stride, so that tiles agree
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
@@ -55,7 +54,7 @@ class SceneDetail(FaceDetail):
     @torch.inference_mode()
     def enlarge(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB of any size to the same size."""
-        return in_tiles(image, self._clean, self.scale, _OVERLAP)
+        return in_tiles(image, self._clean, self.scale, self.overlap)
 
     def _clean(self, part: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Any (H, W, 3) part, through the network at the next size it takes."""
