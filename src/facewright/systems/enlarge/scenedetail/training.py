@@ -19,14 +19,14 @@ class SceneDetailTraining(FaceDetailTraining):
         super().__init__(model, region_weight=0.0, **options)
 
 
-def start(folder: str | Path) -> Path:
-    """Write a compact SceneDetail with what fits of the embedded FaceDetail, from which its training goes on."""
+def start(folder: str | Path, faces: str | Path) -> Path:
+    """Write a compact SceneDetail with what fits of a trained FaceDetail, from which its training goes on."""
     from ...restore.facedetail.network import FaceDetail
     from .network import SceneDetail, SceneDetailConfig
 
-    faces = FaceDetail.from_pretrained()
+    trained = FaceDetail.from_pretrained(faces)
     model = SceneDetail(SceneDetailConfig.compact())
     own = model.state_dict()
-    fitting = {k: v for k, v in faces.state_dict().items() if k in own and v.shape == own[k].shape}
+    fitting = {k: v for k, v in trained.state_dict().items() if k in own and v.shape == own[k].shape}
     model.load_state_dict(own | fitting)
     return model.save_pretrained(folder)
