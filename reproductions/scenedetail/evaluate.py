@@ -2,8 +2,9 @@
 
     python reproductions/scenedetail/evaluate.py --write docs/results/scenedetail.md
 
-The pictures are the middles of the validation split of the faceless backgrounds (`../shared/data`, or FACEWRIGHT_DATA). Each kind of
-damage is drawn anew for every picture from a fixed seed. The last line is the time of a picture of 20 megapixels.
+The pictures are the middles of the validation split of the faceless backgrounds (`../shared/data`, or FACEWRIGHT_DATA).
+Each kind of damage is drawn anew for every picture from a fixed seed. The last line is the time of a picture of 20
+megapixels.
 """
 
 from __future__ import annotations
