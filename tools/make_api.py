@@ -49,7 +49,7 @@ NETWORKS = {
     "detector": ("str", "Slug of another detector."),
     "parser": ("str", "Slug of another parser."),
     "recogniser": ("str", "Slug of another recogniser."),
-    "background": ("str", "Slug of an enlarger that draws what is not a face, such as realesrgan."),
+    "background": ("str", "Draws what is not a face: clean (embedded), or the slug of an enlarger such as realesrgan."),
     "device": ("str", '"auto" (CUDA when present), "cpu", "cuda" or "cuda:1".'),
     "dtype": ("str", '"auto", "fp32" or "bf16".'),
 }

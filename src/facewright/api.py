@@ -221,7 +221,7 @@ def restore(
         detector: Slug of another detector.
         parser: Slug of another parser.
         recogniser: Slug of another recogniser.
-        background: Slug of an enlarger that draws what is not a face, such as realesrgan.
+        background: Draws what is not a face: clean (embedded), or the slug of an enlarger such as realesrgan.
         device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
         dtype: "auto", "fp32" or "bf16".
         overwrite: Replace outputs that exist.

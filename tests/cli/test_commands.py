@@ -264,6 +264,7 @@ def test_outputs_that_cannot_be(fail: Any, pipeline: Any, photo: Path, tmp_path:
     assert "no suffix" in fail("restore", photo, "-o", tmp_path / "out")
     assert "does not exist" in fail("restore", photo, "-o", tmp_path / "o.png", "--report", tmp_path / "no" / "r.json")
     assert ".xyz" in fail("restore", photo, "-o", tmp_path / "o.png", "--compare", tmp_path / "c.xyz")
+    assert "--old-photo" in fail("restore", photo, "-o", tmp_path / "o.png", "--save-damage-mask", tmp_path / "m.png")
     assert "--overwrite" in fail("restore", photo, "-o", tmp_path / "o.png", "--compare", taken)
     assert pipeline.restorer.seen == []
     assert taken.read_bytes() == b"mine"
@@ -273,6 +274,8 @@ def test_folder_mistakes(fail: Any, pipeline: Any, album: Path, photo: Path, tmp
     assert "originals" in fail("restore", album, "-o", album)
     assert "is a file" in fail("restore", album, "-o", photo)
     assert "--compare" in fail("restore", album, "-o", tmp_path / "x", "--compare", tmp_path / "c.png")
+    mask = tmp_path / "m.png"
+    assert "--save-damage-mask" in fail("restore", album, "-o", tmp_path / "x", "--save-damage-mask", mask)
 
 
 @pytest.mark.parametrize(

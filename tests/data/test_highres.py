@@ -110,3 +110,11 @@ def test_damage_of_a_known_record() -> None:
     chain = Chain(("blur", "down", "noise", "jpeg", "up"), factor=4, noise=Noise(3, 0), grain=Grain(4, 1, 0))
     target = damage_target(Degradation("x", (64, 64), chain), truth, truth, np.ones((64, 64), bool))
     assert target.tolist() == pytest.approx([1, 1, 1, np.log1p(5) / 3, 0.5])
+
+
+def test_keeping_decoded_faces_changes_nothing(packed: Path) -> None:
+    plain, kept = HighresPairs(packed, side=64), HighresPairs(packed, side=64, keep_decoded=True)
+    for index in (0, 1, 5, 0):
+        assert all(torch.equal(plain[index][key], kept[index][key]) for key in plain[index])
+    assert kept.decoded is not None
+    assert 0 < len(kept.decoded) <= 2

@@ -11,8 +11,9 @@ import torch
 
 from facewright.errors import UsageError
 from facewright.io.image import read
-from facewright.pipelines import background
+from facewright.pipelines import background, restore
 from facewright.pipelines.background import drawn
+from facewright.pipelines.edit import Editor
 from facewright.pipelines.restore import RestorePipeline
 from facewright.pipelines.restore_video import restore_video
 from facewright.runtime.session import Session
@@ -63,6 +64,42 @@ def test_rest_is_the_networks_and_the_face_the_restorers(scale: int, upscale: in
     assert np.array_equal(result.image.pixels[outside], expected[outside])
     assert result.background == result.models[-1] == "darker"
     assert "the rest drawn by darker" in result.summary
+
+
+def test_the_rest_of_a_mended_print_is_drawn_too(monkeypatch: pytest.MonkeyPatch, fakes: SimpleNamespace) -> None:
+    photo = np.maximum(fakes.textured(*SIZE), 40)
+    mask = np.zeros(SIZE, bool)
+    mask[20:23, 30:200] = True
+    finder = type("Finder", (), {"find": lambda self, image: mask.astype(np.float32)})()
+    monkeypatch.setattr(restore, "plausible_damage", lambda found: found > 0.5)
+    monkeypatch.setattr(restore, "likely_marks", lambda rgb, found: found)
+    pipeline = RestorePipeline(fakes.Detector(), fakes.Restorer(), enlarger=Darker(1), damage_finder=finder)
+    result = pipeline(read(photo), RestoreOptions(old_photo=True, tones=False))
+    plain = RestorePipeline(fakes.Detector(), fakes.Restorer(), damage_finder=finder)
+    mended = plain(read(photo), RestoreOptions(old_photo=True, tones=False)).image.rgb()
+    np.testing.assert_array_equal(result.image.rgb(), np.maximum(mended, 20) - 20)
+    np.testing.assert_array_equal(result.with_strength(0).image.rgb(), photo)
+    assert (result.damage_mask().rgb()[..., 0] > 127).sum() >= mask.sum()
+
+
+def test_hair_joins_the_face_where_the_rest_is_drawn(monkeypatch: pytest.MonkeyPatch, fakes: SimpleNamespace) -> None:
+    asked = []
+    original = Editor.place
+
+    def place(self: Editor, faces: Any, base: Any, options: RestoreOptions) -> Any:
+        asked.append(options.hair)
+        return original(self, faces, base, options)
+
+    monkeypatch.setattr(Editor, "place", place)
+    restored(fakes, None)
+    restored(fakes, Darker(1))
+    assert asked == [False, True]
+
+
+def test_clean_stands_for_the_embedded_network() -> None:
+    network = Session().background(NetworkChoice(background="clean"))
+    assert network.slug == "scenedetail"
+    assert network.scale == 1
 
 
 def test_size_of_the_network_does_not_show(fakes: SimpleNamespace) -> None:

@@ -68,3 +68,19 @@ def test_the_ring_leaves_the_inside_out() -> None:
     assert not ring[mask > 0].any()
     assert ring[50, 75]
     assert not ring[50, 85]
+
+
+@pytest.mark.parametrize(("pitch", "degrees"), [(3.4, 45.0), (5.0, 15.0), (7.5, 75.0)])
+def test_the_dots_of_a_print_screen_are_no_grain(pitch: float, degrees: float) -> None:
+    y, x = np.mgrid[:200, :200].astype(np.float32)
+    angle = np.deg2rad(degrees)
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    dots = 8 * np.cos(2 * np.pi * along / pitch) * np.cos(2 * np.pi * across / pitch)
+    picture = (128 + dots + np.random.default_rng(0).normal(0, 2, dots.shape))[..., None].repeat(3, 2)
+    assert grain.measure(picture.astype(np.float32), np.ones((200, 200), bool)) == grain.NONE
+
+
+@pytest.mark.parametrize("size", [0.0, 0.8, 1.6, 2.4])
+def test_grain_of_any_size_is_not_taken_for_a_screen(size: float) -> None:
+    picture = 128 + grain.make(Grain(6.0, 2.0, size), (200, 200), seed=3)
+    assert grain.measure(picture, np.ones((200, 200), bool)).visible

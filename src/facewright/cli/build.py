@@ -106,7 +106,7 @@ def _numbers(text: str, flag: str, kind: type[int] | type[float], count: int | N
     return values
 
 
-_ASKED = {"background": "Network for the background, such as realesrgan"}
+_ASKED = {"background": "Network for all that is not a face: clean (embedded), or one such as realesrgan"}
 
 
 def _network_parameters(task: Task) -> list[inspect.Parameter]:
@@ -129,6 +129,12 @@ def _network_parameters(task: Task) -> list[inspect.Parameter]:
 _ACCEPT = _option("accept_licence", bool, False, ACCEPT_HELP, "--accept-licence")
 _TRUST = _option("trust_first_download", bool, False, TRUST_HELP, "--trust-first-download")
 _OVERWRITE = _option("overwrite", bool, False, "Overwrite existing outputs.", "--overwrite")
+_SAVE_DAMAGE = _option(
+    "save_damage_mask",
+    Path | None,
+    None,
+    "With --old-photo: write the mask of the damage (white).",
+)
 _DRAW = _option("draw", Path | None, None, "Write a copy of the photo with the results drawn on it.")
 _JSON = _option("as_json", bool, False, "Print JSON.", "--json")
 _READING = (
@@ -323,6 +329,7 @@ def _edit_command(task: Task) -> tuple[Parameters, Command]:
     after = [
         _option("report", Path | None, None, "Write a report as JSON."),
         *([_option("compare", Path | None, None, "Write a before/after comparison.")] if task.compares else []),
+        *([_SAVE_DAMAGE] if task.finds_damage else []),
         _option("quality", int, 95, "JPEG/WebP/HEIC quality of the output.", min=1, max=100),
         *_READING,
         _option("drop_gps", bool, False, "Remove the location where it was taken.", "--drop-gps"),

@@ -35,6 +35,7 @@ def edit(
     provenance: bool,
     overwrite: bool,
     compare: Path | None = None,
+    save_damage_mask: Path | None = None,
     resume: bool = False,
     restart: bool = False,
     deinterlace: Deinterlace = "auto",
@@ -55,14 +56,15 @@ def edit(
     )
     if not source.exists():
         raise UsageError(f"{source} does not exist")
-    for extra in (report, compare):
+    for extra in (report, compare, save_damage_mask):
         if extra is not None and not (source.is_dir() and resume and _is_folder_report(extra)):
             check_output(extra, overwrite=overwrite)
     if source.is_dir():
         if "folder" not in task.media:
             raise UsageError(f"{source} is a folder; {task.verb} takes one photo")
-        if compare is not None:
-            raise UsageError("--compare works for a single photo, not for a folder")
+        for flag, path in (("--compare", compare), ("--save-damage-mask", save_damage_mask)):
+            if path is not None:
+                raise UsageError(f"{flag} works for a single photo, not for a folder")
         _edit_folder(task, options, choice, source, output, save, report, resume)
         return
     done = edit_file(
@@ -73,6 +75,7 @@ def edit(
         choice,
         save,
         compare=compare,
+        damage=save_damage_mask,
         resume=resume,
         bar=bar,
         notify=lambda note: typer.echo(f"{source}: {note}"),

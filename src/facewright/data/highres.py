@@ -155,7 +155,8 @@ class HighresPairs(Dataset[dict[str, Tensor]]):
     corner in its crop, in pixels, and `damage` (5,): the shares of the detail's amplitude kept, in the picture and in
     one of half its size, PSNR / 50, log1p of noise and grain / 3, and log2 of the reduction / 4. `side` is P, at most
     512; parts lie at multiples of 32 px.
-    `presets` maps a degradation preset to its share, `shares` a set to how often it is drawn per face.
+    `presets` maps a degradation preset to its share, `shares` a set to how often it is drawn per face. `keep_decoded`
+    keeps every face that was decoded once, 1 MB each: with small parts decoding is most of the work.
     """
 
     def __init__(
@@ -169,6 +170,7 @@ class HighresPairs(Dataset[dict[str, Tensor]]):
         presets: Mapping[str, float] | None = None,
         shares: Mapping[str, float] | None = None,
         vary: bool = True,
+        keep_decoded: bool = False,
     ) -> None:
         if side % 32 or not 32 <= side <= SIDE:
             raise UsageError(f"a part of {side} px is not possible; choose a multiple of 32 up to {SIDE}")
@@ -181,6 +183,7 @@ class HighresPairs(Dataset[dict[str, Tensor]]):
         weights = np.array(list((presets or {"soft": 1.0}).values()), float)
         self.weights = weights / weights.sum()
         self.seed, self.length, self.side, self.vary = seed, length, side, vary
+        self.decoded: dict[int, tuple[Picture, NDArray[np.bool_]]] | None = {} if keep_decoded else None
 
     def __len__(self) -> int:
         return self.length
@@ -188,7 +191,7 @@ class HighresPairs(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, index))
         which = int(np.searchsorted(self.ends, rng.random())) if self.vary else index % len(self.faces)
-        truth, mask = self.faces.face(min(which, len(self.faces) - 1))
+        truth, mask = self._face(min(which, len(self.faces) - 1))
         top, left = (32 * int(rng.integers(0, (SIDE - self.side) // 32, endpoint=True)) for _ in range(2))
         if self.vary and rng.random() < 0.5:
             truth, mask = truth[:, ::-1], mask[:, ::-1]
@@ -205,6 +208,13 @@ class HighresPairs(Dataset[dict[str, Tensor]]):
             "place": torch.tensor([top, left], dtype=torch.float32),
             "damage": torch.from_numpy(damage_target(record, damaged, hq, mask)),
         }
+
+    def _face(self, index: int) -> tuple[Picture, NDArray[np.bool_]]:
+        if self.decoded is None:
+            return self.faces.face(index)
+        if index not in self.decoded:
+            self.decoded[index] = self.faces.face(index)
+        return self.decoded[index]
 
 
 def _share(name: str, shares: Mapping[str, float] | None) -> float:

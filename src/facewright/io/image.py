@@ -74,7 +74,9 @@ class Photo:
             return True
         step = max(1, int(np.sqrt(self.width * self.height / 250_000)))
         sample = encode.eight_bit(self.pixels[::step, ::step])
-        spread = np.ptp(sample, axis=2)
+        red, green, blue = sample[..., 0], sample[..., 1], sample[..., 2]
+        # not np.ptp: along an axis of three it is ten times slower
+        spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
         return bool(np.mean(spread > 3) < 0.001)
 
     def rgb(self) -> NDArray[np.uint8]:

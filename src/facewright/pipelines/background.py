@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..io.image import Photo
     from ..tasks.enlarge import Enlarger
 
-_STRIP, _OVERLAP = 384, 16  # rows of the photo
+_STRIP, _OVERLAP = 384, 16  # rows of the photo; networks that look farther say so by their own `overlap`
 
 
 def redrawn(photo: Photo, base: Photo, factor: int, enlarger: Enlarger, patches: Sequence[FacePatch]) -> Photo:
@@ -39,8 +39,9 @@ def drawn(rgb: NDArray[np.uint8], factor: int, enlarger: Enlarger) -> NDArray[np
     """
     height, width = rgb.shape[:2]
     out = np.empty((height * factor, width * factor, 3), np.uint8)
+    around = max(_OVERLAP, getattr(enlarger, "overlap", 0))
     for top in range(0, height, _STRIP):
-        y0, y1 = max(top - _OVERLAP, 0), min(top + _STRIP + _OVERLAP, height)
+        y0, y1 = max(top - around, 0), min(top + _STRIP + around, height)
         strip = _resized(enlarger.enlarge(rgb[y0:y1]), (y1 - y0) * factor, width * factor)
         last = min(top + _STRIP, height)
         out[top * factor : last * factor] = strip[(top - y0) * factor : (last - y0) * factor]

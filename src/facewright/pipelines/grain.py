@@ -2,14 +2,15 @@
 
 A restorer removes noise and film grain. Hair, clothes and background keep theirs, and the eye sees the border. Grain is
 what is left of flat places when their light is taken away; its strength in luma and chroma and its size (how alike
-neighbouring pixels are) are measured, and as much is added to the face as it lacks.
+neighbouring pixels are) are measured, and as much is added to the face as it lacks. The dots of a print screen are no
+grain: they repeat, and noise in their place would be seen.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import cv2
 import numpy as np
@@ -28,6 +29,8 @@ _LEAST_PIXELS = 400
 _MAD = 1.4826  # median absolute deviation to standard deviation of a normal distribution
 _RING = 0.15  # of the face's longer side: how far around it grain is measured
 _WIDEST = 2.5  # px: σ of the coarsest grain
+_SCREEN_LAGS = (3, 12)  # px: how far apart the dots of a print screen lie in scans
+_SCREEN = 0.3  # correlation at such a distance from which a pattern repeats; grain stays below 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +55,53 @@ def measure(image: NDArray[np.uint8] | Floats, where: NDArray[np.bool_]) -> Grai
 
     Of these only the flatter half counts, as texture is not grain. `NONE` where there are too few.
     """
-    planes = cv2.cvtColor(np.asarray(image, np.float32), cv2.COLOR_RGB2YCrCb)
-    luma = np.ascontiguousarray(planes[..., 0])
-    light = cv2.GaussianBlur(luma, (0, 0), _SMOOTH)
-    slope = np.hypot(cv2.Sobel(light, cv2.CV_32F, 1, 0), cv2.Sobel(light, cv2.CV_32F, 0, 1))
-    unclipped = where & (luma > 4) & (luma < 251)
-    if int(unclipped.sum()) < _LEAST_PIXELS:
-        return NONE
-    flat = unclipped & (slope <= np.quantile(slope[unclipped], _FLAT))
-    rest = planes - cv2.GaussianBlur(planes, (0, 0), _SMOOTH)
-    size, left = _size(rest[..., 0], flat)
-    spread = [_spread(rest[..., channel][flat]) / left for channel in range(3)]
-    return Grain(spread[0], float(np.mean(spread[1:])), size)
+    return _Separated.of(image).grain(where)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Separated:
+    """A picture without its light: luma (H, W), its smooth slopes, and what is finer than the light (H, W, 3)."""
+
+    luma: Floats
+    slope: Floats
+    rest: Floats
+
+    @classmethod
+    def of(cls, image: NDArray[np.uint8] | Floats) -> Self:
+        planes = cv2.cvtColor(np.asarray(image, np.float32), cv2.COLOR_RGB2YCrCb)
+        light = cv2.GaussianBlur(planes, (0, 0), _SMOOTH)
+        smooth = np.ascontiguousarray(light[..., 0])
+        slope = cv2.magnitude(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
+        return cls(planes[..., 0], np.asarray(slope, np.float32), np.asarray(planes - light, np.float32))
+
+    def grain(self, where: NDArray[np.bool_]) -> Grain:
+        """As `measure`."""
+        unclipped = where & (self.luma > 4) & (self.luma < 251)
+        if int(unclipped.sum()) < _LEAST_PIXELS:
+            return NONE
+        flat = unclipped & (self.slope <= np.quantile(self.slope[unclipped], _FLAT))
+        if _repeats(self.rest[..., 0], flat):
+            return NONE
+        size, left = _size(self.rest[..., 0], flat)
+        spread = [_spread(values) / left for values in self.rest[flat].T]
+        return Grain(spread[0], float(np.mean(spread[1:])), size)
+
+
+def _repeats(rest: Floats, flat: NDArray[np.bool_]) -> bool:
+    """Whether what is finer than the light repeats at some distance, as the dots of a print screen do."""
+    farthest = _SCREEN_LAGS[1]
+    shape = [cv2.getOptimalDFTSize(length + farthest) for length in rest.shape]
+    weights = np.fft.rfft2(flat.astype(np.float32), shape)
+    values = np.fft.rfft2(np.where(flat, rest, 0), shape)
+    pairs = np.fft.irfft2(np.abs(weights) ** 2, shape)
+    products = np.fft.irfft2(np.abs(values) ** 2, shape)
+    alike = np.where(pairs > _LEAST_PIXELS, products / np.maximum(pairs, 1), 0)
+    if alike[0, 0] < 1e-6:
+        return False
+    lags = [np.minimum(np.arange(length), length - np.arange(length)) for length in shape]
+    distance = np.hypot(lags[0][:, None], lags[1][None])
+    apart = (distance >= _SCREEN_LAGS[0]) & (distance <= farthest)
+    return bool((alike[apart] / alike[0, 0]).max() > _SCREEN)
 
 
 def _spread(values: Floats) -> float:
@@ -141,7 +179,8 @@ def missing_grain(patch: FacePatch, rgb: NDArray[np.uint8]) -> Grain:
     after = place.astype(np.float32)
     after[inside] += patch.change * patch.mask[..., None]
     face = mask > 0.7
-    outside, before, restored = measure(place, around(mask, width)), measure(place, face), measure(after, face)
+    original = _Separated.of(place)
+    outside, before, restored = original.grain(around(mask, width)), original.grain(face), measure(after, face)
     wanted = Grain(min(outside.luma, before.luma), min(outside.chroma, before.chroma), outside.size)
     return lacking(wanted, restored)
 
@@ -159,6 +198,6 @@ def grained(patch: FacePatch, missing: Grain, frame: int = 0) -> FacePatch:
 
 def around(mask: Floats, width: int) -> NDArray[np.bool_]:
     """The ring of `width` px around what a mask (H, W) covers."""
-    inside = (mask > 0.02).astype(np.uint8)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
-    return np.asarray((cv2.dilate(inside, kernel) > 0) & (inside == 0))
+    outside = (mask <= 0.02).astype(np.uint8)
+    distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray((outside > 0) & (distance <= width))

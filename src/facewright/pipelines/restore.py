@@ -8,7 +8,7 @@ and the patches themselves, so that strength can be changed afterwards without r
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -162,15 +162,18 @@ class RestorePipeline:
             rgb = repair.image
         edited = self.editor.edit(rgb, faces, RestoreEdit(self, options), options, clock)
         with clock("paste"):
-            base = photo if options.upscale == 1 else _enlarged(photo, options.upscale)
-            mended = None
+            base, mended = _enlarged(photo, options.upscale), None
+            source = photo
             if repair is not None and repair.steps:
-                mended = photo.patched((0, 0, photo.width, photo.height), rgb.astype(np.float32), _ones(rgb))
-                mended = mended if options.upscale == 1 else _enlarged(mended, options.upscale)
-            edited = self.editor.place(edited, (mended or base).rgb(), options)
+                source = photo.patched((0, 0, photo.width, photo.height), rgb.astype(np.float32), _ones(rgb))
+                mended = _enlarged(source, options.upscale)
+            # where all around is drawn anew, hair that stays as it was would be the one blurred thing
+            placing = replace(options, hair=True) if self.enlarger is not None else options
+            edited = self.editor.place(edited, (mended or base).rgb(), placing)
             if self.enlarger is not None:
                 patches = [face.patch for face in edited if face.patch is not None]
-                base = redrawn(photo, base, options.upscale, self.enlarger, patches)
+                drawn = redrawn(source, mended or base, options.upscale, self.enlarger, patches)
+                base, mended = (drawn, None) if mended is None else (base, drawn)
             background = "" if self.enlarger is None else self.models[-1]
             result = RestoreResult(
                 photo,

@@ -233,6 +233,12 @@ class RestoreResult:
         untouched = not self.changed and self.base is original and original.whole
         return untouched and keep_gps and Path(original.source).is_file() and format_of(target) == original.format
 
+    def damage_mask(self) -> Photo:
+        """Where the original was damaged, white on black, of its size: what `damage_mask` of the options takes."""
+        shape = (self.original.height, self.original.width)
+        mask = np.zeros(shape, np.bool_) if self.damage is None else self.damage
+        return read(np.asarray(mask * 255, np.uint8))
+
     def compare(self) -> Photo:
         """A labelled before/after sheet: the whole photo, then every restored face."""
         from .sheets import compare_sheet

@@ -23,7 +23,7 @@ from ..tasks.declare import entry
 from .session import default_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from ..io.video import Deinterlace
@@ -86,6 +86,7 @@ def edit_file(
     save: SaveOptions | None = None,
     *,
     compare: Path | None = None,
+    damage: Path | None = None,
     resume: bool = False,
     bar: Bar = no_bar,
     notify: Callable[[str], None] | None = None,
@@ -100,6 +101,7 @@ def edit_file(
         choice: The networks.
         save: How to read and write.
         compare: Where a before/after sheet of a single photo goes, too.
+        damage: Where the mask of an old print's damage goes, too.
         resume: Go on with an unfinished video.
         bar: Makes the progress bar of what takes long.
         notify: Hears at once what a video cannot keep.
@@ -110,6 +112,8 @@ def edit_file(
         ImageReadError, VideoError: The source cannot be read.
     """
     save = save or SaveOptions()
+    asked = {"--compare": compare, "--save-damage-mask": damage}
+    extras = {flag: target for flag, target in asked.items() if target is not None}
     path = Path(source) if isinstance(source, str | Path) else None
     kind = None if path is None else kind_of(path)
     output = target_of(path, Path(output))
@@ -119,23 +123,25 @@ def edit_file(
     if path is not None and kind is not None and kind.is_video:
         if not task.video:
             raise UsageError(f"{path} is a video; {task.verb} takes photos")
-        if compare is not None:
-            raise UsageError("--compare works for a single photo, not for a video")
+        for flag in extras:
+            raise UsageError(f"{flag} works for a single photo, not for a video")
         check_video(path, output, overwrite=save.overwrite)
         with bar(path.name) as advance:
             pipeline, run = default_session().pipeline(task.verb, choice), entry(task.video)
             video = edit_video(run, path, output, pipeline, options, save, resume, advance, notify)
         return Edited(output, video, video.to_dict())
     save.refuse_video_options("a photo")
-    for picture in (output, *([compare] if compare else [])):
+    for picture in (output, *extras.values()):
         format_of(picture)
+    if damage is not None and not getattr(options, "old_photo", False):
+        raise UsageError("--save-damage-mask has nothing to write without --old-photo; add --old-photo")
     with locked(output):
         check_output(output, overwrite=save.overwrite)  # another process may have written it meanwhile
         photo = read(source, page=save.page or 0, max_pixels=save.max_pixels)
         if path is None or not task.video or not has_pages(photo, output, save.page):
-            return _edit_photo(task, photo, output, options, choice, save, compare)
-        if compare is not None:
-            raise UsageError(f"--compare works for a single photo; choose one of {photo.pages} pages with --page")
+            return _edit_photo(task, photo, output, options, choice, save, extras)
+        for flag in extras:
+            raise UsageError(f"{flag} works for a single photo; choose one of {photo.pages} pages with --page")
         with bar(Path(photo.source).name) as advance:
             pages = edit_pages(photo, output, default_session().pipeline(task.verb, choice), options, save, advance)
         return Edited(output, pages, pages.to_dict())
@@ -218,10 +224,11 @@ def _edit_photo(
     options: Any,
     choice: NetworkChoice,
     save: SaveOptions,
-    compare: Path | None,
+    extras: Mapping[str, Path],
 ) -> Edited:
     result = default_session().pipeline(task.verb, choice)(photo, options)
     save_photo(result, output, save)
-    if compare is not None:
-        result.compare().save(compare, overwrite=save.overwrite)
+    makers = {"--compare": "compare", "--save-damage-mask": "damage_mask"}
+    for flag, target in extras.items():
+        getattr(result, makers[flag])().save(target, overwrite=save.overwrite)
     return Edited(output, result, result.report(output, keep_gps=save.keep_gps))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "fp32", "bf16")
+EMBEDDED_CLEANER = "scenedetail"  # what "clean" stands for
 
 
 class Session:
@@ -92,10 +93,10 @@ class Session:
         return self.component("embed", choice.recogniser, choice.device)
 
     def background(self, choice: NetworkChoice) -> Any:
-        """The enlarger of what is not a face; None where none is chosen."""
+        """The enlarger of what is not a face, "clean" for the embedded one; None where none is chosen."""
         if not choice.background:
             return None
-        card = get_card(choice.background)
+        card = get_card(EMBEDDED_CLEANER if choice.background == "clean" else choice.background)
         if "enlarge" not in card.tasks:
             known = ", ".join(c.slug for c in cards().values() if "enlarge" in c.tasks)
             raise UsageError(f"{card.slug} cannot restore a background; choose one of {known}")

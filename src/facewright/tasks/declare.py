@@ -118,7 +118,7 @@ class NetworkChoice:
         device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
         dtype: "auto", "fp32" or "bf16".
         detector, parser, recogniser: Slugs of the other networks a task needs; "" for the defaults.
-        background: Slug of the enlarger that draws what is not a face; "" for none.
+        background: Slug of the enlarger that draws what is not a face, or "clean" for the embedded one; "" for none.
     """
 
     model: str = ""
@@ -194,6 +194,7 @@ class Task:
         draw: "module:function" that draws records on a photo.
         dtype: Whether the precision can be chosen.
         compares: Whether results can make a before/after sheet.
+        finds_damage: Whether results can say where a print was damaged.
         document: How records of one photo are laid out as JSON: a list of faces, an object with name and size of the
             photo, or a list of photos.
         metrics: How its systems are measured.
@@ -220,6 +221,7 @@ class Task:
     draw: str = ""
     dtype: bool = False
     compares: bool = False
+    finds_damage: bool = False
     document: Literal["faces", "photo", "photos"] = "photos"
     metrics: tuple[str, ...] = ()
     guide: str = ""

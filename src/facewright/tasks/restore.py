@@ -92,6 +92,7 @@ TASKS = (
         video_result="facewright.pipelines.restore_video:VideoRestoreResult",
         dtype=True,
         compares=True,
+        finds_damage=True,
         metrics=("PSNR", "SSIM", "perceptual distance", "identity similarity", "landmark distance"),
         guide="guides/restore-a-photo.md",
         title="Restore faces",

@@ -11,6 +11,8 @@ from ...errors import UsageError
 from ..base import System
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 TILE, OVERLAP = 384, 16  # input pixels
@@ -32,17 +34,31 @@ class PictureNetwork(System):
     @torch.inference_mode()
     def enlarge(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB of any size to (H · scale, W · scale, 3)."""
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise UsageError(f"enlarge needs (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
-        height, width = image.shape[:2]
-        s, around = self.scale, self.overlap
-        out = np.empty((height * s, width * s, 3), np.uint8)
-        for top in range(0, height, TILE):
-            for left in range(0, width, TILE):
-                y0, x0 = max(top - around, 0), max(left - around, 0)
-                y1, x1 = min(top + TILE, height), min(left + TILE, width)
-                seen = self.normalise(image[y0 : y1 + around, x0 : x1 + around][None])
-                drawn = self(seen)[0, :, (top - y0) * s : (y1 - y0) * s, (left - x0) * s : (x1 - x0) * s]
-                pixels = drawn.float().mul(255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
-                out[top * s : y1 * s, left * s : x1 * s] = pixels.cpu().numpy()
-        return out
+
+        def draw(part: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            drawn = self(self.normalise(part[None]))[0]
+            pixels = drawn.float().mul(255).round().clamp(0, 255).to(torch.uint8)
+            return pixels.permute(1, 2, 0).cpu().numpy()
+
+        return in_tiles(image, draw, self.scale, self.overlap)
+
+
+def in_tiles(
+    image: NDArray[np.uint8], draw: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], scale: int, overlap: int
+) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB, drawn tile by tile: (H · scale, W · scale, 3).
+
+    `draw` maps a part of the picture, at most TILE and twice the overlap wide, to one `scale` times as large.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise UsageError(f"enlarge needs (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
+    height, width = image.shape[:2]
+    out = np.empty((height * scale, width * scale, 3), np.uint8)
+    for top in range(0, height, TILE):
+        for left in range(0, width, TILE):
+            y0, x0 = max(top - overlap, 0), max(left - overlap, 0)
+            y1, x1 = min(top + TILE, height), min(left + TILE, width)
+            drawn = draw(image[y0 : y1 + overlap, x0 : x1 + overlap])
+            rows, columns = slice((top - y0) * scale, (y1 - y0) * scale), slice((left - x0) * scale, (x1 - x0) * scale)
+            out[top * scale : y1 * scale, left * scale : x1 * scale] = drawn[rows, columns]
+    return out

@@ -47,7 +47,8 @@ class FaceDetailConfig:
 
     size: side of the crop it is trained on and restores. patch: pixel-unshuffle factor. widths: channels at size/patch
     and every halving of it. encoder, decoder: residual blocks per scale (the decoder has none at the lowest).
-    steered: the estimated damage gives every block of the decoder channel gains. hidden: width of the head.
+    steered: the estimated damage gives every block of the decoder channel gains. hidden: width of the head. located:
+    the network is told where in the aligned face it is; without, it takes pictures of anything.
     """
 
     size: int = 512
@@ -57,6 +58,7 @@ class FaceDetailConfig:
     decoder: tuple[int, ...] = (3, 3, 3)
     steered: bool = True
     hidden: int = 64
+    located: bool = True
 
     @classmethod
     def compact(cls) -> Self:
@@ -250,6 +252,8 @@ class FaceDetail(System):
         columns = corner[:, 1:] + patch * torch.arange(width, device=image.device, dtype=image.dtype)
         wanted = torch.as_tensor(fidelity, dtype=image.dtype, device=image.device).expand(count)
         shape = (count, height, width)
+        if not self.config.located:
+            rows, columns = torch.full_like(rows, size / 2), torch.full_like(columns, size / 2)
         planes = (
             (2 * rows / size - 1)[:, :, None].expand(shape),
             (2 * columns / size - 1)[:, None, :].expand(shape),
