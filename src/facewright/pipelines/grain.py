@@ -72,7 +72,8 @@ class _Separated:
         light = cv2.GaussianBlur(planes, (0, 0), _SMOOTH)
         smooth = np.ascontiguousarray(light[..., 0])
         slope = cv2.magnitude(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
-        return cls(planes[..., 0], np.asarray(slope, np.float32), np.asarray(planes - light, np.float32))
+        luma = np.ascontiguousarray(planes[..., 0], np.float32)
+        return cls(luma, np.asarray(slope, np.float32), np.asarray(planes - light, np.float32))
 
     def grain(self, where: NDArray[np.bool_]) -> Grain:
         """As `measure`."""
