@@ -62,11 +62,10 @@ def teaches_machines(subject: str) -> bool:
 class AttributeCrops(Dataset[dict[str, Tensor]]):
     """Photos of LFW with their attributes.
 
-    An item has `image` (S, S, 3) uint8 RGB as ANet takes it, `attributes` (40,) of 1 and −1, `row` of LFW's labels, and
-    with `scenes` also `scene` (T, T, 3), the head somewhere before a background, and `head` (T, T, 3), a loose square
-    around it. It depends on (seed, index)
-    alone; `validation` goes through the photos in order. `part` of the training people: the `networks`' or the support
-    vector `machines`'. `labels` is the list of LFWA+.
+    An item has `attributes` (40,) of 1 and −1, `row` of LFW's labels, and `image` (S, S, 3) uint8 RGB as ANet takes it;
+    or with `scenes` what LNets take instead: `scene` (T, T, 3), the head somewhere before a background, and `head`
+    (T, T, 3), a loose square around it. It depends on (seed, index) alone; without `augment` photos come in order.
+    `part` of the training people: the `networks`' or the support vector `machines`'. `labels` is the list of LFWA+.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class AttributeCrops(Dataset[dict[str, Tensor]]):
         part: Part = "networks",
         config: LNetANetConfig | None = None,
         length: int = 1 << 40,
-        scenes: bool = True,
+        scenes: bool = False,
         presets: Mapping[str, float] | None = None,
         augment: bool = True,
         root: str | Path | None = None,
@@ -106,18 +105,19 @@ class AttributeCrops(Dataset[dict[str, Tensor]]):
         rng = np.random.default_rng((self.seed, 5, index))
         row = self.rows[int(rng.integers(len(self.rows)))] if self.augment else self.rows[index % len(self.rows)]
         photo, points = self.photo(row)
-        image, _, _ = self.variation.crop(photo, points, self.crop, rng if self.augment else None)
-        item = {
-            "image": torch.from_numpy(np.ascontiguousarray(image)),
-            "attributes": torch.from_numpy(self.labels[row].astype(np.int64)),
-            "row": torch.tensor(row),
-        }
         if self.scenes:
             background = self.backgrounds[int(rng.integers(len(self.backgrounds)))]
             side = self.config.scene
             scene, box = placed(photo, points, background, side, rng)
-            item |= {"scene": torch.from_numpy(scene), "head": torch.from_numpy(around(scene, box, side, rng))}
-        return item
+            pictures = {"scene": scene, "head": around(scene, box, side, rng)}
+        else:
+            image, _, _ = self.variation.crop(photo, points, self.crop, rng if self.augment else None)
+            pictures = {"image": np.ascontiguousarray(image)}
+        return {
+            **{name: torch.from_numpy(picture) for name, picture in pictures.items()},
+            "attributes": torch.from_numpy(self.labels[row].astype(np.int64)),
+            "row": torch.tensor(row),
+        }
 
     def photo(self, row: int) -> tuple[Image, NDArray[np.float64]]:
         """A photo of LFW and its five points."""

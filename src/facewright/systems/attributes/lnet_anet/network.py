@@ -298,7 +298,7 @@ class LNetANet(System):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(CropSpec.aligned(config.size, "ffhq", zoom=FRAME, centre=FRAME_CENTRE))
+        return Preprocess(CropSpec.aligned(config.size))
 
     @property
     def places(self) -> list[tuple[int, int]]:
@@ -382,10 +382,6 @@ class LNetANet(System):
         pixels = self.normalise(np.stack([crop.cut(photo, face).image for face in faces]))
         scores: Tensor = self.inference()(pixels.to(self.picture_dtype))
         return scores.double().cpu().numpy()
-
-
-FRAME, FRAME_CENTRE = 1.1, (0.5, 0.5)
-"""How much closer than FFHQ's the crop is, and around what: hats, hair and necks are still in it."""
 
 
 def _square(middle: NDArray[np.floating[Any]], half: NDArray[np.floating[Any]], score: float) -> Face:

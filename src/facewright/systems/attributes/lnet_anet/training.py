@@ -83,12 +83,12 @@ class IdentityTraining(Training):
 
 
 class AttributeTraining(Training):
-    """ANet's fine-tuning by attributes, and both LNets' by the same tags on whole scenes.
+    """ANet's fine-tuning by attributes, or both LNets' by the same tags of whole scenes.
 
-    Batches hold `image` (N, S, S, 3) uint8 RGB and `attributes` (N, A) of ±1, and where LNets learn, too, `scene`
-    (N, T, T, 3) and `head` (N, T, T, 3), the window around head and shoulders that LNet_s sees. `start_from` names the
+    Batches hold `attributes` (N, A) of ±1 and, for ANet, `image` (N, S, S, 3) uint8 RGB; for LNets `scene` and `head`
+    (N, T, T, 3): what LNet_o sees, and the part around head and shoulders that LNet_s sees. `start_from` names the
     system whose backbone a compact ANet begins with, and the first `frozen` modules of it stay as they are. `smoothing`
-    moves labels towards doubt, for many of them are wrong.
+    takes every label to be wrong with half that probability, for many are.
     """
 
     def __init__(
@@ -97,14 +97,12 @@ class AttributeTraining(Training):
         *,
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
-        lnet_weight: float = 1.0,
         smoothing: float = 0.0,
         start_from: str = "",
         frozen: int = 0,
     ) -> None:
         self.model: LNetANet = model
-        self.lr, self.weight_decay = lr, weight_decay
-        self.lnet_weight, self.smoothing = lnet_weight, smoothing
+        self.lr, self.weight_decay, self.smoothing = lr, weight_decay, smoothing
         trunk = model.anet.trunk
         if start_from:
             copy_backbone(model.anet, start_from)
@@ -120,29 +118,22 @@ class AttributeTraining(Training):
     def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
         self.frozen.eval()
         labels = batch["attributes"].float()
-        logits = self._logits(batch)
-        loss = attribute_loss(logits, labels, smoothing=self.smoothing)
-        logs: dict[str, float | Tensor] = {"attributes": loss.detach()}
-        if "scene" in batch:
-            scene, head = signed(batch["scene"]), signed(batch["head"])
-            found = self.model.lnet_o(scene)[1], self.model.lnet_s(head)[1]
-            tags = sum(attribute_loss(logits, labels) for logits in found)
-            logs["tags"] = tags.detach()
-            loss = loss + self.lnet_weight * tags
-        update("model", loss)
-        return logs
+        losses = [attribute_loss(logits, labels, smoothing=self.smoothing) for logits in self._logits(batch)]
+        update("model", torch.stack(losses).sum())
+        return {"loss": losses[0].detach()}
 
     def validate(self, batch: Batch) -> Mapping[str, float]:
-        """Accuracy, and accuracy with both labels weighing alike, of ANet's own classifier, over all attributes."""
-        right = (self._logits(batch) > 0) == (batch["attributes"] > 0)
+        """Accuracy, and accuracy with both labels weighing alike, over all attributes: ANet's, or LNet_o's."""
         true = batch["attributes"] > 0
-        sides = [(right & side).sum(0) / side.sum(0) for side in (true, ~true)]
-        balanced = torch.stack(sides).nanmean(0)
-        return {"accuracy": float(right.float().mean()), "balanced": float(balanced.mean())}
+        right = (self._logits(batch)[0] > 0) == true
+        balanced = torch.stack([(right & side).sum(0) / side.sum(0) for side in (true, ~true)]).nanmean(0)
+        return {"accuracy": float(right.float().mean()), "balanced": float(balanced.nanmean())}
 
-    def _logits(self, batch: Batch) -> Tensor:
-        logits: Tensor = self.model.tags(self.model.anet(signed(batch["image"])))
-        return logits
+    def _logits(self, batch: Batch) -> list[Tensor]:
+        """Of every network that learns from this batch."""
+        if "scene" in batch:
+            return [self.model.lnet_o(signed(batch["scene"]))[1], self.model.lnet_s(signed(batch["head"]))[1]]
+        return [self.model.tags(self.model.anet(signed(batch["image"])))]
 
 
 def fit_machines(model: LNetANet, features: Floats, labels: NDArray[np.integer[Any]], *, cost: float = 10.0) -> None:
