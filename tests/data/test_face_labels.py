@@ -90,9 +90,12 @@ def test_exact_crops_follow_the_points_and_varied_ones_nearly(fakes: SimpleNames
     photo = fakes.textured(120, 140)
     spec = CropSpec.aligned(48)
     points = template_points("ffhq", 80) + np.array([30, 20])
-    image, matrix, mirrored = Variation().crop(photo, points, spec, None)
+    image, matrix, mirrored = Variation(augment=False).crop(photo, points, spec, np.random.default_rng(0))
     assert (image.shape, mirrored) == ((48, 48, 3), False)
     np.testing.assert_allclose(transform_points(matrix, points), template_points("ffhq", 48), atol=1e-6)
+    worn, same, _ = Variation(augment=False, damage="severe").crop(photo, points, spec, np.random.default_rng(0))
+    assert np.array_equal(same, matrix)
+    assert np.abs(worn.astype(int) - image).mean() > 3
     variation = Variation({"vqfr": 1.0})
     first, moved, _ = variation.crop(photo, points, spec, np.random.default_rng(3))
     again, _, _ = variation.crop(photo, points, spec, np.random.default_rng(3))

@@ -81,6 +81,7 @@ class ActionCrops(Dataset[dict[str, Tensor]]):
     `expression`, −1 unknown. It depends on (seed, index) alone. `renders` and `rafdb_share` are shares of the draws,
     the rest is LFW; `rendered` renders are used, made on first use. `rafdb` holds the folder of that name, `found` the
     `rafdb.npz` of `data.people embed`. Expressions are drawn by the root of how often they occur.
+    `presets`, `augment` and `damage` as in `Variation`.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class ActionCrops(Dataset[dict[str, Tensor]]):
         length: int = 1 << 40,
         presets: Mapping[str, float] | None = None,
         augment: bool = True,
+        damage: str = "clean",
         root: str | Path | None = None,
     ) -> None:
         self.config = config or MLCRConfig.compact()
@@ -110,7 +112,7 @@ class ActionCrops(Dataset[dict[str, Tensor]]):
         chances = 1 / np.sqrt(counts[self.photos.labels])
         self.chances = chances / chances.sum()
         self.renders, self.rafdb_share = renders, rafdb_share
-        self.variation = Variation(presets)
+        self.variation = Variation(presets, augment=augment, damage=damage)
         self.seed, self.length, self.augment = seed, length, augment
 
     def __len__(self) -> int:
@@ -128,7 +130,7 @@ class ActionCrops(Dataset[dict[str, Tensor]]):
         else:
             row = int(self.faces.rows[int(rng.integers(len(self.faces)))])
             image, points = self.faces.read(row), points_of(self.faces, row)
-        crop, _, _ = self.variation.crop(image, points, self.crop, rng if self.augment else None)
+        crop, _, _ = self.variation.crop(image, points, self.crop, rng)
         return {
             "image": torch.from_numpy(np.ascontiguousarray(crop)),
             "units": torch.from_numpy(units),

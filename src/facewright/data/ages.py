@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import FacewrightError
+from ..geometry.resample import crop_by_matrix
 from ..systems.age.fpage.network import FPAge, FPAgeConfig
 from ..systems.parse.taxonomy import CELEBAMASK_19, IGNORED, LAPA_11, conversion, mirrored
 from .crops import Variation
@@ -64,7 +65,7 @@ class AgeCrops(Dataset[dict[str, Tensor]]):
 
     An item has `image` (S, S, 3) uint8 RGB as the compact FP-Age takes it, `age` in years, and `labels` (S, S) uint8 of
     LaPa's classes, 255 outside the photo. It depends on (seed, index) alone; without `augment` items are the photos in
-    order. The parser's labels are made on first use and kept.
+    order. The parser's labels are made on first use and kept. `presets`, `augment` and `damage` as in `Variation`.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class AgeCrops(Dataset[dict[str, Tensor]]):
         length: int = 1 << 40,
         presets: Mapping[str, float] | None = None,
         augment: bool = True,
+        damage: str = "clean",
         root: str | Path | None = None,
     ) -> None:
         self.collection = open_faces("utkface", split, root)
@@ -84,7 +86,7 @@ class AgeCrops(Dataset[dict[str, Tensor]]):
         self.ages = ages
         self.crop = FPAge.preprocess_for(config or FPAgeConfig.compact()).crop
         self.parsed = parsed_photos(self.collection, self.rows, f"utkface-{split}")
-        self.variation = Variation(presets)
+        self.variation = Variation(presets, augment=augment, damage=damage)
         self.seed, self.length, self.augment = seed, length, augment
 
     def __len__(self) -> int:
@@ -95,7 +97,7 @@ class AgeCrops(Dataset[dict[str, Tensor]]):
         place = int(rng.integers(len(self.rows))) if self.augment else index % len(self.rows)
         row = int(self.rows[place])
         photo, points = self.collection.read(row), points_of(self.collection, row)
-        image, matrix, flipped = self.variation.crop(photo, points, self.crop, rng if self.augment else None)
+        image, matrix, flipped = self.variation.crop(photo, points, self.crop, rng)
         labels = labels_in_crop(self.parsed[place], photo.shape, matrix, self.crop.size)
         if flipped:
             labels = _MIRROR[labels[:, ::-1]]
@@ -144,7 +146,8 @@ def parsed_photos(collection: FaceCollection, rows: NDArray[np.int64], name: str
 
 def _parsed(parser: SegFace, collection: FaceCollection, row: int) -> NDArray[np.uint8]:
     photo, crop = collection.read(row), parser.preprocess.crop
-    image, matrix, _ = Variation().crop(photo, points_of(collection, row), crop, None)
+    matrix = crop.align(points_of(collection, row))
+    image = crop_by_matrix(photo, matrix, crop.size, crop.template).image
     labels = _TO_LAPA[parser.parse(image[None])[0]]
     height, width = photo.shape[:2]
     x, y = KEPT_SIDE / width, KEPT_SIDE / height

@@ -66,6 +66,7 @@ class AttributeCrops(Dataset[dict[str, Tensor]]):
     or with `scenes` what LNets take instead: `scene` (T, T, 3), the head somewhere before a background, and `head`
     (T, T, 3), a loose square around it. It depends on (seed, index) alone; without `augment` photos come in order.
     `part` of the training people: the `networks`' or the support vector `machines`'. `labels` is the list of LFWA+.
+    `presets`, `augment` and `damage` as in `Variation`.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class AttributeCrops(Dataset[dict[str, Tensor]]):
         scenes: bool = False,
         presets: Mapping[str, float] | None = None,
         augment: bool = True,
+        damage: str = "clean",
         root: str | Path | None = None,
     ) -> None:
         self.collection: FaceCollection = open_faces("lfw", split, root)
@@ -94,7 +96,7 @@ class AttributeCrops(Dataset[dict[str, Tensor]]):
         self.labels = {row: known[str(names[row])] for row in self.rows}
         self.config = config or LNetANetConfig.compact()
         self.crop = LNetANet.preprocess_for(self.config).crop
-        self.variation = Variation(presets)
+        self.variation = Variation(presets, augment=augment, damage=damage)
         self.backgrounds = load_backgrounds(split, root) if scenes else []
         self.seed, self.length, self.scenes, self.augment = seed, length, scenes, augment
 
@@ -111,7 +113,7 @@ class AttributeCrops(Dataset[dict[str, Tensor]]):
             scene, box = placed(photo, points, background, side, rng)
             pictures = {"scene": scene, "head": around(scene, box, side, rng)}
         else:
-            image, _, _ = self.variation.crop(photo, points, self.crop, rng if self.augment else None)
+            image, _, _ = self.variation.crop(photo, points, self.crop, rng)
             pictures = {"image": np.ascontiguousarray(image)}
         return {
             **{name: torch.from_numpy(picture) for name, picture in pictures.items()},

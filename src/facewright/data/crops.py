@@ -23,35 +23,37 @@ if TYPE_CHECKING:
 
 
 class Variation:
-    """How training crops differ from what the labels say: the five points are off, the picture is mirrored, lit
-    differently, and damaged by one of `presets`, which maps names of degradations to their shares.
+    """How the crops of a data set differ from what its labels say.
+
+    While training the five points are off, the picture is mirrored, lit differently, and damaged by one of `presets`,
+    which maps names of degradations to their shares. Without `augment` crops are exact, and damaged by `damage` alone.
     """
 
-    def __init__(self, presets: Mapping[str, float] | None = None, *, photographed: float = 0.5) -> None:
-        shares = dict(presets or {"clean": 1.0})
+    def __init__(
+        self, presets: Mapping[str, float] | None = None, *, augment: bool = True, damage: str = "clean"
+    ) -> None:
+        shares = dict(presets or {"clean": 1.0}) if augment else {damage: 1.0}
         self.presets, self.shares = list(shares), np.array(list(shares.values())) / sum(shares.values())
-        self.photographed = photographed
+        self.augment = augment
 
     def crop(
-        self, image: Image, points5: NDArray[np.floating], spec: CropSpec, rng: Generator | None
+        self, image: Image, points5: NDArray[np.floating], spec: CropSpec, rng: Generator
     ) -> tuple[Image, NDArray[np.float64], bool]:
-        """A crop (S, S, 3), the matrix from the photo to it before mirroring, and whether it was mirrored.
-
-        Without `rng` exactly what the points say.
-        """
+        """A crop (S, S, 3), the matrix from the photo to it before mirroring, and whether it was mirrored."""
         points = np.asarray(points5, np.float64)
-        if rng is None:
-            matrix = spec.align(points)
-            return crop_by_matrix(image, matrix, spec.size, spec.template).image, matrix, False
-        matrix = spec.align(displaced(points, rng))
+        matrix = spec.align(displaced(points, rng) if self.augment else points)
         crop = crop_by_matrix(image, matrix, spec.size, spec.template).image
-        mirrored = bool(rng.random() < 0.5)
-        return self.worn(crop[:, ::-1] if mirrored else crop, rng), matrix, mirrored
+        mirrored = self.augment and bool(rng.random() < 0.5)
+        return self._worn(crop[:, ::-1] if mirrored else crop, rng), matrix, mirrored
 
-    def worn(self, crop: Image, rng: Generator) -> Image:
+    def _worn(self, crop: Image, rng: Generator) -> Image:
         """A crop in another light and damaged."""
-        if rng.random() < self.photographed:
+        if self.augment and rng.random() < PHOTOGRAPHED:
             crop = photograph(crop, rng)[0]
         preset = self.presets[int(rng.choice(len(self.presets), p=self.shares))]
         crop = np.ascontiguousarray(crop)
         return crop if preset == "clean" else apply(crop, sample(preset, rng, crop.shape[0], scaled=True))
+
+
+PHOTOGRAPHED = 0.5
+"""Share of training crops that are seen as if by another camera."""

@@ -22,7 +22,8 @@ from facewright.systems.age.fpage.network import (
 )
 from facewright.systems.age.fpage.training import FPAgeTraining, age_distribution, age_loss
 
-SMALL = dataclasses.replace(FPAgeConfig.compact(), size=65, crop=96, width=16, hidden=8, blocks=1)
+SMALL = dataclasses.replace(FPAgeConfig.compact_polar(), size=65, crop=96, width=16, hidden=8, blocks=1)
+FLAT = dataclasses.replace(FPAgeConfig.compact(), size=64, crop=64, width=16, hidden=8, blocks=1)
 
 
 def build(config: FPAgeConfig = SMALL) -> FPAge:
@@ -111,8 +112,8 @@ def test_looking_at_the_mirror_image_of_a_symmetric_face_changes_nothing() -> No
     photo = np.concatenate([half, half[:, ::-1]], 1)
     points = np.array([[30, 30], [49, 30], [39.5, 45], [32, 58], [47, 58]], np.float32)
     face = Face(np.array([20, 15, 59, 70], np.float32), 0.9, points)
-    for crop in (96, 0):
-        once = build(dataclasses.replace(SMALL, crop=crop))
+    for config in (SMALL, dataclasses.replace(SMALL, crop=0), FLAT):
+        once = build(config)
         twice = FPAge(dataclasses.replace(once.config, mirror=True)).eval()
         twice.load_state_dict(once.state_dict())
         once.precision = twice.precision = "fp32"
@@ -200,5 +201,9 @@ def test_training_lowers_the_loss_and_labels_lie_where_the_view_looks() -> None:
 def test_other_shapes_and_parsers_are_refused() -> None:
     with pytest.raises(UsageError, match="takes images"):
         build()(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(UsageError, match="takes images"):
+        build(FLAT)(torch.zeros(1, 3, 96, 96))
+    with pytest.raises(UsageError, match="the same side"):
+        FPAge(dataclasses.replace(FLAT, crop=96))
     with pytest.raises(UsageError, match="no parser"):
         FPAge(dataclasses.replace(SMALL, trunk="vgg"))  # type: ignore[arg-type]

@@ -42,6 +42,8 @@ CLASSES: dict[Trunk, tuple[str, ...]] = {"resnet50": IBUG_14, "compact": LAPA_11
 SQUEEZE = 16
 CROP_BOX = (0.2, 0.25, 0.8, 0.85)
 """Where the face lies in a crop on the `ffhq` template, x0, y0, x1, y1 in shares of its side."""
+NEAR, NEAR_CENTRE = 1.25, (0.5, 0.52)
+"""How much nearer than FFHQ's the crops are that are not bent, and around what: the hair is still in them."""
 COVERAGE = 0.8
 _MILLIONTHS = 1_000_000
 _BATCH = 32
@@ -51,8 +53,9 @@ _BATCH = 32
 class FPAgeConfig:
     """Shape of the network; the defaults are the published one (2.2 M parameters beside a parser of 33.0 M).
 
-    size: side of the polar view. crop: side of the aligned crop from which the network cuts the view itself, 0 where it
-        is fed views cut from whole photos by the detector's boxes.
+    size: side of the view. crop: side of the aligned crop from which the network cuts the view itself, 0 where it is
+        fed views cut from whole photos by the detector's boxes. polar: whether views are tanh-polar; else they are the
+        aligned crops, nearer to the face.
     trunk: the parser, `resnet50` dilated, or `compact`, this project's. frozen: whether the parser's weights stay as
         they are when the age is learned.
     width, hidden, blocks: of the network that reads the age. ages: whole years from 0 on.
@@ -63,6 +66,7 @@ class FPAgeConfig:
 
     size: int = 513
     crop: int = 0
+    polar: bool = True
     trunk: Trunk = "resnet50"
     frozen: bool = True
     width: int = 256
@@ -75,8 +79,13 @@ class FPAgeConfig:
 
     @classmethod
     def compact(cls) -> Self:
-        """Views of 129 px of crops of 192 px; one small network parses and reads the age."""
-        return cls(size=129, crop=192, trunk="compact", frozen=False, width=96, hidden=64, blocks=3, mirror=False)
+        """Aligned crops of 128 px; one small network parses and reads the age."""
+        return cls(128, 128, polar=False, trunk="compact", frozen=False, width=96, hidden=64, blocks=3, mirror=False)
+
+    @classmethod
+    def compact_polar(cls) -> Self:
+        """The same on tanh-polar views of 129 px, out of crops of 192 px."""
+        return cls(129, 192, trunk="compact", frozen=False, width=96, hidden=64, blocks=3, mirror=False)
 
 
 class DilatedParser(nn.Module):
@@ -203,6 +212,8 @@ class FPAge(System):
         c = self.config
         if c.trunk not in PARSERS:
             raise UsageError(f"FP-Age has no parser {c.trunk!r}; choose one of {', '.join(PARSERS)}")
+        if not c.polar and c.crop != c.size:
+            raise UsageError("views that are not polar are aligned crops: give both the same side")
         self.parser = PARSERS[c.trunk]()
         self.parser.requires_grad_(not c.frozen)
         self.age_net = AgeNet(self.parser.low_width, self.parser.high_width, len(CLASSES[c.trunk]), c)
@@ -210,8 +221,10 @@ class FPAge(System):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        crop = CropSpec.aligned(config.crop) if config.crop else CropSpec.whole(config.size)
-        return Preprocess(crop, colour="BGR")
+        if not config.crop:
+            return Preprocess(CropSpec.whole(config.size), colour="BGR")
+        near = {} if config.polar else {"zoom": NEAR, "centre": NEAR_CENTRE}
+        return Preprocess(CropSpec.aligned(config.crop, **near), colour="BGR")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -228,7 +241,8 @@ class FPAge(System):
         side = self.config.crop or self.config.size
         if image.dim() != 4 or image.shape[1] != 3 or (self.config.crop and image.shape[2:] != (side, side)):
             raise UsageError(f"FP-Age takes images (N, 3, {side}, {side}), not {tuple(image.shape)}")
-        views = sample(image, self.grid(image, self.config.size), align_corners=True) if self.config.crop else image
+        cut = self.config.crop and self.config.polar
+        views = sample(image, self.grid(image, self.config.size), align_corners=True) if cut else image
         low, high, parsing = self.parser(views)
         logits = self.age_net(low, high, parsing)
         return (logits, parsing) if return_aux else logits

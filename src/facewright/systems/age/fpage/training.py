@@ -101,8 +101,8 @@ class FPAgeTraining(Training):
 
     def labels_in_view(self, labels: Tensor, parsing: Tensor) -> Tensor:
         """Labels (N, S, S) of crops as the parser sees them, (N, h, w) like its logits (N, C, h, w)."""
-        if not self.model.config.crop:
-            return F.interpolate(labels[:, None].float(), size=parsing.shape[2:], mode="nearest")[:, 0].long()
+        if not self.model.config.crop or not self.model.config.polar:
+            return F.interpolate(labels[:, None].float(), size=parsing.shape[2:], mode="nearest-exact")[:, 0].long()
         grid = self.model.grid(labels[:, None].float(), parsing.shape[3])
         known = sample(labels[:, None].float() + 1, grid, align_corners=True, mode="nearest")[:, 0].long()
         return torch.where(known == 0, 255, known - 1)  # outside of the crop
