@@ -19,6 +19,7 @@ import torch
 
 from facewright.data.ages import AgeCrops, read_fgnet
 from facewright.loading import load_detector
+from facewright.pipelines.choosing import largest_face, sure_faces
 from facewright.systems.age.fpage.network import COVERAGE, FPAge
 from facewright.weights.pack import record_metrics
 
@@ -87,7 +88,7 @@ def on_fgnet(model: FPAge, root: Path) -> tuple[Floats, Flags, NDArray[np.int64]
     for photo in read_fgnet(root):
         bgr = cv2.imread(str(photo.path), cv2.IMREAD_COLOR)
         rgb = np.ascontiguousarray(bgr[..., ::-1], np.uint8)
-        face = max(detector.detect(rgb), key=lambda f: f.eye_distance, default=None)
+        face = largest_face(sure_faces(detector.detect(rgb)))
         if face is None:
             lost += 1
             continue

@@ -148,8 +148,8 @@ def report(model: LNetANet, labels: str) -> tuple[list[str], dict[str, float], F
         "```",
         "",
         f"The embedded ANet on {len(people)} photos of {len(np.unique(people))} people of LFW that neither",
-        "its networks nor its support vector machines saw, with the labels of LFWA+; intervals hold 95 % of the resamples by",
-        "person.",
+        "its networks nor its support vector machines saw, with the labels of LFWA+; intervals hold 95 % of the",
+        "resamples by person.",
         "",
         f"- mean accuracy over 40 attributes: **{traits.text(accuracy)} %**; always saying what is more frequent gives"
         f" {100 * majority:.1f} %; the paper prints 84 % for LFWA, with 160,000 photos of CelebA to learn from, on"

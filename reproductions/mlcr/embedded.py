@@ -189,7 +189,7 @@ def report(model: MLCR, sets: Path, found: Path) -> tuple[list[str], dict[str, f
         "## Action units",
         "",
         f"The embedded MLCR on {int(other.sum())} rendered faces of other people, whose units are exact: a unit",
-        "counts as present from intensity 1.5 of 5 on and as absent below 0.5. Half of the rendered validation faces chose the",
+        "counts as present from intensity 1.5 of 5 on and as absent below 0.5. Half of the rendered faces chose the",
         "calibration, these are the others.",
         "",
         *common.table(["unit", "present", "F1", "AUC", "mean error of the intensity (0 to 5)"], rows),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..geometry.crop import CropSpec
 from ..tasks.declare import tasks
+from .choosing import sure_faces
 from .order import reading_order
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ def _reading(
 
     def read(photo: Photo, options: Any) -> list[FaceTraits]:
         rgb = photo.rgb()
-        faces = reading_order(detector.detect(rgb))
+        faces = reading_order(sure_faces(detector.detect(rgb)))
         traits = reader.read(rgb, faces, every=getattr(options, "every", False))
         return [FaceTraits(face, said, asked) for face, said in zip(faces, traits)]
 
