@@ -1,10 +1,10 @@
 """The embedded parser on people it has never seen: on photos and renders with masks, on other photos by landmarks.
 
-    python -m reproductions.segface.faces --celebahq SETS --found FOUND --write docs/results/parser.md --sheet masks.png
+    python -m reproductions.segface.faces --celebahq SETS --found FOUND --write docs/results/parser.md
 
-SETS holds the folder celebahq with photos and masks, FOUND is the `celebahq.npz` of `data.people embed`. LFW and UTKFace
-have no masks; what the 68 landmarks outline stands in for them. How well an outline can agree with a mask at all is
-measured on the rendered faces, where both are exact: that is the most a perfect parser can reach.
+SETS holds the folder celebahq with photos and masks, FOUND is the `celebahq.npz` of `data.people embed`. Photos of LFW
+and UTKFace have no masks; what the 68 landmarks outline stands in for them. How well an outline can agree with a mask
+at all is measured on the rendered faces, where both are exact: that is the most a perfect parser can reach.
 Needs the labelled face collections (FACEWRIGHT_DATA); 160 faces are rendered on first use.
 """
 
@@ -244,11 +244,12 @@ def report(rows: list[tuple[str, list[float]]], scores: SegmentationScores, mask
         *masks,
         "## Photos without masks, and renders",
         "",
-        "LFW and UTKFace have no masks, so these are compared with what the 68 landmarks outline (IoU, all pixels of all",
-        "pictures together). The first row is the agreement of exact masks with exact landmarks on rendered faces: the",
-        "most that can be reached. Landmarks of photos are themselves good to some percent of the eye distance. `vqfr`",
-        "and `severe` are degradation presets; LFW and UTKFace are validation people. The landmarker's rows compare",
-        "outlines of two sets of landmarks of the same faces, and say how much of the disagreement is the landmarks'.",
+        "LFW and UTKFace have no masks; what the parser says is compared with what the 68 landmarks outline (IoU, all",
+        "pixels of all pictures together). The first row is the agreement of exact masks with exact landmarks on",
+        "rendered faces: the most that can be reached. Landmarks of photos are themselves good to some percent of",
+        "the eye distance. `vqfr` and `severe` are degradation presets; LFW and UTKFace are validation people. The",
+        "landmarker's rows compare outlines of two sets of landmarks of the same faces, and say how much of the",
+        "disagreement is the landmarks'.",
         "",
         f"| | {' | '.join(REGIONS)} |",
         f"|---|{'---:|' * len(REGIONS)}",
