@@ -79,7 +79,7 @@ def calls(page: Path) -> list[tuple[str, str]]:
     lines = [line for body in fences(page, "bash") for line in body.replace("\\\n", " ").splitlines()]
     spans = re.findall(r"`([^`\n]+)`", prose(page))
     parts = (part for line in (*lines, *spans) for part in line.split("&&"))
-    return [(m[1], m[2]) for part in parts for m in [re.search(r"(?<!import )\bfacewright ([a-z]+)(.*)", part)] if m]
+    return [(m[1], m[2]) for part in parts for m in [re.search(r"(?<!import )\bfacewright ([a-z-]+)(.*)", part)] if m]
 
 
 def slugs(page: Path) -> set[str]:
@@ -154,7 +154,7 @@ def test_options_named_alone_exist(page, options):
 
 
 def test_the_table_of_the_readme_has_every_command():
-    rows = re.findall(r"^\| `facewright (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| `facewright ([\w-]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(rows) == set(COMMANDS)
 
 

@@ -12,7 +12,10 @@ from torch import Tensor
 
 from facewright.systems.base import System, system_class
 from facewright.systems.graph import GraphSystem
+from facewright.tasks.action_units import ActionReader
+from facewright.tasks.age import AgeEstimator
 from facewright.tasks.analyse import Landmarker, Parser
+from facewright.tasks.attributes import AttributeReader
 from facewright.tasks.card import Card, Preprocess, cards, upgraded_record
 from facewright.tasks.detect import Detector, Verifier
 from facewright.tasks.enlarge import Enlarger
@@ -25,6 +28,9 @@ from facewright.weights.store import fetch, load_file
 ROOT = Path(__file__).parents[1]
 SLUGS = list(cards())
 TASKS = {
+    "action_units": ActionReader,
+    "age": AgeEstimator,
+    "attributes": AttributeReader,
     "detect": Detector,
     "landmarks": Landmarker,
     "parse": Parser,
@@ -38,6 +44,9 @@ TASKS = {
 }
 
 EXTRA_OUTPUTS: dict[str, dict[str, Any]] = {
+    "fpage": {"return_aux": True},
+    "lnet_anet": {"return_aux": True},
+    "mlcr": {"return_aux": True},
     "facedetail": {"return_aux": True},
     "frgp": {"return_aux": True},
     "codeformer": {"return_aux": True, "adain": False},  # AdaIN on flipping codes of fresh weights is chaotic

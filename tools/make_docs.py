@@ -238,7 +238,8 @@ def task_page(task: Task) -> str:
     schema = json.dumps(task.schema()["result"], indent=2, ensure_ascii=False)
     blocks = [
         task.summary,
-        f"`fw.{task.verb}(…)` in Python, `facewright {task.verb}` on the command line. Takes: {', '.join(task.media)}.",
+        f"`fw.{task.verb}(…)` in Python, `facewright {task.command}` on the command line. "
+        f"Takes: {', '.join(task.media)}.",
         f"More in [the guide](../../{task.guide})." if task.guide else "",
         "## Options",
         table(("Python", "command line", "what it does", "default"), rows) if rows else "None of its own.",
@@ -248,7 +249,7 @@ def task_page(task: Task) -> str:
         "## Result as JSON",
         f"```json\n{schema}\n```",
     ]
-    return page(f"{task.verb.capitalize()}", *blocks)
+    return page(task.command.replace("-", " ").capitalize(), *blocks)
 
 
 def api_page() -> str:

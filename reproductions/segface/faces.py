@@ -1,9 +1,10 @@
-"""The embedded parser on people it has never seen: on rendered faces by their exact masks, on photos by landmarks.
+"""The embedded parser on people it has never seen: on photos and renders with masks, on other photos by landmarks.
 
-    python -m reproductions.segface.faces --write docs/results/parser.md --sheet masks.png
+    python -m reproductions.segface.faces --celebahq SETS --found FOUND --write docs/results/parser.md
 
-Photos have no masks; what the 68 landmarks outline stands in for them. How well an outline can agree with a mask at
-all is measured on the rendered faces, where both are exact: that is the most a perfect parser can reach.
+SETS holds the folder celebahq with photos and masks, FOUND is the `celebahq.npz` of `data.people embed`. Photos of LFW
+and UTKFace have no masks; what the 68 landmarks outline stands in for them. How well an outline can agree with a mask
+at all is measured on the rendered faces, where both are exact: that is the most a perfect parser can reach.
 Needs the labelled face collections (FACEWRIGHT_DATA); 160 faces are rendered on first use.
 """
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from facewright.data.faces import data_root
 from facewright.data.landmarks import eye_distance, five_of
+from facewright.data.masked_photos import LEAST_PIXELS, MaskedPhotos, whole_pair
 from facewright.data.parsing import aligned_pair, crop_landmarks, grown, line, outlined, parsing_renders
 from facewright.data.restoration import open_crops
 from facewright.degrade import apply, sample
@@ -29,6 +31,7 @@ from facewright.io.image import save_rgb
 from facewright.loading import load_analyser, load_parser
 from facewright.metrics.segmentation import SegmentationScores
 from facewright.systems.parse.taxonomy import CELEBAMASK_19
+from facewright.weights.pack import record_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,6 +84,45 @@ class Overlaps:
 
     def row(self) -> list[float]:
         return [float(shared / whole) for shared, whole in self.sums.values()]
+
+
+def on_masks(photos: MaskedPhotos, preset: str, *, whole: bool = False) -> SegmentationScores:
+    """Scores on photos with masks, damaged after they were cut to the template (or taken as a `whole`)."""
+    scores, parser, rng = SegmentationScores(CELEBAMASK_19), load_parser(), np.random.default_rng(3)
+    for index in range(len(photos)):
+        photo = photos[index]
+        image, labels = (
+            whole_pair(photo.image, photo.labels, SIZE)
+            if whole
+            else aligned_pair(photo.image, photo.labels, photos.points5[index], SIZE)
+        )
+        worn = apply(image, sample(preset, rng, SIZE, scaled=True))
+        scores.add(labels, parser.parse(worn[None])[0])
+    return scores
+
+
+def masks_section(photos: MaskedPhotos) -> tuple[list[str], dict[str, float]]:
+    """The page's part on photos with masks, and numbers for the card."""
+    found = {preset: on_masks(photos, preset) for preset in ("clean", "gfpgan", "severe")}
+    found["clean, whole photo"] = on_masks(photos, "clean", whole=True)
+    shown = photos.pixel_counts() >= LEAST_PIXELS
+    lines = [
+        f"## Photos with masks: {len(photos)} of CelebA-HQ",
+        "",
+        "People that were not trained on. F1 of all their pixels together, at 256 px; `gfpgan` is the default damage.",
+        "",
+        f"| class | photos | {' | '.join(found)} |",
+        f"|---|---:|{'---:|' * len(found)}",
+    ]
+    for number, name in enumerate(CELEBAMASK_19):
+        values = " | ".join(f"{scores.f1[name]:.3f}" for scores in found.values())
+        lines.append(f"| {name} | {int(shown[:, number].sum())} | {values} |")
+    means = " | ".join(f"**{scores.mean_f1:.3f}**" for scores in found.values())
+    lines += [f"| **mean without background** | | {means} |", ""]
+    clean, worn = found["clean"], found["gfpgan"]
+    metrics = {"celebahq_mean_f1_18_classes": clean.mean_f1, "celebahq_mean_f1_gfpgan": worn.mean_f1}
+    metrics |= {f"celebahq_f1_{name}": clean.f1[name] for name in ("eye_g", "hat", "hair", "ear_r", "neck_l")}
+    return lines, {name: round(value, 3) for name, value in metrics.items()}
 
 
 def on_renders() -> tuple[SegmentationScores, Overlaps, Overlaps]:
@@ -155,6 +197,8 @@ def milliseconds() -> float:
 def main() -> None:
     options = argparse.ArgumentParser(description="Evaluate the embedded parser.")
     options.add_argument("--photos", type=int, default=300)
+    options.add_argument("--celebahq", type=Path, help="Folder that holds celebahq with its masks.")
+    options.add_argument("--found", type=Path, help="The celebahq.npz of data.people embed.")
     options.add_argument("--write", type=Path)
     options.add_argument("--sheet", type=Path, help="Write 50 masks of real faces to look at.")
     chosen = options.parse_args()
@@ -171,25 +215,41 @@ def main() -> None:
     if chosen.sheet:
         sheet = np.vstack([np.hstack(cells[i : i + 10]) for i in range(0, len(cells) // 10 * 10, 10)])
         save_rgb(sheet[::2, ::2], chosen.sheet, overwrite=True)
-    text = report(rows, scores)
+    masks: list[str] = []
+    metrics = {"renders_mean_f1_19_classes": round(scores.mean_f1, 3)}
+    if chosen.celebahq and chosen.found:
+        masks, measured = masks_section(MaskedPhotos(chosen.celebahq, chosen.found, "val"))
+        metrics |= measured
+    text = report(rows, scores, masks)
     print(text)
     if chosen.write:
         chosen.write.write_text(text, encoding="utf-8")
+        for title, row in rows:
+            if title in CARD_ROWS:
+                metrics |= {f"{CARD_ROWS[title]}_iou_{name}": round(v, 3) for name, v in zip(REGIONS, row)}
+        record_metrics("segface", "compact", metrics)
 
 
-def report(rows: list[tuple[str, list[float]]], scores: SegmentationScores) -> str:
+CARD_ROWS = {"parser on LFW, clean": "lfw", "parser on UTKFace, clean": "utkface"}
+
+
+def report(rows: list[tuple[str, list[float]]], scores: SegmentationScores, masks: list[str]) -> str:
     lines = [
         "# SegFace, embedded weights: results on unseen people",
         "",
         "```",
-        "python -m reproductions.segface.faces --write docs/results/parser.md",
+        "python -m reproductions.segface.faces --celebahq SETS --found FOUND --write docs/results/parser.md",
         "```",
         "",
-        "Photos have no masks, so masks are compared with what the 68 landmarks outline (IoU, all pixels of all",
-        "pictures together). The first row is the agreement of exact masks with exact landmarks on rendered faces: the",
-        "most that can be reached. Landmarks of photos are themselves good to some percent of the eye distance. `vqfr`",
-        "and `severe` are degradation presets; LFW and UTKFace are validation people. The landmarker's rows compare",
-        "outlines of two sets of landmarks of the same faces, and say how much of the disagreement is the landmarks'.",
+        *masks,
+        "## Photos without masks, and renders",
+        "",
+        "LFW and UTKFace have no masks; what the parser says is compared with what the 68 landmarks outline (IoU, all",
+        "pixels of all pictures together). The first row is the agreement of exact masks with exact landmarks on",
+        "rendered faces: the most that can be reached. Landmarks of photos are themselves good to some percent of",
+        "the eye distance. `vqfr` and `severe` are degradation presets; LFW and UTKFace are validation people. The",
+        "landmarker's rows compare outlines of two sets of landmarks of the same faces, and say how much of the",
+        "disagreement is the landmarks'.",
         "",
         f"| | {' | '.join(REGIONS)} |",
         f"|---|{'---:|' * len(REGIONS)}",

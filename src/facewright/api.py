@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from .runtime.runners import run_edit, run_generate, run_pair, run_records
+from .tasks.action_units import ActionUnitOptions, ExpressionOptions
+from .tasks.age import AgeOptions
 from .tasks.analyse import AnalyseOptions
+from .tasks.attributes import AttributeOptions
 from .tasks.declare import NetworkChoice
 from .tasks.detect import DetectOptions
 from .tasks.portrait import PortraitOptions
@@ -26,30 +29,112 @@ if TYPE_CHECKING:
     from .pipelines.restore import RestoreResult
     from .pipelines.restore_video import VideoRestoreResult
     from .pipelines.synthesise import Samples
+    from .pipelines.traits import FaceTraits
+
+
+def action_units(
+    source: Any,
+    *,
+    model: str = "mlcr",
+    weights: str | None = None,
+    detector: str = "",
+    device: str = "auto",
+) -> list[FaceTraits]:
+    """Detect the facial action units of each face, with intensities from 0 to 5.
+
+    Args:
+        source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`.
+        model: System; see `fw.models()`.
+        weights: File, folder or name of its weights.
+        detector: Slug of another detector.
+        device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
+    """
+    options = ActionUnitOptions()
+    networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
+    result: list[FaceTraits] = run_records("action_units", source, options, networks)
+    return result
+
+
+def age(
+    source: Any,
+    *,
+    model: str = "fpage",
+    weights: str | None = None,
+    detector: str = "",
+    device: str = "auto",
+) -> list[FaceTraits]:
+    """Estimate the apparent age of each face, with an 80 % interval.
+
+    Args:
+        source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`.
+        model: System; see `fw.models()`.
+        weights: File, folder or name of its weights.
+        detector: Slug of another detector.
+        device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
+    """
+    options = AgeOptions()
+    networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
+    result: list[FaceTraits] = run_records("age", source, options, networks)
+    return result
 
 
 def analyse(
     source: Any,
     *,
     min_score: float = 0.7,
+    age: bool = False,
+    attributes: bool = False,
+    action_units: bool = False,
+    expression: bool = False,
     model: str = "segface",
     weights: str | None = None,
     detector: str = "",
     device: str = "auto",
 ) -> list[FaceAnalysis]:
-    """Analyse the faces in a photo: boxes, 68 landmarks, pose and face parts.
+    """Analyse the faces in a photo: boxes, 68 landmarks, pose, face parts and more.
 
     Args:
         source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`.
         min_score: Minimum detection score.
+        age: Estimate the apparent age of each face.
+        attributes: Predict attributes, such as glasses or a smile.
+        action_units: Detect action units and their intensities.
+        expression: Recognise the expression.
         model: System; see `fw.models()`.
         weights: File, folder or name of its weights.
         detector: Slug of another detector.
         device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
     """
-    options = AnalyseOptions(min_score=min_score)
+    options = AnalyseOptions(
+        min_score=min_score, age=age, attributes=attributes, action_units=action_units, expression=expression
+    )
     networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
     result: list[FaceAnalysis] = run_records("analyse", source, options, networks)
+    return result
+
+
+def attributes(
+    source: Any,
+    *,
+    every: bool = False,
+    model: str = "lnet_anet",
+    weights: str | None = None,
+    detector: str = "",
+    device: str = "auto",
+) -> list[FaceTraits]:
+    """Predict attributes of each face, such as glasses, beard or smile, with probabilities.
+
+    Args:
+        source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`.
+        every: Include subjective attributes and those a photo cannot settle, such as Attractive.
+        model: System; see `fw.models()`.
+        weights: File, folder or name of its weights.
+        detector: Slug of another detector.
+        device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
+    """
+    options = AttributeOptions(every=every)
+    networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
+    result: list[FaceTraits] = run_records("attributes", source, options, networks)
     return result
 
 
@@ -96,6 +181,29 @@ def embed(
     options = EmbedOptions(force=force)
     networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
     result: list[FaceEmbedding] = run_records("embed", source, options, networks)
+    return result
+
+
+def expression(
+    source: Any,
+    *,
+    model: str = "mlcr",
+    weights: str | None = None,
+    detector: str = "",
+    device: str = "auto",
+) -> list[FaceTraits]:
+    """Recognise the expression of each face, with the probability of each of seven.
+
+    Args:
+        source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`.
+        model: System; see `fw.models()`.
+        weights: File, folder or name of its weights.
+        detector: Slug of another detector.
+        device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
+    """
+    options = ExpressionOptions()
+    networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
+    result: list[FaceTraits] = run_records("expression", source, options, networks)
     return result
 
 
@@ -325,9 +433,13 @@ def verify(
 
 
 __all__ = [
+    "action_units",
+    "age",
     "analyse",
+    "attributes",
     "detect",
     "embed",
+    "expression",
     "portrait",
     "quality",
     "restore",

@@ -206,3 +206,52 @@ class FaceQuality:
     def number(self) -> float:
         """The quality as people read it, 0–100: what is left of the face, or the percentile where that is unknown."""
         return self.percentile if self.retained_fraction is None else 100 * self.retained_fraction
+
+
+@dataclass(frozen=True, slots=True)
+class AgeEstimate:
+    """How old a face looks, in years.
+
+    age: the mean of the estimated distribution. low, high: where the middle 80 % of it lies; None where the network was
+    never calibrated.
+    """
+
+    age: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActionUnit:
+    """One unit of the Facial Action Coding System on a face.
+
+    intensity: 0 absent to 5 as strong as can be. probability: that it is present, 0…1.
+    """
+
+    intensity: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class FaceActions:
+    """What the muscles of a face do, and what that looks like.
+
+    units: by name, such as "AU12". expressions: the probability of each basic expression, summing to 1; empty where the
+    network tells none. calibrated: whether probabilities and intensities were fitted on people the network never saw;
+    else they are scores.
+    """
+
+    units: dict[str, ActionUnit]
+    expressions: dict[str, float]
+    calibrated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FaceAttributes:
+    """Statements about a face by name, such as "Eyeglasses", with the probability that each is true.
+
+    calibrated: whether they were fitted on people the network never saw; else they are scores.
+    """
+
+    probabilities: dict[str, float]
+    calibrated: bool = False

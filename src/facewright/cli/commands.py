@@ -34,7 +34,7 @@ app = typer.Typer(
 )
 
 for task in tasks().values():
-    app.command(task.verb)(command(task))
+    app.command(task.command)(command(task))
 app.command("render")(render_faces)
 app.command("models")(list_models)
 app.command("download")(download)

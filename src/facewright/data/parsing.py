@@ -11,6 +11,7 @@ passed on as they are. Rendered faces follow CelebAMask-HQ.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -36,7 +37,7 @@ from .detection import LANDMARK_OFFSET, five_points, photograph
 from .faces import data_root
 from .landmarks import eye_distance
 from .renders import RenderShards, prepared_renders
-from .restoration import open_crops
+from .restoration import CropCache, open_crops
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -97,7 +98,7 @@ class CelebAMaskHQ:
         image = read(self.root / "CelebA-HQ-img" / f"{number}.jpg").rgb()
         stem = self.root / "CelebAMask-HQ-mask-anno" / str(number // 2000) / f"{number:05d}"
         parts = {part: stem.with_name(f"{stem.name}_{part}.png") for part in self.order}
-        masks = {part: _channel(path) for part, path in parts.items() if path.exists()}
+        masks = {part: read_labels(path) for part, path in parts.items() if path.exists()}
         if not masks:
             raise ImageReadError(f"there is no part of picture {number} at {stem}_*.png; unpack the annotations")
         height, width = next(iter(masks.values())).shape
@@ -133,7 +134,7 @@ class _Pairs:
 
     def __getitem__(self, index: int) -> Labelled:
         path = self.labels[index]
-        image, labels = read(self.images[index]).rgb(), _channel(path)
+        image, labels = read(self.images[index]).rgb(), read_labels(path)
         if labels.shape != image.shape[:2]:
             raise ImageReadError(f"{path} is {labels.shape}, but its picture {image.shape[:2]}: not a pair")
         if ((labels >= len(self.classes)) & (labels != IGNORED)).any():
@@ -194,7 +195,7 @@ def _lines(path: Path) -> list[str]:
         raise FacewrightError(f"{path} cannot be read ({error}); it belongs to the data set") from error
 
 
-def _channel(path: Path) -> NDArray[np.uint8]:
+def read_labels(path: Path) -> NDArray[np.uint8]:
     """(H, W) label numbers, or the first channel where a mask was saved in colour."""
     try:
         with Image.open(path) as picture:
@@ -308,6 +309,19 @@ class Evidence(NamedTuple):
 
     allowed: NDArray[np.int32]
     expected: NDArray[np.uint8]
+
+    @classmethod
+    def nothing(cls, size: int) -> Evidence:
+        """That nothing is known of any pixel."""
+        return cls(np.full((size, size), ANYTHING, np.int32), np.full((size, size), IGNORED, np.uint8))
+
+
+class Crop(NamedTuple):
+    """A crop (S, S, 3) uint8 RGB, its labels (S, S) uint8, 255 where not known, and what landmarks tell of it."""
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    evidence: Evidence
 
 
 def classes_by_landmarks(points68: NDArray[np.floating[Any]], size: int) -> Evidence:
@@ -423,11 +437,20 @@ def _disc(radius: float) -> NDArray[np.uint8]:
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
 
 
-def parsing_renders(split: Literal["train", "val"], root: Path) -> RenderShards:
-    """The rendered faces with exact masks of a split, at any turn of the head; made on first use and kept."""
-    seed, count = RENDERS[split]
+def parsing_renders(split: Literal["train", "val"], root: Path, count: int | None = None) -> RenderShards:
+    """The rendered faces with exact masks of a split, at any turn of the head; made on first use and kept.
+
+    At least `count` of them are there, or as many as `RENDERS` says.
+    """
+    seed, usual = RENDERS[split]
     return prepared_renders(
-        "parsing", root, seed=seed, count=count, size=RENDER_SIZE, what=("rgb", "mask"), rates=RATES
+        "parsing",
+        root,
+        seed=seed,
+        count=usual if count is None else count,
+        size=RENDER_SIZE,
+        what=("rgb", "mask"),
+        rates=RATES,
     )
 
 
@@ -437,7 +460,7 @@ class ParsingCrops(Dataset[dict[str, Tensor]]):
     An item has `image` (S, S, 3) uint8 RGB, `labels` (S, S) uint8 as in `RenderedParsing`, 255 all over a photo, and
     `allowed` (S, S) int32 and `expected` (S, S) uint8 as in `Evidence`, which know nothing where labels are exact. It
     depends on (seed, split, index) alone. `renders` is the share of rendered faces; they are made on first use and
-    kept. Needs the labelled collections.
+    kept, `rendered` of them for training if given. Needs the labelled collections.
     """
 
     def __init__(
@@ -448,23 +471,34 @@ class ParsingCrops(Dataset[dict[str, Tensor]]):
         size: int = 256,
         length: int = 1 << 40,
         renders: float = 0.6,
+        rendered: int | None = None,
         presets: Mapping[str, float] | None = None,
         augment: bool = True,
         root: str | Path | None = None,
     ) -> None:
-        self.shards = parsing_renders(split, data_root(root))
-        self.photos = [open_crops(name, split, size, root) for name in ("lfw", "utkface")]
         shares = dict(presets or {"clean": 1.0})
         self.presets, self.shares = list(shares), np.array(list(shares.values())) / sum(shares.values())
-        self.split, self.seed, self.size, self.length = split, seed, size, length
-        self.renders, self.augment = renders, augment
+        self.split: Literal["train", "val"] = split
+        self.seed, self.size, self.length = seed, size, length
+        self.renders, self.rendered = renders, rendered if split == "train" else None
+        self.augment, self.root = augment, root
+
+    @cached_property
+    def shards(self) -> RenderShards:
+        """The rendered faces."""
+        return parsing_renders(self.split, data_root(self.root), self.rendered)
+
+    @cached_property
+    def photos(self) -> list[CropCache]:
+        """The crops of both collections."""
+        return [open_crops(name, self.split, self.size, self.root) for name in ("lfw", "utkface")]
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, int(self.split == "val"), index))
-        image, labels, evidence = self._render(rng) if rng.random() < self.renders else self._photo(rng)
+        image, labels, evidence = self._drawn(rng)
         if self.augment:
             image = photograph(image, rng)[0] if rng.random() < 0.5 else image
         preset = self.presets[int(rng.choice(len(self.presets), p=self.shares))]
@@ -476,23 +510,25 @@ class ParsingCrops(Dataset[dict[str, Tensor]]):
             "expected": torch.from_numpy(np.ascontiguousarray(evidence.expected)),
         }
 
-    def _render(self, rng: Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Evidence]:
+    def _drawn(self, rng: Generator) -> Crop:
+        return self._render(rng) if rng.random() < self.renders else self._photo(rng)
+
+    def _render(self, rng: Generator) -> Crop:
         """A rendered crop; heads turned too far are drawn again."""
         number, turned = 0, True
         while turned:
-            number = int(rng.integers(len(self.shards)))
+            number = int(rng.integers(self.rendered or len(self.shards)))
             truth = self.shards.truth(number)
             turned = abs(float(truth["pose"]["yaw"])) > _MOST_YAW
         points = np.asarray(truth["points5"]["xy"], np.float64)
         if self.augment:
-            points = _displaced(points, rng)
+            points = displaced(points, rng)
         image, labels = aligned_pair(self.shards.picture(number), self.shards.mask(number), points, self.size)
         if self.augment and rng.random() < 0.5:
             image, labels = mirror_pair(image, labels)
-        nothing = Evidence(np.full(labels.shape, ANYTHING, np.int32), np.full(labels.shape, IGNORED, np.uint8))
-        return image, labels, nothing
+        return Crop(image, labels, Evidence.nothing(self.size))
 
-    def _photo(self, rng: Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Evidence]:
+    def _photo(self, rng: Generator) -> Crop:
         """A crop of a photo, its labels unknown, with what its landmarks say."""
         cache = self.photos[int(rng.integers(len(self.photos)))]
         entry = int(rng.integers(len(cache.rows)))
@@ -500,7 +536,7 @@ class ParsingCrops(Dataset[dict[str, Tensor]]):
         points = crop_landmarks(cache.collection.labels["landmarks68"][cache.rows[entry]], self.size)
         if self.augment:
             five = five_points(points)
-            matrix = align_matrix(_displaced(five, rng), self.size) if rng.random() < 0.7 else np.eye(2, 3)
+            matrix = align_matrix(displaced(five, rng), self.size) if rng.random() < 0.7 else np.eye(2, 3)
             moved = crop_by_matrix(image, matrix, self.size)
             kept = cv2.warpAffine(shown.astype(np.uint8), matrix, (self.size, self.size), flags=cv2.INTER_NEAREST) > 0
             image, shown, points = moved.image, kept & moved.valid, transform_points(matrix, points)
@@ -509,7 +545,7 @@ class ParsingCrops(Dataset[dict[str, Tensor]]):
                 points = (points * (-1, 1) + (self.size - 1, 0))[MIRROR_68]
         evidence = classes_by_landmarks(points, self.size)
         evidence.allowed[~shown] = ANYTHING
-        return image, np.full(image.shape[:2], IGNORED, np.uint8), evidence
+        return Crop(image, np.full(image.shape[:2], IGNORED, np.uint8), evidence)
 
 
 def crop_landmarks(landmarks68: NDArray[np.floating[Any]], size: int) -> NDArray[np.float64]:
@@ -519,7 +555,7 @@ def crop_landmarks(landmarks68: NDArray[np.floating[Any]], size: int) -> NDArray
     return np.asarray(transform_points(matrix, points - LANDMARK_OFFSET * eye_distance(points)), np.float64)
 
 
-def _displaced(points5: NDArray[np.float64], rng: Generator) -> NDArray[np.float64]:
+def displaced(points5: NDArray[np.float64], rng: Generator) -> NDArray[np.float64]:
     """Five points as a detector might give them: off by some percent, the whole turned and scaled a little."""
     unit = float(np.hypot(*np.ptp(points5, 0))) / 2
     middle = points5.mean(0)

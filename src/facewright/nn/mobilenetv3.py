@@ -83,6 +83,23 @@ LARGE = (
 )
 """MobileNetV3-Large."""
 
+COMPACT = (
+    Row(3, 32, 16, False, "relu", 1),
+    Row(3, 64, 32, False, "hardswish", 2),
+    Row(3, 96, 32, False, "hardswish", 1),
+    Row(3, 128, 48, True, "hardswish", 2),
+    Row(3, 192, 48, True, "hardswish", 1),
+    Row(3, 192, 48, True, "hardswish", 1),
+    Row(3, 240, 96, False, "hardswish", 2),
+    Row(3, 288, 96, False, "hardswish", 1),
+    Row(3, 288, 96, False, "hardswish", 1),
+    Row(3, 384, 96, True, "hardswish", 1),
+    Row(3, 480, 160, True, "hardswish", 2),
+    Row(3, 480, 160, True, "hardswish", 1),
+    Row(3, 480, 160, True, "hardswish", 1),
+)
+"""A small relative without 5×5 kernels, on which this project's parser and what grew from it stand."""
+
 
 class InvertedResidual(nn.Module):
     """1×1 to `row.hidden` channels, depthwise, squeeze and excite, linear 1×1; the input is added where it fits."""

@@ -22,6 +22,7 @@ from ..geometry.turns import turned_by, upright
 from ..systems.base import batches
 from .choosing import MIN_SCORE, sure_faces
 from .order import reading_order
+from .traits import Traits, reader_for, traits_dict, traits_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,7 +79,7 @@ class FaceAnalysis:
 
     `points68` (68, 2) are in iBUG order; `confidence` (68,) is the probability that each lies within about a tenth of
     the eye distance of its true place. `pose` comes from the detector or, where it has none, from the 68 points; then
-    `pose_from` says so.
+    `pose_from` says so. `traits` is what else was asked of it, `asked` names the fields of the record it fills.
     """
 
     index: int
@@ -88,13 +89,16 @@ class FaceAnalysis:
     pose: Pose
     pose_from: Literal["detector", "landmarks"]
     mask: FaceMask | None = None
+    traits: Traits | None = None
+    asked: tuple[str, ...] = ()
 
     def line(self) -> str:
         """One line for people."""
         box = ",".join(str(round(float(v))) for v in self.face.box)
         pose = f"yaw {self.pose.yaw:.0f}, pitch {self.pose.pitch:.0f}, roll {self.pose.roll:.0f}"
         parts = "" if self.mask is None else f"; {', '.join(self.mask.to_dict()['pixels'])}"
-        return f"box {box}, {pose}, landmarks {self.confidence.mean():.0%} sure{parts}"
+        said = "" if self.traits is None else f"; {traits_line(self.traits, self.asked)}"
+        return f"box {box}, {pose}, landmarks {self.confidence.mean():.0%} sure{parts}{said}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and words, ready for JSON."""
@@ -106,13 +110,24 @@ class FaceAnalysis:
             "points68": [[round(float(x), 2), round(float(y), 2)] for x, y in self.points68],
             "confidence": [round(float(c), 3) for c in self.confidence],
             "mask": None if self.mask is None else self.mask.to_dict(),
+            **({} if self.traits is None else traits_dict(self.traits, self.asked)),
         }
 
 
 def load(session: Networks, task: Task, choice: NetworkChoice) -> Callable[[Photo, AnalyseOptions], list[FaceAnalysis]]:
-    """The analyser as a callable of photos."""
+    """The analyser as a callable of photos; the networks of traits are loaded when they are first asked for."""
     analyser = load_analyser(session, task, choice)
-    return lambda photo, options: analyser(photo, min_score=options.min_score)
+
+    def analyse(photo: Photo, options: AnalyseOptions) -> list[FaceAnalysis]:
+        found = analyser(photo, min_score=options.min_score)
+        reader, asked = reader_for(session, choice, options)
+        if not asked:
+            return found
+        faces = [replace(analysis.face, pose=analysis.pose) for analysis in found]
+        traits = reader.read(photo.rgb(), faces)
+        return [replace(analysis, traits=said, asked=asked) for analysis, said in zip(found, traits)]
+
+    return analyse
 
 
 def load_analyser(session: Networks, task: Task, choice: NetworkChoice) -> Analyser:

@@ -57,13 +57,17 @@ class AnalyseOptions(Checked):
     """How faces are analysed."""
 
     min_score: Annotated[float, Opt("Minimum detection score.", low=0, high=1)] = 0.7
+    age: Annotated[bool, Opt("Estimate the apparent age of each face.")] = False
+    attributes: Annotated[bool, Opt("Predict attributes, such as glasses or a smile.")] = False
+    action_units: Annotated[bool, Opt("Detect action units and their intensities.")] = False
+    expression: Annotated[bool, Opt("Recognise the expression.")] = False
 
 
 TASKS = (
     Task(
         name="parse",
         verb="analyse",
-        summary="Analyse the faces in a photo: boxes, 68 landmarks, pose and face parts.",
+        summary="Analyse the faces in a photo: boxes, 68 landmarks, pose, face parts and more.",
         shape=Shape.RECORDS,
         options=AnalyseOptions,
         load="facewright.pipelines.analyse:load",

@@ -154,7 +154,11 @@ class Networks(Protocol):
 
 
 NOUNS = {
+    "action_units": "reader of action units",
+    "age": "age estimator",
+    "attributes": "reader of attributes",
     "detect": "detector",
+    "expression": "reader of expressions",
     "landmarks": "landmarker",
     "parse": "parser",
     "quality": "quality estimator",
@@ -175,7 +179,7 @@ class Task:
 
     Args:
         name: The task, such as "detect"; also the folder of its systems below `systems/`.
-        verb: The Python function `fw.<verb>` and the command `facewright <verb>`.
+        verb: The Python function `fw.<verb>` and the command `facewright <verb>`, which has dashes for underscores.
         summary: One line: what it gives.
         shape: What goes in and out.
         options: Frozen dataclass of its options.
@@ -232,6 +236,11 @@ class Task:
     def system_task(self) -> str | None:
         """The task whose systems `model` chooses from; None where there is no choice."""
         return None if self.systems is None else self.systems or self.name
+
+    @property
+    def command(self) -> str:
+        """The verb as the command line writes it."""
+        return self.verb.replace("_", "-")
 
     @property
     def noun(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -81,14 +81,73 @@ class MaskRecord(TypedDict):
     pixels: dict[str, int]
 
 
+class AgeNumbers(TypedDict):
+    """Years; four ages of five lie from `low` to `high`, which are None where the weights were never calibrated."""
+
+    years: float
+    low: float | None
+    high: float | None
+
+
+class ActionUnitNumbers(TypedDict):
+    """Intensity 0…5, and probability 0…1 that the unit is there."""
+
+    intensity: float
+    probability: float
+
+
+class WithheldRecord(FaceRecord):
+    """A face, and what keeps its picture from being judged, worst first; then nothing is said of it."""
+
+    withheld: list[str]
+
+
+class AgeRecord(WithheldRecord):
+    """A face and how old it looks."""
+
+    age: AgeNumbers | None
+
+
+class AttributesRecord(WithheldRecord):
+    """A face and its attributes: the probability that each is true, or a score where `calibrated` is false."""
+
+    attributes: dict[str, float] | None
+    calibrated: bool
+
+
+class ActionUnitsRecord(WithheldRecord):
+    """A face and its action units by name; scores where `calibrated` is false."""
+
+    action_units: dict[str, ActionUnitNumbers] | None
+    calibrated: bool
+
+
+class ExpressionRecord(WithheldRecord):
+    """A face, the likeliest expression, and the probability of each; scores where `calibrated` is false."""
+
+    expression: str | None
+    expressions: dict[str, float] | None
+    calibrated: bool
+
+
 class AnalysisRecord(FaceRecord):
-    """A face with 68 landmarks and the parts of it."""
+    """A face with 68 landmarks, the parts of it, and what else was asked for.
+
+    Of age, attributes, action units and expressions only those that were asked for are there; None where `withheld`
+    says why nothing can be said.
+    """
 
     index: int
     pose_from: Literal["detector", "landmarks"]
     points68: list[list[float]]
     confidence: list[float]
     mask: MaskRecord | None
+    withheld: NotRequired[list[str]]
+    age: NotRequired[AgeNumbers | None]
+    attributes: NotRequired[dict[str, float] | None]
+    action_units: NotRequired[dict[str, ActionUnitNumbers] | None]
+    expression: NotRequired[str | None]
+    expressions: NotRequired[dict[str, float] | None]
 
 
 class RestoredFaceRecord(FaceRecord):

@@ -26,7 +26,7 @@ from ....nn.attention import attend
 from ....nn.convnext import ChannelNorm, convnext
 from ....nn.efficientnet import EfficientNetV2
 from ....nn.inference import folded_copy, plain_copy
-from ....nn.mobilenetv3 import MobileNetV3, Row
+from ....nn.mobilenetv3 import COMPACT, MobileNetV3
 from ....nn.resnet import Bottleneck, ResNet
 from ....nn.sampling import exact, pixels, sample
 from ....tasks.card import Preprocess
@@ -47,23 +47,6 @@ LAPA_TEMPLATE = ((196.0, 226.0), (316.0, 226.0), (256.0, 286.0), (220.0, 360.4),
 _TEMPLATE_SIDE = 512
 _MARGIN = 0.25
 _LARGEST_TANH = 0.999
-
-COMPACT_ROWS = (
-    Row(3, 32, 16, False, "relu", 1),
-    Row(3, 64, 32, False, "hardswish", 2),
-    Row(3, 96, 32, False, "hardswish", 1),
-    Row(3, 128, 48, True, "hardswish", 2),
-    Row(3, 192, 48, True, "hardswish", 1),
-    Row(3, 192, 48, True, "hardswish", 1),
-    Row(3, 240, 96, False, "hardswish", 2),
-    Row(3, 288, 96, False, "hardswish", 1),
-    Row(3, 288, 96, False, "hardswish", 1),
-    Row(3, 384, 96, True, "hardswish", 1),
-    Row(3, 480, 160, True, "hardswish", 2),
-    Row(3, 480, 160, True, "hardswish", 1),
-    Row(3, 480, 160, True, "hardswish", 1),
-)
-"""A small relative of MobileNetV3 without 5×5 kernels."""
 
 
 class ResNetMaps(nn.Module):
@@ -90,7 +73,7 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "resnet101": ResNetMaps,
     "mobilenet_v3_l": MobileNetV3,
     "efficientnet_v2_m": EfficientNetV2,
-    "compact": lambda: MobileNetV3(COMPACT_ROWS, last=0, taps=(3, 6, 10, 13)),
+    "compact": lambda: MobileNetV3(COMPACT, last=0, taps=(3, 6, 10, 13)),
 }
 """The paper's backbones by torchvision's names, and `compact`, which is this project's."""
 

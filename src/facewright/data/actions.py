@@ -1,0 +1,165 @@
+"""Faces that move: rendered ones whose action units are exact, photos whose expression is known, and others.
+
+RAF-DB (Li, Deng, Du, CVPR 2017) gives one of seven expressions; of LFW's people nothing is known.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import FacewrightError
+from ..systems.action_units.mlcr.network import EXPRESSIONS, MLCR, MLCRConfig
+from .ages import points_of
+from .crops import Variation
+from .faces import data_root, open_faces
+from .parsing import parsing_renders
+from .people import FoundFaces, pictures_of, read_rgb
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.random import Generator
+    from numpy.typing import NDArray
+
+    from .faces import Split
+
+    Image = NDArray[np.uint8]
+
+RAFDB = "rafdb"
+PRESENT = 1.5
+"""Intensity from which a unit counts as present, of 5; below `ABSENT` it is absent, and unknown between them."""
+ABSENT = 0.5
+LIPS_APART, EYES_CLOSED = 0.05, 0.08
+"""Opening over width from which lips are parted (AU25), and up to which eyes are closed (AU43)."""
+MOST_YAW = 50.0
+
+
+def read_rafdb(root: str | Path) -> dict[str, int]:
+    """Pictures of RAF-DB's basic set, relative to `root`, to their expression's number in `EXPRESSIONS`.
+
+    `train_labels.csv` names pictures and labels of 1 to 7. Raises FacewrightError where it is missing or damaged.
+    """
+    path = Path(root) / "train_labels.csv"
+    try:
+        with open(path, encoding="utf-8", newline="") as stream:
+            rows = [(row["image"], int(row["label"])) for row in csv.DictReader(stream)]
+    except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise FacewrightError(f"{path} is not RAF-DB's list of labels ({error})") from error
+    if not rows or any(not 1 <= label <= len(EXPRESSIONS) for _, label in rows):
+        raise FacewrightError(f"{path} holds labels other than 1 to {len(EXPRESSIONS)}, or none")
+    return {f"aligned/train/train_images/{name}": label - 1 for name, label in rows}
+
+
+def units_of_truth(truth: Mapping[str, Any], units: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Labels (U,) of 1, −1 and 0 unknown, and intensities 0…5 (U,), NaN unknown, of a rendered face's truth."""
+    known: dict[str, float] = truth["action_units"]
+    intensity = np.array([known.get(unit, 0.0) for unit in units])
+    labels = np.where(intensity >= PRESENT, 1, np.where(intensity < ABSENT, -1, 0))
+    seen = {
+        "AU25": (float(truth["mouth_opening"]) / (4 * LIPS_APART), truth["mouth_opening"] >= LIPS_APART),
+        "AU43": (1.0, max(truth["eye_opening"].values()) <= EYES_CLOSED),
+    }
+    for unit, (share, present) in seen.items():
+        if unit in units:
+            place = units.index(unit)
+            labels[place] = 1 if present else -1
+            intensity[place] = 5 * min(share, 1.0) if present else 0.0
+    return labels.astype(np.int64), intensity
+
+
+class ActionCrops(Dataset[dict[str, Tensor]]):
+    """Rendered faces, RAF-DB and LFW, mixed.
+
+    An item has `image` (S, S, 3) uint8 RGB as the network takes it, `units` (U,) of 1, −1 and 0 unknown, and
+    `expression`, −1 unknown. It depends on (seed, index) alone. `renders` and `rafdb_share` are shares of the draws,
+    the rest is LFW; `rendered` renders are used, made on first use. `rafdb` holds the folder of that name, `found` the
+    `rafdb.npz` of `data.people embed`. Expressions are drawn by the root of how often they occur.
+    `presets`, `augment` and `damage` as in `Variation`.
+    """
+
+    def __init__(
+        self,
+        split: Split = "train",
+        seed: int = 0,
+        *,
+        rafdb: str,
+        found: str,
+        config: MLCRConfig | None = None,
+        renders: float = 0.25,
+        rafdb_share: float = 0.55,
+        rendered: int | None = None,
+        length: int = 1 << 40,
+        presets: Mapping[str, float] | None = None,
+        augment: bool = True,
+        damage: str = "clean",
+        root: str | Path | None = None,
+    ) -> None:
+        self.config = config or MLCRConfig.compact()
+        self.crop = MLCR.preprocess_for(self.config).crop
+        self.photos = RafdbPhotos(rafdb, found, split)
+        self.shards = parsing_renders(split, data_root(root), rendered if split == "train" else None)
+        self.faces = open_faces("lfw", split, root)
+        turned = [abs(float(self.shards.truth(i)["pose"]["yaw"])) > MOST_YAW for i in range(len(self.shards))]
+        self.usable = np.flatnonzero(~np.array(turned))
+        counts = np.bincount(self.photos.labels, minlength=len(EXPRESSIONS))
+        chances = 1 / np.sqrt(counts[self.photos.labels])
+        self.chances = chances / chances.sum()
+        self.renders, self.rafdb_share = renders, rafdb_share
+        self.variation = Variation(presets, augment=augment, damage=damage)
+        self.seed, self.length, self.augment = seed, length, augment
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.seed, 7, index))
+        units, expression = np.zeros(len(self.config.units), np.int64), -1
+        kind = rng.random()
+        if kind < self.renders:
+            image, points, units = self._rendered(rng)
+        elif kind < self.renders + self.rafdb_share:
+            number = int(rng.choice(len(self.photos), p=self.chances if self.augment else None))
+            image, points, expression = self.photos[number]
+        else:
+            row = int(self.faces.rows[int(rng.integers(len(self.faces)))])
+            image, points = self.faces.read(row), points_of(self.faces, row)
+        crop, _, _ = self.variation.crop(image, points, self.crop, rng)
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(crop)),
+            "units": torch.from_numpy(units),
+            "expression": torch.tensor(expression),
+        }
+
+    def _rendered(self, rng: Generator) -> tuple[Image, NDArray[np.float64], NDArray[np.int64]]:
+        number = int(self.usable[int(rng.integers(len(self.usable)))])
+        truth = self.shards.truth(number)
+        points = np.asarray(truth["points5"]["xy"], np.float64)
+        return self.shards.picture(number), points, units_of_truth(truth, self.config.units)[0]
+
+
+class RafdbPhotos:
+    """RAF-DB's photos of one side of the people's split: picture, five points, and the expression's number."""
+
+    def __init__(self, root: str | Path, found: str | Path, split: Split) -> None:
+        self.folder = Path(root) / RAFDB
+        known, faces = read_rafdb(self.folder), FoundFaces.load(Path(found))
+        wanted = set(pictures_of(RAFDB, split)) & set(known)
+        kept = [i for i, name in enumerate(faces.names) if str(name) in wanted]
+        if not kept:
+            raise FacewrightError(f"{found} holds no face of {RAFDB}'s {split} split; make it with data.people embed")
+        self.names = [str(faces.names[i]) for i in kept]
+        self.points5 = np.asarray(faces.points5[kept], np.float64)
+        self.labels = np.array([known[name] for name in self.names])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[Image, NDArray[np.float64], int]:
+        return read_rgb(self.folder / self.names[index]), self.points5[index], int(self.labels[index])
