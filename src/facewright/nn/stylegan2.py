@@ -168,10 +168,10 @@ class ModulatedConv(nn.Module):
     def scales(self, style: Tensor) -> tuple[Tensor, Tensor | None]:
         """Input scales (N, C_in) and output scales (N, C_out), None without demodulation; always in float32."""
         with torch.autocast(style.device.type, enabled=False):
-            scale = self.modulation(style.to(self.weight.dtype))
+            scale = self.modulation(style.to(self.modulation.weight.dtype))
             if not self.demodulate:
                 return scale, None
-            energy = (self.weight * self.weight_scale).square().sum((2, 3))
+            energy = (self.weight.to(scale.dtype) * self.weight_scale).square().sum((2, 3))
             return scale, torch.rsqrt(scale.square() @ energy.t() + _EPS)
 
     def convolve(self, x: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class Session:
                 model: Any = create(card.slug, pretrained=path).to(where)
                 if hasattr(model, "precision"):
                     model.precision = dtype
-                if where.type == "cpu":
+                if where.type == "cpu" and not model.mapped:
                     model.to(memory_format=torch.channels_last)
                 self._networks[key] = model
             return self._networks[key]

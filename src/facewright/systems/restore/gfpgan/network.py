@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from ....errors import UsageError
 from ....geometry.crop import CropSpec
+from ....nn.inference import AutocastCopy
 from ....nn.mmrb import MMRB
-from ....nn.stylegan2 import Generator, channel_widths, leaky, num_latents, resolutions
+from ....nn.stylegan2 import Generator, ModulatedConv, channel_widths, leaky, num_latents, resolutions
 from ....tasks.card import Preprocess
 from ...base import System
+from ..runs import restored_in_runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,6 +105,7 @@ class GFPGAN(System):
 
     slug: ClassVar[str] = "gfpgan"
     Config: ClassVar[type[GFPGANConfig]] = GFPGANConfig
+    mapped = True
     config: GFPGANConfig
 
     def __init__(self, config: GFPGANConfig | None = None) -> None:
@@ -191,7 +194,7 @@ class GFPGAN(System):
     # Use on pictures
 
     def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: int | None = None) -> NDArray[np.uint8]:
-        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape; one batch, so keep N moderate.
+        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape.
 
         `seed` draws the generator's noise anew, one draw for all crops, so that none depends on its place in a batch;
         None takes the noise as trained.
@@ -200,10 +203,7 @@ class GFPGAN(System):
         if not 0 <= fidelity <= 1:
             raise UsageError(f"fidelity {fidelity} is outside 0…1")
         noise = None if seed is None else self.generator.draw_noise(seed)
-        with torch.inference_mode(), self.picture_autocast():
-            restored = self(self.normalise(crops), fidelity=fidelity, noise=noise)
-            pixels = restored.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-        return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()  # type: ignore[no-any-return]
+        return restored_in_runs(self, crops, fidelity=fidelity, noise=noise)
 
-
-# Published checkpoints
+    def _inference_form(self, dtype: torch.dtype) -> nn.Module:
+        return AutocastCopy(self, dtype, (nn.Conv2d, nn.Linear, ModulatedConv), self._been_read)
