@@ -71,25 +71,32 @@ def _trim_function() -> Any:
 class WithoutMemory(TorchFunctionMode):
     """A context in which large new tensors are made on the meta device, for networks whose weights come from a file.
 
-    Small ones, from which networks compute kernels and index tables, are real.
+    Small ones, from which networks compute kernels and index tables, are real. What fills or scales large ones is left
+    out: it would change nothing, and makes torch load a computer algebra system of 80 MB.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _FACTORIES and kwargs.get("device") is None and _count(args, kwargs) > _SMALL:
-            kwargs = kwargs | {"device": "meta"} | ({"generator": None} if "generator" in kwargs else {})
+        if func in _FACTORIES and kwargs.get("device") is None:
+            size = _size(args, kwargs)
+            if math.prod(size) > _SMALL:
+                return torch.empty(size, dtype=kwargs.get("dtype"), device="meta")
+        if args and isinstance(args[0], torch.Tensor) and args[0].is_meta:
+            scales = func is torch.Tensor.mul and isinstance(args[1], int | float)
+            if scales or func in _FILLING or getattr(func, "__module__", "") == "torch.nn.init":
+                return args[0]
         return func(*args, **kwargs)
 
 
 _FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
+_FILLING = {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_, torch.Tensor.zero_}
 _SMALL = 4096
 
 
-def _count(args: Any, kwargs: Any) -> int:
-    """How many numbers a factory is asked for."""
+def _size(args: Any, kwargs: Any) -> list[int]:
+    """The shape a factory is asked for."""
     given = args or (kwargs.get("size", ()),)
-    size = given[0] if isinstance(given[0], list | tuple) else [n for n in given if isinstance(n, int)]
-    return math.prod(size)
+    return list(given[0] if isinstance(given[0], list | tuple) else (n for n in given if isinstance(n, int)))
 
 
 def page_out(tensor: Tensor) -> None:
