@@ -81,10 +81,11 @@ class WithoutMemory(TorchFunctionMode):
             size = _size(args, kwargs)
             if math.prod(size) > _SMALL:
                 return torch.empty(size, dtype=kwargs.get("dtype"), device="meta")
-        if args and isinstance(args[0], torch.Tensor) and args[0].is_meta:
+        filled = args[0] if args else kwargs.get("tensor")
+        if isinstance(filled, torch.Tensor) and filled.is_meta:
             scales = func is torch.Tensor.mul and isinstance(args[1], int | float)
             if scales or func in _FILLING or getattr(func, "__module__", "") == "torch.nn.init":
-                return args[0]
+                return filled
         return func(*args, **kwargs)
 
 
