@@ -1,17 +1,19 @@
 """Speed and memory of the large restorers at full size with random weights, as a Markdown table.
 
-    python -m benchmarks.restorers [--threads 2] [--repeats 3] [--record]
-    python -m benchmarks.restorers --only codeformer --preset compact
+    python benchmarks/restorers.py [--threads 2] [--repeats 2] [--record]
+    python benchmarks/restorers.py --only codeformer --preset compact
 
-Compares `restore` with the same network as plain eager float32, channels first, on one aligned crop. Every form runs in
-a process of its own, so that each peak of memory is its own; the two processes of a network work by turns, so that a
-busy machine slows both. `--record` writes docs/results/restorer-speed.md.
+Three forms of each network read weights from a folder and restore one aligned crop, then four: plain eager float32,
+channels first, without thinking of speed; `restore` of the build at an earlier commit (`--before`); `restore`. Every
+form runs in a process of its own, so that each peak of memory is its own and loading counts. One process works at a
+time, and they take turns, so that a busy machine slows all alike. `--record` writes docs/results/restorer-speed.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import resource
 import statistics
@@ -24,45 +26,51 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import torch
-
-from facewright.metrics import psnr
-from facewright.processors import processors
-from facewright.systems.base import system_class
-from facewright.tasks.restore import Restorer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from facewright.systems.base import System
+Form = Literal["plain", "before", "shipped"]
 
-Form = Literal["plain", "shipped"]
-
-NETWORKS = ("restoreformer++", "gfpgan")
+NETWORKS = ("restoreformer++", "codeformer", "gfpgan", "dfdnet")
 PAGE = Path("docs/results/restorer-speed.md")
+ROOT = Path(__file__).parents[1]
+FACES = 4
 
 
-def build(slug: str, preset: str) -> Any:
-    """The restorer with fresh weights, at the full size unless a preset is named."""
+# --- in the processes of a form, of which one has the earlier build: only what both know is imported
+
+
+def make(slug: str, preset: str, folder: Path) -> None:
+    """Save the restorer with random weights, at the full size unless a preset is named."""
+    import torch
+
+    from facewright.systems.base import system_class
+
     torch.manual_seed(0)
-    cls: Any = system_class(slug)
-    model = cls(cls.preset(preset) if preset else None).eval()
-    if not isinstance(model, Restorer):
-        raise SystemExit(f"{slug} is not a restorer")
-    return model
+    cls = system_class(slug)
+    model = cls(getattr(cls.Config, preset)() if preset else None).eval()
+    for name, values in model.named_buffers():
+        if name.startswith("dictionary."):
+            values.normal_()
+    model.save_pretrained(folder)
 
 
-def crop_of(size: int) -> np.ndarray:
-    """A smooth random picture (1, S, S, 3) with some noise."""
+def crops_of(size: int, count: int) -> np.ndarray:
+    """Smooth random pictures (count, S, S, 3) with some noise."""
+    import torch
+
     rng = np.random.default_rng(0)
-    coarse = torch.from_numpy(rng.uniform(40, 215, (1, 3, 9, 9)))
-    smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic")[0].permute(1, 2, 0).numpy()
-    return np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)[None]
+    coarse = torch.from_numpy(rng.uniform(40, 215, (count, 3, 9, 9)))
+    smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic").permute(0, 2, 3, 1).numpy()
+    return np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)
 
 
-def plain(model: System) -> Callable[[np.ndarray], np.ndarray]:
-    """The network as one would call it without thinking of speed: float32, channels first."""
-    network: Any = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+def plain(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """The network as one would call it without thinking of speed: float32, channels first, all crops at once."""
+    import torch
+
+    network = model.to(memory_format=torch.contiguous_format)
 
     @torch.no_grad()
     def run(crops: np.ndarray) -> np.ndarray:
@@ -73,34 +81,78 @@ def plain(model: System) -> Callable[[np.ndarray], np.ndarray]:
     return run
 
 
-def serve(slug: str, preset: str, form: Form, threads: int, picture: Path) -> None:
-    """The work of one process: a call for every line of input, answered by its seconds and the peak of memory."""
+def loaded(slug: str, form: Form, folder: Path) -> Any:
+    """The network as its build loads it for `facewright restore`."""
+    import torch
+
+    from facewright.systems.base import system_class
+
+    if form == "shipped":
+        from facewright.runtime.session import Session
+
+        return Session().network(slug, folder)
+    model = system_class(slug).from_pretrained(folder)
+    return model.to(memory_format=torch.channels_last) if form == "before" else model  # type: ignore[call-overload]
+
+
+def serve(slug: str, form: Form, threads: int, folder: Path, picture: Path) -> None:
+    """The work of one process: for every line of input, so many crops, answered by seconds and the peak of memory."""
+    import torch
+
     torch.set_num_threads(threads)
-    model: Any = build(slug, preset)
+    model: Any = loaded(slug, form, folder)
     call = plain(model) if form == "plain" else model.restore
-    crops = crop_of(model.preprocess.size)
-    np.save(picture, call(crops))
+    crops = crops_of(model.preprocess.size, FACES)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     print(json.dumps({"size": model.preprocess.size, "millions": millions}), flush=True)
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        count = int(line)
         wall, processor = time.perf_counter(), time.process_time()
-        call(crops)
+        found = call(crops[:count])
         answer = {
-            "wall": time.perf_counter() - wall,
-            "processor": time.process_time() - processor,
+            "wall": (time.perf_counter() - wall) / count,
+            "processor": (time.process_time() - processor) / count,
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
+        np.save(picture, found[:1])
         print(json.dumps(answer), flush=True)
+
+
+# --- the process that compares
+
+
+class Build:
+    """A source tree and how to run this file with it."""
+
+    def __init__(self, source: Path, options: argparse.Namespace) -> None:
+        self.environment = os.environ | {"PYTHONPATH": str(source)}
+        self.options = options
+
+    def command(self, *arguments: str) -> list[str]:
+        fixed = ["--threads", str(self.options.threads), "--preset", self.options.preset]
+        return [sys.executable, __file__, *fixed, *arguments]
+
+    def make(self, slug: str, folder: Path) -> None:
+        subprocess.run(self.command("--only", slug, "--make", str(folder)), env=self.environment, check=True)
+
+
+def earlier(commit: str, folder: Path) -> Path:
+    """The sources of a commit, laid out in a folder."""
+    packed = subprocess.run(["git", "archive", commit, "src"], cwd=ROOT, check=True, capture_output=True).stdout
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=packed, check=True)
+    return folder / "src"
 
 
 class Worker:
     """A process that runs one form of a network when asked."""
 
-    def __init__(self, slug: str, form: Form, folder: Path, options: argparse.Namespace) -> None:
+    def __init__(self, build: Build, slug: str, form: Form, weights: Path, folder: Path) -> None:
         self.picture = folder / f"{form}.npy"
-        command = [sys.executable, __file__, "--serve", form, "--only", slug, "--picture", str(self.picture)]
-        command += ["--threads", str(options.threads), "--preset", options.preset]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        arguments = ["--serve", form, "--only", slug, "--weights", str(weights), "--picture", str(self.picture)]
+        command = build.command(*arguments)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=build.environment
+        )
         self.about = self._answer()
 
     def _answer(self) -> dict[str, float]:
@@ -111,10 +163,10 @@ class Worker:
         answer: dict[str, float] = json.loads(line)
         return answer
 
-    def turn(self) -> dict[str, float]:
-        """One call."""
+    def turn(self, count: int) -> dict[str, float]:
+        """One call with so many crops."""
         assert self.process.stdin is not None
-        self.process.stdin.write("\n")
+        self.process.stdin.write(f"{count}\n")
         self.process.stdin.flush()
         return self._answer()
 
@@ -125,67 +177,103 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """One form: medians of seconds a crop, one at a time and of several, and peak MB after either."""
+
+    processor: float
+    wall: float
+    together: float
+    peak_mb: float
+    peak_mb_together: float
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """Medians over the turns: seconds of processor time and wall clock, peak MB, and the agreement of the results."""
+    """All forms of a network; `agreement` (dB) of the shipped one with the plain one under the same weights."""
 
     slug: str
     size: int
     millions: float
-    processor: dict[Form, float]
-    wall: dict[Form, float]
-    peak_mb: dict[Form, float]
+    forms: dict[Form, Measured]
     ratio: float
     agreement: float
 
     def rows(self) -> list[str]:
-        title = f"{self.slug}, {self.millions:.1f} M, {self.size} px"
-        return [
-            f"| {title} | plain float32, channels first, eager | {self._numbers('plain')} | 1.00 | – |",
-            f"| | `restore` | {self._numbers('shipped')} | {self.ratio:.2f} | {self.agreement:.1f} dB |",
-        ]
+        titles = {"plain": "plain float32, channels first, eager", "before": "`restore` before", "shipped": "`restore`"}
+        first = f"{self.slug}, {self.millions:.1f} M, {self.size} px"
+        return [f"| {first * (form == 'plain')} | {titles[form]} | {self._numbers(form)} |" for form in self.forms]
 
     def _numbers(self, form: Form) -> str:
-        return f"{self.processor[form]:.2f} | {self.wall[form]:.2f} | {self.peak_mb[form]:.0f}"
+        own, old = self.forms[form], self.forms["before"]
+        shipped = form == "shipped"
+        cells = [
+            f"{own.processor:.2f}",
+            f"{own.wall:.2f}",
+            f"{own.together:.2f}",
+            f"{self.ratio:.2f}" if shipped else "1.00" if form == "plain" else "",
+            f"{own.peak_mb:.0f}" + (f" ({own.peak_mb / old.peak_mb:.2f})" if shipped else ""),
+            f"{own.peak_mb_together:.0f}"
+            + (f" ({own.peak_mb_together / old.peak_mb_together:.2f})" if shipped else ""),
+            f"{self.agreement:.1f} dB" if shipped else "",
+        ]
+        return " | ".join(cells)
 
 
-def compare(slug: str, options: argparse.Namespace) -> Comparison:
-    """Both forms of one network, by turns."""
+def compare(slug: str, builds: dict[Form, Build], options: argparse.Namespace) -> Comparison:
+    """All forms of one network, by turns; then several crops, which decides their last peak."""
+    from facewright.metrics import psnr
+
     forms: tuple[Form, ...] = get_args(Form)
-    with tempfile.TemporaryDirectory() as folder:
-        workers = {form: Worker(slug, form, Path(folder), options) for form in forms}
-        turns = [{form: worker.turn() for form, worker in workers.items()} for _ in range(options.repeats)]
-        pictures = [np.load(worker.picture)[0] for worker in workers.values()]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        weights = {form: folder / ("before" if form == "before" else "now") for form in forms}
+        for form in ("before", "shipped"):
+            builds[form].make(slug, weights[form])
+        workers = {form: Worker(builds[form], slug, form, weights[form], folder) for form in forms}
+        turns = [{form: worker.turn(1) for form, worker in workers.items()} for _ in range(options.repeats + 1)]
+        pictures = [np.load(workers[form].picture)[0] for form in ("plain", "shipped")]
+        several = {form: worker.turn(FACES) for form, worker in workers.items()}
         for worker in workers.values():
             worker.close()
+    kept = turns[1:]  # the first makes forms and compiles kernels
 
-    def medians(what: str) -> dict[Form, float]:
-        return {form: statistics.median(turn[form][what] for turn in turns) for form in forms}
+    def measured(form: Form) -> Measured:
+        return Measured(
+            statistics.median(turn[form]["processor"] for turn in kept),
+            statistics.median(turn[form]["wall"] for turn in kept),
+            several[form]["processor"],
+            turns[-1][form]["peak_mb"],
+            several[form]["peak_mb"],
+        )
 
-    about = workers["plain"].about
+    about = workers["shipped"].about
     return Comparison(
         slug,
         int(about["size"]),
         about["millions"],
-        medians("processor"),
-        medians("wall"),
-        {form: turns[-1][form]["peak_mb"] for form in forms},
-        statistics.median(turn["plain"]["processor"] / turn["shipped"]["processor"] for turn in turns),
-        psnr(pictures[0], pictures[1], data_range=255),
+        {form: measured(form) for form in forms},
+        statistics.median(turn["plain"]["processor"] / turn["shipped"]["processor"] for turn in kept),
+        psnr(*pictures, data_range=255),
     )
 
 
 def page(found: list[Comparison], options: argparse.Namespace) -> str:
     """The results page."""
+    import torch
+
     lines = [
-        "# Speed of the large restorers",
+        "# Speed and memory of the large restorers",
         "",
-        f"Made by `python -m benchmarks.restorers --threads {options.threads} --record`, torch {torch.__version__}, "
-        f"{platform.machine()}. One crop, random weights. Every form in a process of its own, median of "
-        f"{options.repeats} turns; the factor is that of the processor time, which other work on the machine disturbs "
-        "least. Peak memory is that of the process, weights and libraries included.",
+        f"Made by `python benchmarks/restorers.py --threads {options.threads} --repeats {options.repeats} --record`, "
+        f"torch {torch.__version__}, {platform.machine()}. Random weights, read from a file. Every form in a process "
+        f"of its own, median of {options.repeats} turns after a first one; *before* is the build at commit "
+        f"{options.before}. Seconds are for one crop; the factor is that of the processor time, which other work on "
+        "the machine disturbs least. Peak memory is that of the process, loading, weights and libraries included, in "
+        "brackets as a share of *before*. Agreement is with the plain form under the same weights.",
         "",
-        "| network | form | s processor | s wall clock | peak MB | times faster | agreement |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        f"| network | form | s processor | s wall clock | s processor, {FACES} crops | times faster | peak MB | "
+        f"peak MB, {FACES} crops | agreement |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *[row for comparison in found for row in comparison.rows()],
         "",
     ]
@@ -194,18 +282,33 @@ def page(found: list[Comparison], options: argparse.Namespace) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="one restorer instead of the two of the table")
+    parser.add_argument("--only", default="", help="one restorer instead of those of the table")
     parser.add_argument("--preset", default="", help="a preset of the configuration instead of the full size")
-    parser.add_argument("--threads", type=int, default=processors())
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--before", default="006e743", help="commit of the build to compare with")
+    parser.add_argument("--threads", type=int, default=0, help="0: all processors")
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--record", action="store_true", help=f"write {PAGE}")
+    for hidden in ("--make", "--weights", "--picture"):
+        parser.add_argument(hidden, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--serve", choices=get_args(Form), help=argparse.SUPPRESS)
-    parser.add_argument("--picture", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.make:
+        return make(options.only, options.preset, options.make)
     if options.serve:
-        serve(options.only, options.preset, options.serve, options.threads, options.picture)
-        return
-    text = page([compare(slug, options) for slug in ([options.only] if options.only else NETWORKS)], options)
+        return serve(options.only, options.serve, options.threads, options.weights, options.picture)
+    if not options.threads:
+        from facewright.processors import processors
+
+        options.threads = processors()
+    with tempfile.TemporaryDirectory() as sources:
+        now = Build(ROOT / "src", options)
+        builds: dict[Form, Build] = {
+            "plain": now,
+            "before": Build(earlier(options.before, Path(sources)), options),
+            "shipped": now,
+        }
+        chosen = [options.only] if options.only else NETWORKS
+        text = page([compare(slug, builds, options) for slug in chosen], options)
     print(text)
     if options.record:
         PAGE.write_text(text, encoding="utf-8")

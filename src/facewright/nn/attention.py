@@ -53,7 +53,7 @@ class SpatialAttention(nn.Module):
         own = self.norm(x)
         query = own
         if self.norm_query is not None and guide is not None:
-            asked = self.norm_query(guide)
+            asked = self.norm_query(guide.to(x.dtype))
             query = asked if follow == 1 else own.lerp(asked, follow)
         q, k, v = (_tokens(layer(source)) for layer, source in ((self.q, query), (self.k, own), (self.v, own)))
         answer = attend(q, k, v, self.heads).transpose(1, 2).reshape(x.shape)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections import Counter
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -73,30 +75,62 @@ def plain_copy(network: M, dtype: torch.dtype) -> M:
     return converted(copy.deepcopy(network).eval(), dtype)
 
 
-def converted(network: M, dtype: torch.dtype) -> M:
-    """The network itself with frozen weights in `dtype`, channels last.
+def sharing_copy(network: M) -> M:
+    """A copy in evaluation mode whose modules are its own, while parameters and buffers are shared: not to write to."""
+    tensors = chain(network.parameters(), network.buffers())
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors}).eval()
+
+
+def converted(network: M, dtype: torch.dtype, read: Callable[[Tensor], object] = lambda tensor: None) -> M:
+    """The network itself with new, frozen weights in `dtype`, channels last; the old ones are not written to.
 
     A module's `full_precision` names parameters and buffers of its own that stay as they are: coordinates, codebooks.
+    `read` is called with every tensor that has been replaced.
     """
-    network.requires_grad_(False)
-    owned = [(part, name) for part in network.modules() for name in getattr(part, "full_precision", ())]
-    kept = [(part, name, getattr(part, name).detach()) for part, name in owned]
-    network.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for part, name, tensor in kept:
-        is_weight = name in part._parameters
-        setattr(part, name, nn.Parameter(tensor, requires_grad=False) if is_weight else tensor)
+    tables = [(part, table) for part in network.modules() for table in (part._parameters, part._buffers)]
+    uses = Counter(id(tensor) for _, table in tables for tensor in table.values())
+    shared: dict[int, tuple[Tensor, Tensor]] = {}
+    for part, table in tables:
+        exempt = getattr(part, "full_precision", ())
+        for name, old in table.items():
+            if old is None or (name in exempt and table is part._buffers):
+                continue
+            new = shared[id(old)][1] if id(old) in shared else _frozen(old, old.dtype if name in exempt else dtype)
+            if uses[id(old)] > 1:
+                shared[id(old)] = old, new
+            read(old)
+            table[name] = new
     return network
+
+
+def _frozen(old: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy without gradients, floating numbers in a type, kernels channels last."""
+    wanted = dtype if old.is_floating_point() else old.dtype
+    order = torch.channels_last if old.dim() == 4 else torch.preserve_format
+    new = old.detach().to(wanted, copy=True, memory_format=order)
+    return nn.Parameter(new, requires_grad=False) if isinstance(old, nn.Parameter) else new
 
 
 class AutocastCopy(nn.Module):
     """A copy that computes under autocast: for networks that say themselves what must stay in float32.
 
-    Answers keep the types that autocast gives them.
+    Answers keep the types that autocast gives them. Modules of the `light` kinds, which autocast would convert anyway,
+    keep their weights in `dtype`; the buffers of the others are shared. `read` as in `converted`.
     """
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        dtype: torch.dtype,
+        light: tuple[type[nn.Module], ...] = (),
+        read: Callable[[Tensor], object] = lambda tensor: None,
+    ) -> None:
         super().__init__()
-        self.network = plain_copy(network, torch.float32)
+        twin = sharing_copy(network)
+        for part in twin.modules() if light else ():
+            if not isinstance(part, light):
+                part.full_precision = (*part._parameters, *part._buffers)  # type: ignore[assignment]
+        self.network = converted(twin, dtype if light else torch.float32, read)
         self.dtype = dtype
 
     def forward(self, x: Tensor, *inputs: Any, **options: Any) -> Any:

@@ -168,10 +168,10 @@ class ModulatedConv(nn.Module):
     def scales(self, style: Tensor) -> tuple[Tensor, Tensor | None]:
         """Input scales (N, C_in) and output scales (N, C_out), None without demodulation; always in float32."""
         with torch.autocast(style.device.type, enabled=False):
-            scale = self.modulation(style.to(self.weight.dtype))
+            scale = self.modulation(style.to(self.modulation.weight.dtype))
             if not self.demodulate:
                 return scale, None
-            energy = (self.weight * self.weight_scale).square().sum((2, 3))
+            energy = (self.weight.to(scale.dtype) * self.weight_scale).square().sum((2, 3))
             return scale, torch.rsqrt(scale.square() @ energy.t() + _EPS)
 
     def convolve(self, x: Tensor) -> Tensor:
@@ -423,7 +423,9 @@ class EqualConv(nn.Module):
         return leaky(F.conv2d(x, weight, bias, stride=stride, padding=self.padding))
 
 
-class _DownBlock(nn.Module):
+class DownBlock(nn.Module):
+    """Two convolutions, the second halving, and a 1×1 skip; (N, c_in, H, W) to (N, c_out, H/2, W/2)."""
+
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
         self.conv1 = EqualConv(c_in, c_in, 3)
@@ -464,7 +466,7 @@ class Discriminator(nn.Module):
         by_rule = channel_widths(size, channel_multiplier, narrow)
         width = dict(zip(scales, widths, strict=True)) if widths else by_rule
         self.stem = EqualConv(in_channels, width[size], 1)
-        self.blocks = nn.ModuleList(_DownBlock(width[r], width[r // 2]) for r in reversed(scales[1:]))
+        self.blocks = nn.ModuleList(DownBlock(width[r], width[r // 2]) for r in reversed(scales[1:]))
         self.final_conv = EqualConv(width[4] + 1, width[4], 3)
         self.final_linear = EqualLinear(width[4] * BASE_SIZE**2, width[4])
         self.out = EqualLinear(width[4], 1)

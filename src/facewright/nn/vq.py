@@ -7,7 +7,6 @@ and bottom only, nearest up-sampling. At chosen sides the decoder's attention ca
 
 from __future__ import annotations
 
-import copy
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from .attention import SpatialAttention, group_norm
-from .inference import converted
+from .inference import converted, sharing_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,6 +84,14 @@ class VQLayout:
         return [self.size >> level for level in range(len(self.multipliers))]
 
     @property
+    def wide_sides(self) -> list[int]:
+        """Sides, smallest first, at which a decoder of lower precision computes in float32.
+
+        It costs little there, and a rounding is enlarged by all that follows.
+        """
+        return [side for side in reversed(self.sides[1:]) if side <= max(self.size // 16, self.sides[-1])]
+
+    @property
     def widths(self) -> list[int]:
         """Channels of every level, finest first."""
         return [self.width * factor for factor in self.multipliers]
@@ -131,10 +138,11 @@ class Upsample(nn.Conv2d):
 class FoldedUpsample(nn.Module):
     """An `Upsample` for inference: on repeated pixels its 3×3 kernel is one of four 2×2 kernels, by output parity.
 
-    The same function with 4/9 of the multiplications, and without the enlarged map.
+    The same function with 4/9 of the multiplications, and without the enlarged map. It computes in its input's type;
+    `result` is the type it answers in, None for that of the input.
     """
 
-    def __init__(self, layer: Upsample) -> None:
+    def __init__(self, layer: Upsample, result: torch.dtype | None = None) -> None:
         super().__init__()
         weight = layer.weight.detach().float()
         even = torch.tensor([[1.0, 0, 0], [0, 1, 1]], device=weight.device)
@@ -144,16 +152,32 @@ class FoldedUpsample(nn.Module):
         ]
         assert layer.bias is not None
         self.weight = nn.Parameter(torch.cat(kernels), requires_grad=False)
-        self.bias = nn.Parameter(layer.bias.detach().repeat(4), requires_grad=False)
+        self.bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=False)
+        self.result = result
 
     def forward(self, x: Tensor) -> Tensor:
-        n, channels, height, width = x.shape
-        corners = F.conv2d(x, self.weight, self.bias, padding=1).chunk(4, 1)
-        out = x.new_empty((n, channels, 2 * height, 2 * width)).contiguous(memory_format=torch.channels_last)
-        for index, corner in enumerate(corners):
+        n, _, height, width = x.shape
+        shape = (n, len(self.bias), 2 * height, 2 * width)
+        out = x.new_empty(shape, dtype=self.result or x.dtype).contiguous(memory_format=torch.channels_last)
+        bias = self.bias.to(x.dtype)
+        for index, kernel in enumerate(self.weight.chunk(4)):
+            corner = F.conv2d(x, kernel.to(x.dtype), bias, padding=1)
             row, column = divmod(index, 2)
             out[:, :, row::2, column::2] = corner[:, :, row : row + height, column : column + width]
         return out
+
+
+class WideConv(nn.Module):
+    """A convolution for inference that computes in float32, whatever type its weights are kept in."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        assert layer.bias is not None
+        self.weight, self.bias = layer.weight, layer.bias
+        self.stride, self.padding = layer.stride, layer.padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x.float(), self.weight.float(), self.bias.float(), self.stride, self.padding)  # type: ignore[arg-type]
 
 
 class Level(nn.Module):
@@ -212,7 +236,7 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Latents, and taps: what each level ends with (the last after one more residual block), then the middle."""
-        x = self.conv_in(image)
+        x = self.conv_in(image.to(self.conv_in.weight.dtype))
         taps = []
         for level in self.levels:
             assert isinstance(level, Level)
@@ -366,17 +390,59 @@ class VQAutoencoder(nn.Module):
 
     def forward(self, image: Tensor, follow: float = 1.0) -> tuple[Tensor, Quantised]:
         latents, taps = self.encode(image)
+        for i, asked in enumerate(self.decoder.cross):
+            taps[i] = taps[i] if asked else taps[i].new_empty(0)  # they are large, and of no more use
         quantised = self.quantiser(latents)
         return self.decode(quantised.features, taps, follow), quantised
 
 
-def inference_copy(network: M, dtype: torch.dtype) -> M:
-    """A copy that runs fast: `dtype` weights but for the codebooks, channels last, up-sampling folded."""
-    twin = copy.deepcopy(network).eval()
+def inference_copy(
+    network: M,
+    dtype: torch.dtype,
+    exact: Sequence[str] = (),
+    read: Callable[[Tensor], object] = lambda tensor: None,
+    wide: Sequence[str] = (),
+) -> M:
+    """A copy that runs fast: `dtype` weights but for the codebooks, channels last, up-sampling folded.
+
+    In lower precision than float32, the parts named `exact` stay as they are, those named `wide` compute in float32,
+    and so do decoders at their layout's `wide_sides`. `read` as in `converted`.
+    """
+    twin = sharing_copy(network)
+    low = dtype != torch.float32
+    if low:
+        widen(twin, *wide)
+    for autoencoder in [part for part in twin.modules() if isinstance(part, VQAutoencoder)] if low else ():
+        _widen(autoencoder, dtype)
     for name, part in list(twin.named_modules()):
         if isinstance(part, Upsample):
             twin.set_submodule(name, FoldedUpsample(part))
-    return converted(twin, dtype)
+    for part in [twin.get_submodule(name) for name in exact] if low else ():
+        for inner in part.modules():
+            inner.full_precision = tuple(inner._parameters)  # type: ignore[assignment]
+    return converted(twin, dtype, read)
+
+
+def _widen(autoencoder: VQAutoencoder, dtype: torch.dtype) -> None:
+    """Let the decoder compute in float32 as far as its maps are small."""
+    decoder, count = autoencoder.decoder, len(autoencoder.layout.wide_sides)
+    if count == 0:
+        return
+    widen(autoencoder, "after", "decoder.conv_in", "decoder.middle", *(f"decoder.levels.{i}" for i in range(count)))
+    last = decoder.levels[count - 1]
+    assert isinstance(last, Level)
+    assert isinstance(last.resample, Upsample)
+    last.resample = FoldedUpsample(last.resample, dtype)
+
+
+def widen(network: nn.Module, *parts: str) -> None:
+    """Let the convolutions and group norms of a network's parts compute in float32; an `Upsample` is passed over."""
+    inner = [pair for part in parts for pair in network.get_submodule(part).named_modules(prefix=part)]
+    for name, layer in inner:
+        if isinstance(layer, nn.GroupNorm):
+            layer.full_precision = ("weight", "bias")  # type: ignore[assignment]
+        elif type(layer) is nn.Conv2d:
+            network.set_submodule(name, WideConv(layer))
 
 
 # --- published key layouts --------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ class Session:
                 model: Any = create(card.slug, pretrained=path).to(where)
                 if hasattr(model, "precision"):
                     model.precision = dtype
-                if where.type == "cpu":
+                if where.type == "cpu" and not model.mapped:
                     model.to(memory_format=torch.channels_last)
                 logger.info("loaded %s from %s on %s, dtype %s", card.slug, path, where, dtype)
                 self._networks[key] = model

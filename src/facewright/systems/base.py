@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, WeightsError
 from ..nn.inference import AutocastCopy, InferenceForms, has_bf16
-from ..nn.memory import trim
+from ..nn.memory import WithoutMemory, page_out, trim
 from ..tasks.card import Card, Preprocess, get_card, upgraded_record
 from ..weights.store import load_file, resolve, save_file, sha256
 
@@ -50,12 +50,17 @@ class System(nn.Module):
 
     `precision`: arithmetic of the calls on pictures; `auto` takes bfloat16 where the processor has it. Calls that need
     all of float32 say so and ignore it.
+
+    `mapped`: whether loaded weights stay in their file until they are read; for large networks whose calls on pictures
+    all go through `inference`, so that nothing but its form of them is held in memory.
     """
 
     slug: ClassVar[str]
     Config: ClassVar[type[Any]]
+    mapped: ClassVar[bool] = False
     precision: Precision = "auto"
     weights_sha256: str | None = None  # of the file the weights came from
+    _in_file: frozenset[int] = frozenset()  # addresses of weights as they were mapped
 
     def __init__(self, config: Any = None) -> None:
         super().__init__()
@@ -120,6 +125,11 @@ class System(nn.Module):
         """Make what `inference` returns: a copy that does not refer to this network."""
         return AutocastCopy(self, dtype)
 
+    def _been_read(self, weight: Tensor) -> None:
+        """Let the memory of a weight go that has been copied into a form and can be had from its file again."""
+        if weight.data_ptr() in self._in_file:
+            page_out(weight)
+
     def normalise(self, images: NDArray[np.uint8]) -> Tensor:
         """(N, H, W, 3) uint8 RGB to the network's (N, 3, H, W) float input, by its preprocess record."""
         record = self.preprocess
@@ -171,7 +181,7 @@ class System(nn.Module):
             raise WeightsError(f"{path} holds weights of {meta['slug']!r}, not of {cls.slug!r}")
         config = _read_config(path, meta)
         try:
-            model = cls.from_config(config["config"])
+            model = cls._bare(config["config"])
             stored = Preprocess.from_dict(upgraded_record(config["preprocess"], model.preprocess.crop))
         except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
             raise WeightsError(f"{path}: its configuration is incomplete or damaged ({error!r})") from error
@@ -181,9 +191,26 @@ class System(nn.Module):
             raise WeightsError(
                 f"{path} was trained for another input than {cls.slug} feeds (stored {stored}, code {model.preprocess})"
             )
-        _load_strictly(model, state, path)
+        model._take(state, path)
         model.weights_sha256 = sha256(path)
         return model.eval()
+
+    @classmethod
+    def _bare(cls, config: dict[str, Any]) -> Self:
+        """A network about to be loaded; where weights stay in their file, without memory for them."""
+        if not cls.mapped:
+            return cls.from_config(config)
+        with WithoutMemory():
+            return cls.from_config(config)
+
+    def _take(self, state: dict[str, Tensor], path: Path) -> None:
+        """Load a state dict strictly; where weights stay in their file, they become the parameters themselves."""
+        _check_fit(self, state, path)
+        expected = self.state_dict()
+        values = {k: v.to(expected[k].dtype) for k, v in state.items()}
+        self.load_state_dict(values, assign=self.mapped)
+        if self.mapped:
+            self._in_file = frozenset(v.data_ptr() for k, v in values.items() if v is state[k])
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
         """Write `model.safetensors` and `config.json`; returns the folder. `dtype` stores floats in that type."""
@@ -228,7 +255,7 @@ def _read_config(path: Path, meta: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+def _check_fit(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     expected = model.state_dict()
     missing = sorted(set(expected) - set(state))
     surplus = sorted(set(state) - set(expected))
@@ -238,7 +265,6 @@ def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> No
             f"{path} does not fit the network: {len(missing)} tensors missing {missing[:3]}, "
             f"{len(surplus)} unknown {surplus[:3]}, {len(wrong)} of another shape {wrong[:3]}"
         )
-    model.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()})
 
 
 def system_class(slug: str) -> type[System]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from facewright.errors import UsageError
 from facewright.nn.mmrb import MMRB
 from facewright.systems.restore.gfpgan.convert import convert_published, import_published
 from facewright.systems.restore.gfpgan.network import GFPGAN, GFPGANConfig, ResBlock
+from facewright.weights.published import recognise_tensors
 
 TINY = GFPGANConfig(size=32, channel_multiplier=1, narrow=0.0625, style_dim=16, mapping_layers=2)
 TOLERANCE = 1e-4
@@ -113,8 +116,6 @@ def test_widths_and_depth_are_read_from_the_tensors():
 
 
 def test_other_checkpoints_are_refused(tiny):
-    with pytest.raises(ValueError, match="original form"):
-        import_published({"conv_body_first.0.weight": torch.zeros(1)})
     with pytest.raises(KeyError, match="backbone"):
         convert_published({"backbone.weight": torch.zeros(1)})
     state = published_form(tiny)
@@ -207,3 +208,184 @@ def test_wrong_input_is_refused(tiny):
         tiny(torch.zeros(1, 3, 64, 64))
     with pytest.raises(UsageError, match="outside 0…1"):
         tiny.restore(np.zeros((1, 32, 32, 3), np.uint8), fidelity=1.5)
+
+
+# --- version 1.0
+
+ORIGINAL = dataclasses.replace(TINY, size=64, form="original")
+
+
+def original_shapes(
+    size: int = 512, narrow: float = 1.0, dim: int = 512, layers: int = 8
+) -> dict[str, tuple[int, ...]]:
+    """The layout of GFPGANv1.pth, written out from TencentARC/GFPGAN's and BasicSR's layer tables."""
+    full = {4: 512, 8: 512, 16: 512, 32: 512, 64: 256, 128: 128, 256: 64, 512: 32}
+    wide = {side: int(width * narrow) for side, width in full.items() if side <= size}
+    half = {side: width // 2 for side, width in wide.items()}
+    sides = sorted(wide)
+    found = {"conv_body_first.0.weight": (half[size], 3, 1, 1), "conv_body_first.1.bias": (half[size],)}
+    for i, side in enumerate(reversed(sides[1:])):
+        a, b, key = half[side], half[side // 2], f"conv_body_down.{i}"
+        found |= {
+            f"{key}.conv1.0.weight": (a, a, 3, 3),
+            f"{key}.conv1.1.bias": (a,),
+            f"{key}.skip.1.weight": (b, a, 1, 1),
+        }
+        found |= {f"{key}.conv2.1.weight": (b, a, 3, 3), f"{key}.conv2.2.bias": (b,)}
+    found |= {"final_conv.0.weight": (half[4], half[4], 3, 3), "final_conv.1.bias": (half[4],)}
+    latents = 2 * len(sides) * dim
+    found |= {"final_linear.weight": (latents, half[4] * 16), "final_linear.bias": (latents,)}
+    for i, side in enumerate(sides[1:]):
+        a, b, key = half[side // 2], half[side], f"conv_body_up.{i}"
+        found |= {
+            f"{key}.conv1.0.weight": (a, a, 3, 3),
+            f"{key}.conv1.1.bias": (a,),
+            f"{key}.skip.weight": (b, a, 1, 1),
+        }
+        found |= {f"{key}.conv2.weight": (b, a, 3, 3), f"{key}.conv2.activation.bias": (b,)}
+        found |= {f"toRGB.{i}.weight": (3, b, 1, 1), f"toRGB.{i}.bias": (3,)}
+        for head in ("condition_scale", "condition_shift"):
+            for j in (0, 2):
+                found |= {f"{head}.{i}.{j}.weight": (b, b, 3, 3), f"{head}.{i}.{j}.bias": (b,)}
+    prior: dict[str, tuple[int, ...]] = {"constant_input.weight": (1, wide[4], 4, 4)}
+    for i in range(1, layers + 1):
+        prior |= {f"style_mlp.{i}.weight": (dim, dim), f"style_mlp.{i}.bias": (dim,)}
+    convs = [("style_conv1", wide[4], wide[4])]
+    rgbs = [("to_rgb1", wide[4])]
+    for i, side in enumerate(sides[1:]):
+        convs += [
+            (f"style_convs.{2 * i}", wide[side // 2], wide[side]),
+            (f"style_convs.{2 * i + 1}", wide[side], wide[side]),
+        ]
+        rgbs.append((f"to_rgbs.{i}", wide[side]))
+    for number, (key, a, b) in enumerate(convs):
+        prior |= {f"{key}.modulated_conv.weight": (1, b, a, 3, 3), f"{key}.weight": (1,), f"{key}.activate.bias": (b,)}
+        prior |= {f"{key}.modulated_conv.modulation.weight": (a, dim), f"{key}.modulated_conv.modulation.bias": (a,)}
+        side = sides[(number + 1) // 2]
+        prior[f"noises.noise{number}"] = (1, 1, side, side)
+    for key, a in rgbs:
+        prior |= {f"{key}.modulated_conv.weight": (1, 3, a, 1, 1), f"{key}.bias": (1, 3, 1, 1)}
+        prior |= {f"{key}.modulated_conv.modulation.weight": (a, dim), f"{key}.modulated_conv.modulation.bias": (a,)}
+    return found | {f"stylegan_decoder.{key}": shape for key, shape in prior.items()}
+
+
+def test_layout_of_version_1_fits():
+    state = {key: torch.empty(shape, device="meta") for key, shape in original_shapes().items()}
+    with torch.device("meta"):
+        model = import_published(state)
+    assert model.config == GFPGANConfig.original()
+    assert set(convert_published(state)) == set(model.state_dict())
+    assert recognise_tensors(state).systems == ("gfpgan",)
+
+
+def small_original() -> dict[str, torch.Tensor]:
+    random = torch.Generator().manual_seed(3)
+    shapes = original_shapes(64, 0.0625, 16, 2)
+    return {key: torch.randn(shape, generator=random) * 0.7 for key, shape in shapes.items()}
+
+
+def filtered(x, taps, pad, up=1, down=1):
+    """Zeros between the samples, padding, low pass, every second sample: the published up-and-down filter."""
+    kernel = torch.outer(taps, taps) / taps.sum() ** 2 * up**2
+    if up > 1:
+        n, c, h, w = x.shape
+        spread = x.new_zeros(n, c, h, up, w, up)
+        spread[:, :, :, 0, :, 0] = x
+        x = spread.reshape(n, c, h * up, w * up)
+    x = F.pad(x, (*pad, *pad))
+    return F.conv2d(x, kernel.expand(x.shape[1], 1, 4, 4), groups=x.shape[1])[..., ::down, ::down]
+
+
+def published_original(state, image):
+    """Version 1.0 evaluated by its published keys and formulas, one picture at a time."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    root = 2**0.5
+
+    def act(x, bias):
+        return F.leaky_relu(x + bias.view(1, -1, *[1] * (x.dim() - 2)), 0.2) * root
+
+    def equal(key, x, **more):
+        w = state[key]
+        return F.conv2d(x, w / w[0].numel() ** 0.5, **more)
+
+    def styled(key, x, w_, noise, up):
+        c = f"stylegan_decoder.{key}.modulated_conv"
+        style = F.linear(w_, state[f"{c}.modulation.weight"] / w_.shape[1] ** 0.5, state[f"{c}.modulation.bias"])
+        weight = state[f"{c}.weight"][0]
+        weight = weight / weight[0].numel() ** 0.5 * style.view(1, -1, 1, 1)
+        weight = weight / (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
+        if up:
+            x = filtered(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), taps, (1, 1)) * 4
+        else:
+            x = F.conv2d(x, weight, padding=1)
+        x = x + state[f"stylegan_decoder.{key}.weight"] * noise
+        return act(x, state[f"stylegan_decoder.{key}.activate.bias"])
+
+    def to_rgb(key, x, w_, skip):
+        c = f"stylegan_decoder.{key}.modulated_conv"
+        style = F.linear(w_, state[f"{c}.modulation.weight"] / w_.shape[1] ** 0.5, state[f"{c}.modulation.bias"])
+        weight = state[f"{c}.weight"][0]
+        x = (
+            F.conv2d(x, weight / weight.shape[1] ** 0.5 * style.view(1, -1, 1, 1))
+            + state[f"stylegan_decoder.{key}.bias"]
+        )
+        return x if skip is None else x + filtered(skip, taps, (2, 1), up=2)
+
+    levels = sum(key.endswith("skip.1.weight") for key in state)
+    x = act(equal("conv_body_first.0.weight", image), state["conv_body_first.1.bias"])
+    skips = []
+    for i in range(levels):
+        key = f"conv_body_down.{i}"
+        inner = act(equal(f"{key}.conv1.0.weight", x, padding=1), state[f"{key}.conv1.1.bias"])
+        inner = equal(f"{key}.conv2.1.weight", filtered(inner, taps, (2, 2)), stride=2)
+        inner = act(inner, state[f"{key}.conv2.2.bias"])
+        x = (inner + equal(f"{key}.skip.1.weight", filtered(x, taps, (1, 1)), stride=2)) / root
+        skips.insert(0, x)
+    x = act(equal("final_conv.0.weight", x, padding=1), state["final_conv.1.bias"])
+    flat = x.flatten(1)
+    latent = F.linear(flat, state["final_linear.weight"] / flat.shape[1] ** 0.5, state["final_linear.bias"])
+    latent = latent.view(1, -1, 16)
+    conditions = []
+    for i in range(levels):
+        key, x = f"conv_body_up.{i}", x + skips[i]
+        inner = act(equal(f"{key}.conv1.0.weight", x, padding=1), state[f"{key}.conv1.1.bias"])
+        double = partial(F.interpolate, scale_factor=2, mode="bilinear", align_corners=False)
+        inner = act(equal(f"{key}.conv2.weight", double(inner), padding=1), state[f"{key}.conv2.activation.bias"])
+        x = (inner + equal(f"{key}.skip.weight", double(x))) / root
+        for head in ("condition_scale", "condition_shift"):
+            y = equal(f"{head}.{i}.0.weight", x, padding=1, bias=state[f"{head}.{i}.0.bias"])
+            y = F.leaky_relu(y, 0.2) * root
+            conditions.append(equal(f"{head}.{i}.2.weight", y, padding=1, bias=state[f"{head}.{i}.2.bias"]))
+    noise = [state[f"stylegan_decoder.noises.noise{i}"] for i in range(2 * levels + 1)]
+    x = styled("style_conv1", state["stylegan_decoder.constant_input.weight"], latent[:, 0], noise[0], up=False)
+    out = to_rgb("to_rgb1", x, latent[:, 1], None)
+    for i in range(levels):
+        x = styled(f"style_convs.{2 * i}", x, latent[:, 2 * i + 1], noise[2 * i + 1], up=True)
+        same, changed = x.chunk(2, 1)
+        x = torch.cat((same, changed * conditions[2 * i] + conditions[2 * i + 1]), 1)
+        x = styled(f"style_convs.{2 * i + 1}", x, latent[:, 2 * i + 2], noise[2 * i + 2], up=False)
+        out = to_rgb(f"to_rgbs.{i}", x, latent[:, 2 * i + 3], out)
+    return out
+
+
+@torch.no_grad()
+def test_version_1_equals_its_formulas():
+    state = small_original()
+    model = import_published(state)
+    assert model.config == ORIGINAL
+    image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    theirs = torch.cat([published_original(state, one[None]) for one in image])
+    assert float(theirs.std()) > 0.1
+    assert (model(image) - theirs).abs().max() < 1e-4 * theirs.abs().max()
+
+
+def test_version_1_restores_in_either_precision():
+    model = import_published(small_original())
+    crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    found = {}
+    for precision in ("fp32", "bf16"):
+        model.precision = precision
+        found[precision] = model.restore(crops).astype(int)
+    assert np.abs(found["bf16"] - found["fp32"]).mean() < 4
+    with pytest.raises(UsageError, match="residual blocks only"):
+        GFPGAN(dataclasses.replace(ORIGINAL, encoder_block="mmrb"))

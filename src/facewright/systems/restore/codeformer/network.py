@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from ....errors import UsageError
 from ....nn.attention import TransformerLayer
-from ....nn.vq import ResBlock, VQAutoencoder, VQLayout
+from ....nn.vq import ResBlock, VQAutoencoder, VQLayout, inference_copy
 from ...base import refuse_seed
 from ..restoreformer.network import CodebookRestorer
+from ..runs import restored_in_runs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,7 +94,7 @@ class FeatureTransform(nn.Module):
 
     def forward(self, painted: Tensor, *, picture: Tensor, w: float) -> Tensor:
         """Two maps (N, C, h, h) to one."""
-        both = torch.cat([picture, painted], 1)
+        both = torch.cat([picture.to(painted.dtype), painted], 1)
         if torch.is_grad_enabled():
             both.requires_grad_()  # torch crashes in the backward of a channels-last group norm of a constant
         joined = self.join(both)
@@ -139,6 +140,8 @@ class CodeFormer(CodebookRestorer):
 
     slug: ClassVar[str] = "codeformer"
     Config: ClassVar[type[CodeFormerConfig]] = CodeFormerConfig
+    exact = ("net.encoder", "net.before", "embed", "transformer", "norm", "classify")
+    full_precision: ClassVar[tuple[str, ...]] = ("position",)
     config: CodeFormerConfig
 
     def __init__(self, config: CodeFormerConfig | None = None) -> None:
@@ -169,9 +172,9 @@ class CodeFormer(CodebookRestorer):
         codes = self.net.quantiser.lookup(chosen)
         if adain:
             codes = adaptive_instance_norm(codes, features.float()).detach()
-        painted = self.net.decoder(
-            codes.to(features.dtype), after_first=self._transforms(taps, fidelity) if fidelity > 0 else None
-        )
+        changes = self._transforms(taps, fidelity) if fidelity > 0 else None
+        del taps  # those without a transform are large and of no more use
+        painted = self.net.decoder(codes.to(features.dtype), after_first=changes)
         return (painted, {"logits": logits, "features": features}) if return_aux else painted
 
     def _check(self, image: Tensor, fidelity: float) -> None:
@@ -201,12 +204,16 @@ class CodeFormer(CodebookRestorer):
     def restore(
         self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: int | None = None, adain: bool = True
     ) -> NDArray[np.uint8]:
-        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape, one after the other.
+        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape.
 
         The network draws no noise: a seed is a UsageError.
         """
         refuse_seed(self.slug, seed)
-        return self._restored(crops, fidelity=fidelity, adain=adain)
+        return restored_in_runs(self, crops, fidelity=fidelity, adain=adain)
+
+    def _inference_form(self, dtype: torch.dtype) -> nn.Module:
+        sides = [side for side in self.config.fuse_at if side in self.config.layout.wide_sides]
+        return inference_copy(self, dtype, self.exact, self._been_read, [f"transforms.{side}" for side in sides])
 
 
 # --- published checkpoints --------------------------------------------------------------------------------------

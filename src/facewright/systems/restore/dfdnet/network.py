@@ -19,16 +19,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ....errors import UsageError, WeightsError
 from ....geometry.crop import CropSpec
+from ....nn.inference import AutocastCopy, sharing_copy
 from ....nn.iresnet import IResNet
 from ....nn.stylegan2 import leaky, upsample_bilinear
 from ....nn.vgg import VGG
 from ....tasks.card import Preprocess
 from ...base import System, refuse_seed
 from ...recognise.sface.network import SFaceConfig
+from ..runs import restored_in_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -303,6 +306,7 @@ class DFDNet(System):
 
     slug: ClassVar[str] = "dfdnet"
     Config: ClassVar[type[DFDNetConfig]] = DFDNetConfig
+    mapped = True
     config: DFDNetConfig
 
     def __init__(self, config: DFDNetConfig | None = None) -> None:
@@ -434,7 +438,7 @@ class DFDNet(System):
         seed: int | None = None,
         landmarks: NDArray[np.floating] | None = None,
     ) -> NDArray[np.uint8]:
-        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape; one batch, so keep N moderate.
+        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape.
 
         `landmarks` (N, 68, 2) in crop pixels place the components; without them the template does. The network has no
         control of fidelity and draws no noise: a value other than 1, or a seed, is a UsageError.
@@ -443,10 +447,14 @@ class DFDNet(System):
             raise UsageError("dfdnet has no fidelity control; blend with the input instead (strength)")
         refuse_seed(self.slug, seed)
         boxes = None if landmarks is None else component_boxes(landmarks, self.config.size)
-        with torch.inference_mode(), self.picture_autocast():
-            restored = self(self.normalise(crops), boxes)
-            pixels = restored.float().add(1).mul(127.5).round().to(torch.uint8)
-        return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()  # type: ignore[no-any-return]
+        return restored_in_runs(self, crops, {} if boxes is None else {"boxes": boxes})
+
+    def _inference_form(self, dtype: torch.dtype) -> nn.Module:
+        twin = sharing_copy(self)
+        for name, part in list(twin.named_modules()):
+            if parametrize.is_parametrized(part, "weight"):
+                twin.set_submodule(name, _without_norm(part))
+        return AutocastCopy(twin, dtype, (nn.Conv2d,), self._been_read)
 
     # Dictionaries
 
@@ -495,6 +503,19 @@ class DFDNet(System):
                 pieces = [_resized(crop, target[-1]) for crop in shown]
                 found[name] = torch.cat(pieces) if pieces else features.new_zeros((0, *target[1:]))
         return found
+
+
+def _without_norm(layer: nn.Module) -> nn.Conv2d:
+    """The convolution that one with spectral norm is in use."""
+    assert isinstance(layer, nn.Conv2d)
+    with torch.device("meta"):
+        plain = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, 1, layer.padding, layer.dilation)
+    (norm,), stored = layer.parametrizations.weight, layer.parametrizations.weight.original  # type: ignore[union-attr]
+    aligned = stored.detach().clone(memory_format=torch.contiguous_format)  # so that sums round alike, loaded or made
+    with torch.no_grad():
+        plain.weight = nn.Parameter(norm(aligned), requires_grad=False)
+    plain.bias = layer.bias
+    return plain
 
 
 def _plain(c_in: int, c_out: int) -> nn.Conv2d:

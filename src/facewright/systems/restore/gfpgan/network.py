@@ -1,8 +1,8 @@
 """GFPGAN: restoration with a U-Net that steers a StyleGAN2 of faces through half of its channels.
 
 Paper: Wang, Li, Zhang, Shan, "Towards Real-World Blind Face Restoration with Generative Facial Prior" (CVPR 2021,
-arXiv 2101.04061). The network is the "clean" one of versions 1.2, 1.3 and 1.4 (TencentARC/GFPGAN): StyleGAN2 with
-bilinear up-sampling and folded scales, so published checkpoints of these versions load and compute the same.
+arXiv 2101.04061). Both published forms (TencentARC/GFPGAN) load and compute the same: the "clean" one of versions 1.2,
+1.3 and 1.4, with bilinear up-sampling and folded scales, and the original one of the paper's version 1.0.
 
 The published network has no control of fidelity. `fidelity` here fades the spatial features out, towards the face the
 prior paints from the style codes alone.
@@ -19,10 +19,22 @@ from torch import Tensor, nn
 
 from ....errors import UsageError
 from ....geometry.crop import CropSpec
+from ....nn.inference import AutocastCopy
 from ....nn.mmrb import MMRB
-from ....nn.stylegan2 import Generator, channel_widths, leaky, num_latents, resolutions
+from ....nn.stylegan2 import (
+    DownBlock,
+    EqualConv,
+    Generator,
+    ModulatedConv,
+    channel_widths,
+    leaky,
+    num_latents,
+    resolutions,
+)
 from ....tasks.card import Preprocess
 from ...base import System
+from ..runs import restored_in_runs
+from .original import ScaledConv, ScaledLinear, UpBlock, condition_head
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EncoderBlock = Literal["residual", "mmrb"]
+Form = Literal["clean", "original"]
 
 _ENCODER_NARROW = 0.5
 
@@ -41,7 +54,8 @@ class GFPGANConfig:
 
     channel_multiplier, narrow: StyleGAN2's width rule; the U-Net has half of these widths. style_dim, mapping_layers:
     of the StyleGAN2 mapping network, which comes with the prior but is bypassed. encoder_block: the encoder's
-    down-sampling blocks, the published residual ones or the mixed multi-path ones of FRGP in their place.
+    down-sampling blocks, the published residual ones or the mixed multi-path ones of FRGP in their place. form: that of
+    versions 1.2 to 1.4, or of 1.0.
     """
 
     size: int = 512
@@ -50,6 +64,12 @@ class GFPGANConfig:
     style_dim: int = 512
     mapping_layers: int = 8
     encoder_block: EncoderBlock = "residual"
+    form: Form = "clean"
+
+    @classmethod
+    def original(cls) -> Self:
+        """Version 1.0, the network of the paper (76.2 M parameters)."""
+        return cls(channel_multiplier=1, form="original")
 
     @classmethod
     def compact(cls) -> Self:
@@ -90,7 +110,7 @@ def _condition_head(channels: int) -> nn.Sequential:
 
 
 class GFPGAN(System):
-    """Face restoration with a generative facial prior (arXiv 2101.04061, section 3; the "clean" network 1.2–1.4).
+    """Face restoration with a generative facial prior (arXiv 2101.04061, section 3).
 
     forward: image (N, 3, S, S) RGB in [−1, 1], aligned by the `ffhq` template, to the restored image of the same
     shape, unclamped. `fidelity` in [0, 1]: 1 is the published network, 0 the prior's face of the style codes alone.
@@ -103,6 +123,7 @@ class GFPGAN(System):
 
     slug: ClassVar[str] = "gfpgan"
     Config: ClassVar[type[GFPGANConfig]] = GFPGANConfig
+    mapped = True
     config: GFPGANConfig
 
     def __init__(self, config: GFPGANConfig | None = None) -> None:
@@ -114,28 +135,52 @@ class GFPGAN(System):
         width = channel_widths(c.size, c.channel_multiplier, c.narrow * _ENCODER_NARROW)
         rising, falling = list(zip(scales, scales[1:])), list(zip(scales[::-1], scales[-2::-1]))
 
-        self.stem = nn.Conv2d(3, width[c.size], 1)
-        self.downs = nn.ModuleList(_down_block(c.encoder_block, width[a], width[b]) for a, b in falling)
-        self.bottleneck = nn.Conv2d(width[4], width[4], 3, 1, 1)
-        self.ups = nn.ModuleList(ResBlock(width[a], width[b], 2) for a, b in rising)
-        self.to_rgbs = nn.ModuleList(nn.Conv2d(width[r], 3, 1) for r in scales[1:])
-        self.to_latent = nn.Linear(width[4] * 16, num_latents(c.size) * c.style_dim)
-        self.scale_heads = nn.ModuleList(_condition_head(width[r]) for r in scales[1:])
-        self.shift_heads = nn.ModuleList(_condition_head(width[r]) for r in scales[1:])
+        build = self._build_original if c.form == "original" else self._build_clean
+        build(width, falling, rising)
         self.generator = Generator(
             c.size,
             style_dim=c.style_dim,
             channel_multiplier=c.channel_multiplier,
             narrow=c.narrow,
             mapping_layers=c.mapping_layers,
-            upsample="bilinear",
-            equalised=False,
+            upsample="fir" if c.form == "original" else "bilinear",
+            equalised=c.form == "original",
             injection="sft_half",
         )
         self.generator.mapping.requires_grad_(False)
         for head in self.scale_heads:
             nn.init.ones_(head[-1].bias)  # type: ignore[index]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _build_clean(
+        self, width: dict[int, int], falling: list[tuple[int, int]], rising: list[tuple[int, int]]
+    ) -> None:
+        c = self.config
+        self.activate: nn.Module = nn.LeakyReLU(0.2)
+        self.stem: nn.Module = nn.Conv2d(3, width[c.size], 1)
+        self.downs = nn.ModuleList(_down_block(c.encoder_block, width[a], width[b]) for a, b in falling)
+        self.bottleneck: nn.Module = nn.Conv2d(width[4], width[4], 3, 1, 1)
+        self.ups = nn.ModuleList(ResBlock(width[a], width[b], 2) for a, b in rising)
+        self.to_rgbs = nn.ModuleList(nn.Conv2d(width[r], 3, 1) for _, r in rising)
+        self.to_latent: nn.Module = nn.Linear(width[4] * 16, num_latents(c.size) * c.style_dim)
+        self.scale_heads = nn.ModuleList(_condition_head(width[r]) for _, r in rising)
+        self.shift_heads = nn.ModuleList(_condition_head(width[r]) for _, r in rising)
+
+    def _build_original(
+        self, width: dict[int, int], falling: list[tuple[int, int]], rising: list[tuple[int, int]]
+    ) -> None:
+        c = self.config
+        if c.encoder_block != "residual":
+            raise UsageError("the original form of GFPGAN has residual blocks only")
+        self.activate = nn.Identity()  # convolutions of that form activate themselves
+        self.stem = EqualConv(3, width[c.size], 1)
+        self.downs = nn.ModuleList(DownBlock(width[a], width[b]) for a, b in falling)
+        self.bottleneck = EqualConv(width[4], width[4], 3)
+        self.ups = nn.ModuleList(UpBlock(width[a], width[b]) for a, b in rising)
+        self.to_rgbs = nn.ModuleList(ScaledConv(width[r], 3, 1) for _, r in rising)
+        self.to_latent = ScaledLinear(width[4] * 16, num_latents(c.size) * c.style_dim)
+        self.scale_heads = nn.ModuleList(condition_head(width[r]) for _, r in rising)
+        self.shift_heads = nn.ModuleList(condition_head(width[r]) for _, r in rising)
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
@@ -153,7 +198,7 @@ class GFPGAN(System):
         if image.dim() != 4 or tuple(image.shape[1:]) != (3, side, side):
             raise UsageError(f"this GFPGAN takes images (N, 3, {side}, {side}), not {tuple(image.shape)}")
         taps = self._encode(image)
-        bottleneck = leaky(self.bottleneck(taps[-1]))
+        bottleneck = self.activate(self.bottleneck(taps[-1]))
         latent = self.to_latent(bottleneck.flatten(1)).float().view(len(image), -1, self.config.style_dim)
         features = self._decode(bottleneck, taps)
         restored: Tensor = self.generator(latent, self._conditions(features, fidelity), noise)
@@ -163,7 +208,7 @@ class GFPGAN(System):
 
     def _encode(self, image: Tensor) -> list[Tensor]:
         """Features at S/2, S/4, …, 4."""
-        x = leaky(self.stem(image))
+        x = self.activate(self.stem(image))
         taps = []
         for down in self.downs:
             x = down(x)
@@ -191,7 +236,7 @@ class GFPGAN(System):
     # Use on pictures
 
     def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: int | None = None) -> NDArray[np.uint8]:
-        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape; one batch, so keep N moderate.
+        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape.
 
         `seed` draws the generator's noise anew, one draw for all crops, so that none depends on its place in a batch;
         None takes the noise as trained.
@@ -200,10 +245,8 @@ class GFPGAN(System):
         if not 0 <= fidelity <= 1:
             raise UsageError(f"fidelity {fidelity} is outside 0…1")
         noise = None if seed is None else self.generator.draw_noise(seed)
-        with torch.inference_mode(), self.picture_autocast():
-            restored = self(self.normalise(crops), fidelity=fidelity, noise=noise)
-            pixels = restored.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-        return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()  # type: ignore[no-any-return]
+        return restored_in_runs(self, crops, fidelity=fidelity, noise=noise)
 
-
-# Published checkpoints
+    def _inference_form(self, dtype: torch.dtype) -> nn.Module:
+        heavy = (nn.Conv2d, nn.Linear, ModulatedConv, EqualConv, ScaledConv, ScaledLinear)
+        return AutocastCopy(self, dtype, heavy, self._been_read)

@@ -15,51 +15,46 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-
 from ....errors import UsageError, WeightsError
 from ....geometry.crop import CropSpec
 from ....nn.mmrb import MMRB
 from ....nn.vq import Encoder, Level, ResBlock, VQAutoencoder, VQLayout, inference_copy
 from ....tasks.card import Preprocess
 from ...base import System, refuse_seed
+from ..runs import restored_in_runs
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
     from numpy.typing import NDArray
+    from torch import Tensor, nn
 
 EncoderBlock = Literal["residual", "mmrb"]
 
 
 class CodebookRestorer(System):
-    """What restorers with a codebook share."""
+    """What restorers with a codebook share.
+
+    `exact`: parts that compute in float32 whatever the precision, because a rounding there chooses another code.
+    """
+
+    mapped = True
+    exact: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
         return Preprocess(CropSpec.aligned(config.size))
 
     def restore(self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: int | None = None) -> NDArray[np.uint8]:
-        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape, one after the other.
+        """(N, S, S, 3) uint8 RGB crops to restored crops of the same shape.
 
         The network draws no noise: a seed is a UsageError.
         """
         refuse_seed(self.slug, seed)
-        return self._restored(crops, fidelity=fidelity)
-
-    @torch.inference_mode()
-    def _restored(self, crops: NDArray[np.uint8], *, fidelity: float, **options: Any) -> NDArray[np.uint8]:
-        dtype = self.picture_dtype
-        network = self.inference(dtype)
-        restored = np.empty_like(crops)
-        for index, crop in enumerate(crops):  # a batch would need more memory and be no faster
-            out = network(self.normalise(crop[None]).to(dtype), fidelity=fidelity, **options)
-            pixels = out[0].float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-            restored[index] = pixels.permute(1, 2, 0).cpu().numpy()
-        return restored
+        return restored_in_runs(self, crops, fidelity=fidelity)
 
     def _inference_form(self, dtype: torch.dtype) -> nn.Module:
-        return inference_copy(self, dtype)
+        return inference_copy(self, dtype, self.exact, self._been_read)
 
 
 @dataclass(frozen=True)
@@ -189,6 +184,3 @@ def _use_mmrb(encoder: Encoder) -> None:
         for i, block in enumerate(level.blocks):
             assert isinstance(block, ResBlock)
             level.blocks[i] = MMRB(block.conv1.in_channels, block.conv1.out_channels)
-
-
-# --- published checkpoints --------------------------------------------------------------------------------------
