@@ -26,6 +26,8 @@ from facewright.degrade import apply, sample, target
 from facewright.geometry.resample import crop_face
 from facewright.geometry.templates import template_points
 from facewright.metrics import detail_ratio, gmsd, psnr
+from facewright.pipelines.colour_match import restore_crops
+from facewright.pipelines.two_stage import TwoStageRestorer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +73,11 @@ def inside_of(small: Callable[[Image], Image]) -> Callable[[Image], Image]:
         return np.clip(np.rint(crops + enlarged), 0, 255).astype(np.uint8)
 
     return restore
+
+
+def both_stages(restorer: TwoStageRestorer, fidelity: float) -> Callable[[Image], Image]:
+    """What the command does with crops that it restores: two networks, light and colours of the input."""
+    return lambda crops: restore_crops(restorer, crops, fidelity, estimates=restorer.assess(crops))
 
 
 def pairs(faces: PackedFaces, preset: str, count: int) -> list[tuple[Image, Image, NDArray[np.bool_]]]:
@@ -126,6 +133,8 @@ def main() -> None:
         frgp: Any = create("frgp", pretrained=True)
         restorers["256 px (FRGP)"] = inside_of(frgp.restore)
     restorers["FaceDetail"] = lambda crops: model.restore(crops, fidelity=options.fidelity)
+    if not options.only:
+        restorers["both, as by default"] = both_stages(TwoStageRestorer(frgp, model), options.fidelity)
     embedder: Any = create("sface", pretrained=True)
     lines, numbers = [], {}
     for preset in options.presets:
