@@ -77,15 +77,15 @@ def low_pass(image: NDArray[Any], shrink: float) -> NDArray[Any]:
 
 
 def _inside(matrix: NDArray[np.float64], size: int, width: int, height: int) -> NDArray[np.bool_]:
+    def there(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+        x, y = points[..., 0], points[..., 1]
+        return np.asarray((x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5))
+
+    back, last = invert(matrix), size - 1.0
+    if there(transform_points(back, np.array([[0, 0], [last, 0], [0, last], [last, last]]))).all():
+        return np.ones((size, size), bool)  # with its corners the whole crop is in the photo
     ys, xs = np.mgrid[0:size, 0:size]
-    points = transform_points(invert(matrix), np.stack([xs, ys], -1))
-    inside: NDArray[np.bool_] = (
-        (points[..., 0] >= -0.5)
-        & (points[..., 0] < width - 0.5)
-        & (points[..., 1] >= -0.5)
-        & (points[..., 1] < height - 0.5)
-    )
-    return inside
+    return there(transform_points(back, np.stack([xs, ys], -1)))
 
 
 def recut(

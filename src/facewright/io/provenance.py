@@ -222,21 +222,36 @@ def embed_watermark(
     `rgb` is a square (h, h, 3) crop on the `ffhq` template, 0..255; so is the result, unrounded. The mark is a
     key-dependent noise pattern in luma, limited to a band of mid frequencies and made stronger where the picture is
     busy (spread spectrum; Cox et al., "Secure spread spectrum watermarking for multimedia", 1997), inside the ellipse
-    of the face only. `psnr` of the marked crop in dB is what `watermark_strength` gives when left out.
+    of the face only. `psnr` of the marked crop in dB is what `watermark_for` finds when left out.
     `payload` is a number from 0 to 15. Raises UsageError on other shapes and payloads.
+    """
+    return watermark_for(rgb, payload, key=key, psnr=psnr).on(rgb)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Watermark:
+    """The mark made for a crop, (h, h) in grey levels, at a `psnr` in dB; crops that look alike can share it."""
+
+    change: NDArray[np.float32]
+    psnr: float
+
+    def on(self, rgb: NDArray[np.floating]) -> NDArray[np.float32]:
+        """A crop (h, h, 3) with the mark, 0..255, unrounded; UsageError for a crop of another size."""
+        if rgb.shape != (*self.change.shape, 3):
+            raise UsageError(f"a mark for {self.change.shape} does not fit a crop of {rgb.shape}")
+        return np.clip(np.asarray(rgb, np.float32) + self.change[..., None], 0, 255)
+
+
+def watermark_for(rgb: NDArray[np.floating], payload: int = 0, *, key: int = 0, psnr: float | None = None) -> Watermark:
+    """The mark of a crop; without `psnr` the faintest that can still be found in a small JPEG copy: 48 to 42.5 dB.
+
+    Frames of a video share the strength, so that it is looked for once, and neighbouring ones the mark itself. Input
+    and errors as of `embed_watermark`.
     """
     values = _checked(rgb, payload)
     pattern = _scaled_pattern(values, payload, key)
-    return _added(values, pattern, _weakest(values, pattern, key) if psnr is None else psnr)
-
-
-def watermark_strength(rgb: NDArray[np.floating], payload: int = 0, *, key: int = 0) -> float:
-    """The PSNR in dB of the faintest mark that can still be found in a small JPEG copy of a crop: 48 to 42.5.
-
-    Frames of a video share it, so that it is looked for once. Input and errors as of `embed_watermark`.
-    """
-    values = _checked(rgb, payload)
-    return _weakest(values, _scaled_pattern(values, payload, key), key)
+    psnr = _weakest(values, pattern, key) if psnr is None else psnr
+    return Watermark(np.asarray(_gain(psnr) * pattern, np.float32), psnr)
 
 
 def _checked(rgb: NDArray[np.floating], payload: int) -> NDArray[np.float32]:
@@ -254,7 +269,11 @@ def _scaled_pattern(values: NDArray[np.float32], payload: int, key: int) -> NDAr
 
 
 def _added(values: NDArray[np.float32], pattern: NDArray[np.float32], psnr: float) -> NDArray[np.float32]:
-    return np.clip(values + np.float32(255 * 10 ** (-psnr / 20)) * pattern[..., None], 0, 255)
+    return np.clip(values + _gain(psnr) * pattern[..., None], 0, 255)
+
+
+def _gain(psnr: float) -> np.float32:
+    return np.float32(255 * 10 ** (-psnr / 20))
 
 
 def _weakest(values: NDArray[np.float32], pattern: NDArray[np.float32], key: int) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..geometry.paste import FacePatch, face_patch
-from ..io.provenance import embed_watermark
+from ..io.provenance import watermark_for
 from ..systems.base import batches
 from .choosing import doubt
 from .grain import with_grain
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from ..face import Face, FaceCrop
     from ..geometry.crop import CropSpec
+    from ..io.provenance import Watermark
     from ..tasks.analyse import Parser
     from ..tasks.detect import Detector
     from ..tasks.edit import EditOptions
@@ -255,11 +256,10 @@ def largest_only(faces: Sequence[Face], decisions: Sequence[Decision], count: in
     return [replace(d, wanted=False, reason=reason) if n in surplus else d for n, d in enumerate(decisions)]
 
 
-def marked(crop: Image, psnr: float | None = None) -> Image:
-    """A crop with the invisible mark; `psnr` is its strength where it was decided before."""
-    values = crop.astype(np.float32)
-    with_mark = embed_watermark(values) if psnr is None else embed_watermark(values, psnr=psnr)
-    return np.asarray(np.rint(with_mark).clip(0, 255), np.uint8)
+def marked(crop: Image, mark: Watermark | None = None) -> Image:
+    """A crop with the invisible mark: one of its own, or one that was made for a crop like it."""
+    mark = mark or watermark_for(crop.astype(np.float32))
+    return np.asarray(np.rint(mark.on(crop)), np.uint8)
 
 
 def patch_of(cut: Cut, output: Image, mask: Mask, base: Image, options: EditOptions) -> FacePatch | None:

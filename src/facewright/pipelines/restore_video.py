@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .restore import RestorePipeline
 
 FRAMES_PER_CALL = 12
-PRESET = "veryfast"  # of the encoder
+PRESET, CRF = "faster", 15  # of the encoder: as good as x264's defaults at crf 16, in two thirds of their time
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,7 @@ def restore_video(
         parameters=json.dumps(asdict(options), sort_keys=True),
         batch_size=FRAMES_PER_CALL,
         preset=PRESET,
+        crf=CRF,
         metadata={"comment": _provenance(pipeline, options)} if provenance else None,
         progress=progress,
         notify=notify,

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import UsageError
 from ..geometry.crop import template_face
 from ..geometry.paste import paste_patch
-from ..io.provenance import watermark_strength
+from ..io.provenance import watermark_for
 from . import grain
 from .edit import Cut, Decision, Outcome, is_selected, largest_only, marked, patch_of, weighed
 from .order import reading_order
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ..face import Face
     from ..geometry.crop import CropSpec
     from ..geometry.paste import FacePatch
+    from ..io.provenance import Watermark
     from ..io.video import Frame
     from ..tasks.edit import EditOptions
     from .edit import Editor, FaceEdit
@@ -45,9 +46,11 @@ if TYPE_CHECKING:
 
 _LOOK = 4  # how many times smaller than the crop the picture is in which change of the input is looked for
 _FLOW_SIZE = 256  # px: side of the crop in which its motion is measured
-_FIRST_LOOKS, _LOOK_AGAIN = 3, 12  # frames in which is asked again what was decided about a face
-_MASK_FRAMES, _MASK_STEP = 12, 0.25  # a mask is made anew after so many frames, and taken over by such steps
+_FIRST_LOOKS, _LOOK_AGAIN = 3, 24  # frames in which is asked again what was decided about a face
+_CHECK_AGAIN = 48  # frames in which what the edit made of a face is judged again
+_MASK_FRAMES, _MASK_STEP = 24, 0.25  # a mask is made anew after so many frames, and taken over by such steps
 _MASK_NEAR = 0.005
+_LEAST_GRAIN = 2.0  # grey levels; fainter grain an encoder takes out of a picture that moves
 _MEMORY_FRAMES = 24  # memory is returned once in so many frames; more often costs speed, less often lets it pile up
 
 
@@ -62,7 +65,7 @@ class VideoOptions:
     batch.
     """
 
-    detect_every: int = 10
+    detect_every: int = 12
     edit_every: int = 6
     steadiness: float = 0.85
     crops_per_call: int = 16
@@ -165,7 +168,7 @@ class DetailMemory:
             return edited
         size = sight.crop.shape[1::-1]
         base = cv2.resize(cv2.GaussianBlur(sight.look, (0, 0), max(0.5, len(sight.look) / 20)), size)
-        fresh = np.asarray((sight.crop if edited is None else edited) - base, np.float32)
+        fresh = np.asarray(cv2.subtract(sight.crop if edited is None else edited, base, dtype=cv2.CV_32F), np.float32)
         before = None if self._shown is None or self._shown.detail.shape != fresh.shape else self._shown
         if before is None:
             detail, target = fresh, fresh
@@ -176,7 +179,7 @@ class DetailMemory:
             target = fresh if edited is not None else _blended(fresh, moved.target, np.exp(-(change**4)))
             detail = _blended(target, moved.detail, self.steadiness * np.exp(-(change**2)))
         self._shown = _Detail(sight.look, detail, target)
-        return np.asarray(np.clip(base + detail + 0.5, 0, 255).astype(np.uint8))
+        return np.asarray(cv2.add(base, detail, dtype=cv2.CV_8U), np.uint8)
 
 
 _CHANGED_SHARE = 0.02  # of a face, from which on it is edited anew
@@ -203,7 +206,7 @@ class _Detail:
 def _blended(new: Floats, old: Floats, share: Floats) -> Floats:
     """`share` (S/4, S/4) of the old detail in the new."""
     weight = cv2.cvtColor(cv2.resize(share, new.shape[1::-1]), cv2.COLOR_GRAY2RGB)
-    return np.asarray(new + cv2.multiply(weight, old - new), np.float32)
+    return np.asarray(cv2.add(new, cv2.multiply(weight, cv2.subtract(old, new))), np.float32)
 
 
 def _inner(side: int) -> tuple[slice, slice]:
@@ -252,6 +255,7 @@ class _Person:
         self.favour = 0.0  # in [0, 1]: how much the decisions of late speak for an edit
         self.gain: float | None = None
         self.looks, self.odds = 0, 0.0
+        self.checked = -_CHECK_AGAIN  # index of the last frame in which the outcome was judged
         self.watched = -1  # index of the last frame in which the face was to be changed
         self.frames, self.edited = 0, 0
         self.skipped: Counter[str] = Counter()
@@ -259,7 +263,7 @@ class _Person:
         self.outcome: Outcome | None = None
         self.shown_outcome: Outcome | None = None
         self.shown_gain: float | None = None
-        self.psnr: float | None = None
+        self.mark: Watermark | None = None
         self.mask: Floats | None = None
         self.mask_goal: Floats | None = None
         self.mask_index, self.mask_size = 0, 0
@@ -435,7 +439,8 @@ class VideoEditor:
             if strength > 0:
                 work.cut = cut or self._cut(frame.pixels, person, t.face)
                 work.sight = person.watch(work.cut.crop.image, frame.index)
-                work.checks = work.sight.key and person.is_due()
+                work.checks = work.sight.key and frame.index - person.checked >= _CHECK_AGAIN
+                person.checked = frame.index if work.checks else person.checked
             if work.counts:
                 person.frames, person.last = person.frames + 1, frame.index
             plan.append(work)
@@ -519,8 +524,9 @@ class VideoEditor:
         """Let the edit judge an output now and then; others are treated as the last one that it judged."""
         person, cut, output = work.person, work.cut, _edited(work)
         assert cut is not None
-        if work.checks or person.outcome is None:
+        if work.checks:
             (person.outcome,) = self.edit.check([cut], [work.decision], output[None])
+        assert person.outcome is not None
         work.outcome = person.outcome
         # while a face that turned out badly fades out, its crop as it is
         work.edited = self.edit.temper(cut, output, work.outcome) if work.outcome.shown else cut.crop.image
@@ -559,14 +565,16 @@ class VideoEditor:
         assert work.sight is not None
         shown = person.memory.steady(work.sight, work.edited)
         if options.watermark:
-            if person.psnr is None:
-                person.psnr = watermark_strength(shown.astype(np.float32))
-            shown = marked(shown, person.psnr)
+            if work.edited is not None:
+                psnr = None if person.mark is None else person.mark.psnr
+                person.mark = watermark_for(shown.astype(np.float32), psnr=psnr)
+            shown = marked(shown, person.mark)
         patch = patch_of(cut, shown, person.blend_mask(work.mask), base, options)
         if patch is None or options.grain == "none":
             return patch
         if person.grain is None or work.edited is not None:
-            person.grain = grain.missing_grain(patch, base)
+            missing = grain.missing_grain(patch, base)
+            person.grain = missing if max(missing.luma, missing.chroma) >= _LEAST_GRAIN else grain.NONE
         return grain.grained(patch, person.grain, work.index)
 
     def _dismiss(self, present: set[int]) -> None:
