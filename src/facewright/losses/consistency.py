@@ -11,7 +11,6 @@ Losses are scalars in float32 at least, whatever autocast says.
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
+from ..nn.averaging import RunningMean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,18 +36,12 @@ class MeanTeacher(Generic[M]):
     def __init__(self, student: M, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
             raise UsageError(f"the teacher's decay must be in [0, 1), not {decay}")
-        self.network: M = copy.deepcopy(student)
-        self.decay = decay
+        self._mean = RunningMean(student, lambda count: decay)
+        self.network: M = self._mean.module
 
-    @torch.no_grad()
     def update(self, student: nn.Module) -> None:
-        """Follow the student by one step; what is no floating tensor is copied."""
-        given = student.state_dict()
-        for name, mean in self.network.state_dict().items():
-            if mean.is_floating_point():
-                mean.lerp_(given[name], 1 - self.decay)
-            else:
-                mean.copy_(given[name])
+        """Follow the student by one step; what is not a floating tensor is copied."""
+        self._mean.update_parameters(student)
 
 
 def feature_alignment(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:

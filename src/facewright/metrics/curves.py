@@ -1,26 +1,26 @@
-"""Figures of recognition results: DET, ROC, error versus discard, reliability, drawn with Pillow and written as PNG.
+"""Figures of recognition results: DET, ROC, error versus discard, reliability, drawn by matplotlib and written as PNG.
 
-Every figure function takes {legend: result} and returns an (H, W, 3) uint8 RGB picture; `save_figure` writes it.
+Every figure function takes {legend: result} and returns an (H, W, 3) uint8 RGB picture; `save_figure` writes it. They
+need matplotlib: `pip install 'facewright[plots]'`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
-from ..errors import UsageError
+from ..errors import MissingDependencyError, UsageError
 from ..io.image import save_rgb
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from .calibration import ReliabilityDiagram
     from .discard import DiscardCurve
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 760, 600
 LEFT, RIGHT, TOP, BOTTOM = 84, 24, 48, 64
-FINER = 2  # drawn this much larger and reduced, for smooth lines
-NEARLY_ZERO = 1e-12  # where logarithms and normal deviates would be infinite
-PAPER, INK, GRID = (255, 255, 255), (40, 40, 44), (222, 222, 226)
 COLOURS = (  # Okabe and Ito: distinct for colour-blind eyes too
     (0, 114, 178),
     (213, 94, 0),
@@ -43,34 +40,21 @@ COLOURS = (  # Okabe and Ito: distinct for colour-blind eyes too
     (0, 0, 0),
     (148, 120, 60),
 )
+_DPI = 100
+_NEARLY_ZERO = 1e-12  # where logarithms and normal deviates would be infinite
 
-
-def _even(values: Floats) -> Floats:
-    return values
-
-
-def _decades(values: Floats) -> Floats:
-    return np.asarray(np.log10(np.maximum(values, NEARLY_ZERO)))
-
-
-def _deviates(values: Floats) -> Floats:
-    return np.asarray(ndtri(np.clip(values, NEARLY_ZERO, 1 - NEARLY_ZERO)))
+Scale = Literal["linear", "log", "deviate"]
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Values between `low` and `high` along one side; `scale` maps them to equal steps, `ticks` carry labels."""
+    """Values between `low` and `high` along one side; `ticks` carry labels. `deviate` is the scale of DET curves."""
 
     label: str
     low: float
     high: float
     ticks: Mapping[float, str]
-    scale: Callable[[Floats], Floats] = _even
-
-    def position(self, values: ArrayLike) -> Floats:
-        """Values as shares of the axis, 0 at `low` and 1 at `high`."""
-        low, high = self.scale(np.array([self.low, self.high]))
-        return np.asarray((self.scale(np.asarray(values, np.float64)) - low) / (high - low))
+    scale: Scale = "linear"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,14 +71,14 @@ def det_figure(rocs: Mapping[str, Roc], *, lowest: float = 1e-4, title: str = ""
     """DET curves on normal-deviate axes (Martin et al. 1997): normally distributed scores give straight lines."""
     rates = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.2, 0.4, 0.6)
     ticks = {rate: _percent(rate) for rate in rates if rate >= lowest}
-    x, y = (Axis(label, lowest, 0.6, ticks, _deviates) for label in ("False accept rate", "False reject rate"))
+    x, y = (Axis(label, lowest, 0.6, ticks, "deviate") for label in ("False accept rate", "False reject rate"))
     return draw({name: Curve(r.far, r.frr) for name, r in rocs.items()}, x, y, title=title)
 
 
 def roc_figure(rocs: Mapping[str, Roc], *, lowest: float = 1e-4, title: str = "") -> NDArray[np.uint8]:
     """ROC curves, TAR over FAR on a logarithmic axis from `lowest` to 1."""
     decades = 10.0 ** np.arange(np.ceil(np.log10(lowest) - 1e-9), 1)
-    x = Axis("False accept rate", lowest, 1, {rate: _percent(rate) for rate in decades.tolist()}, _decades)
+    x = Axis("False accept rate", lowest, 1, {rate: _percent(rate) for rate in decades.tolist()}, "log")
     return draw({name: Curve(r.far, r.tar) for name, r in rocs.items()}, x, _shares("True accept rate"), title=title)
 
 
@@ -129,82 +113,46 @@ def draw(
     """Curves with grid, axes, title and legend."""
     if not 0 < len(curves) <= len(COLOURS):
         raise UsageError(f"a figure can show 1 to {len(COLOURS)} curves, not {len(curves)}")
-    sheet = Image.new("RGB", (WIDTH * FINER, HEIGHT * FINER), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    _draw_grid(pen, x, y)
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError("figures need matplotlib: pip install 'facewright[plots]'") from error
+    figure = Figure((WIDTH / _DPI, HEIGHT / _DPI), _DPI)
+    canvas = FigureCanvasAgg(figure)
+    frame = (LEFT / WIDTH, BOTTOM / HEIGHT, (WIDTH - LEFT - RIGHT) / WIDTH, (HEIGHT - TOP - BOTTOM) / HEIGHT)
+    axes = figure.add_axes(frame)
+    _scale(axes, x, y)
+    axes.grid(color="0.88")
+    axes.set(title=title, axisbelow=True)
     if diagonal:
-        pen.line(_pixels([0, 1], [0, 1]), fill=(160, 160, 166), width=2 * FINER)
-    _draw_curves(sheet, curves.values(), x, y)
-    pen.rectangle(_pixels([0, 1], [1, 0]), outline=INK, width=FINER)
-    pen.text((WIDTH * FINER / 2, TOP * FINER / 2), title, INK, _font(17), anchor="mm")
-    pen.text(((LEFT + WIDTH - RIGHT) * FINER / 2, (HEIGHT - 18) * FINER), x.label, INK, _font(15), anchor="mm")
-    _draw_upwards(sheet, y.label)
-    _draw_legend(pen, list(curves), _emptiest_corner(curves.values(), x, y))
-    return np.asarray(sheet.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS), np.uint8)
+        axes.plot([0, 1], [0, 1], color="0.65")
+    for (name, curve), colour in zip(curves.items(), COLOURS):
+        style: dict[str, Any] = {"drawstyle": "steps-post" if curve.steps else "default"}
+        style |= {"marker": "o" if curve.dots else "", "color": tuple(c / 255 for c in colour), "linewidth": 2}
+        axes.plot(_visible(curve.x, x), _visible(curve.y, y), label=name, **style)
+    axes.legend(loc="best", framealpha=1)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _draw_grid(pen: ImageDraw.ImageDraw, x: Axis, y: Axis) -> None:
-    for value, label in x.ticks.items():
-        (place,) = x.position([value]).tolist()
-        pen.line(_pixels([place, place], [0, 1]), fill=GRID, width=FINER)
-        left, bottom = _pixels([place], [0])[0]
-        pen.text((left, bottom + 8 * FINER), label, INK, _font(13), anchor="mt")
-    for value, label in y.ticks.items():
-        (place,) = y.position([value]).tolist()
-        pen.line(_pixels([0, 1], [place, place]), fill=GRID, width=FINER)
-        left, bottom = _pixels([0], [place])[0]
-        pen.text((left - 8 * FINER, bottom), label, INK, _font(13), anchor="rm")
+def _scale(axes: Any, x: Axis, y: Axis) -> None:
+    for axis, side in ((x, "x"), (y, "y")):
+        functions = {"functions": (_deviates, ndtr)} if axis.scale == "deviate" else {}
+        getattr(axes, f"set_{side}scale")("function" if functions else axis.scale, **functions)
+        getattr(axes, f"set_{side}lim")(axis.low, axis.high)
+        getattr(axes, f"set_{side}label")(axis.label)
+        getattr(axes, f"set_{side}ticks")(list(axis.ticks), list(axis.ticks.values()))
+        getattr(axes, f"set_{side}ticks")([], minor=True)
 
 
-def _draw_curves(sheet: Image.Image, curves: Iterable[Curve], x: Axis, y: Axis) -> None:
-    layer = sheet.copy()
-    pen = ImageDraw.Draw(layer)
-    for curve, colour in zip(curves, COLOURS):
-        across, up = x.position(curve.x), y.position(curve.y)
-        if curve.dots:
-            for point in _pixels(across, up):
-                pen.circle(point, 4 * FINER, fill=colour)
-        if curve.steps:
-            across, up = np.repeat(across, 2)[1:], np.repeat(up, 2)[:-1]
-        pen.line(_pixels(across, up), fill=colour, width=2 * FINER, joint="curve")
-    frame = (LEFT * FINER, TOP * FINER, (WIDTH - RIGHT) * FINER, (HEIGHT - BOTTOM) * FINER)
-    sheet.paste(layer.crop(frame), frame)
+def _visible(values: Floats, axis: Axis) -> Floats:
+    """Values as an axis can show them: zero has no logarithm."""
+    return np.maximum(values, _NEARLY_ZERO) if axis.scale == "log" else values
 
 
-def _draw_upwards(sheet: Image.Image, label: str) -> None:
-    height = 24 * FINER
-    strip = Image.new("RGB", ((HEIGHT - TOP - BOTTOM) * FINER, height), PAPER)
-    ImageDraw.Draw(strip).text((strip.width / 2, height / 2), label, INK, _font(15), anchor="mm")
-    sheet.paste(strip.transpose(Image.Transpose.ROTATE_90), (4 * FINER, TOP * FINER))
-
-
-def _draw_legend(pen: ImageDraw.ImageDraw, names: list[str], corner: tuple[bool, bool]) -> None:
-    font, line, swatch, margin = _font(13), 20 * FINER, 26 * FINER, 10 * FINER
-    width = swatch + margin * 3 + max(pen.textlength(name, font) for name in names)
-    height = line * len(names) + margin
-    (left, bottom), (right, top) = _pixels([0, 1], [0, 1])
-    x0 = right - margin - width if corner[0] else left + margin
-    y0 = top + margin if corner[1] else bottom - margin - height
-    pen.rectangle((x0, y0, x0 + width, y0 + height), fill=PAPER, outline=GRID, width=FINER)
-    for row, (name, colour) in enumerate(zip(names, COLOURS)):
-        middle = y0 + margin / 2 + line * (row + 0.5)
-        pen.line((x0 + margin, middle, x0 + margin + swatch, middle), fill=colour, width=3 * FINER)
-        pen.text((x0 + 2 * margin + swatch, middle), name, INK, font, anchor="lm")
-
-
-def _emptiest_corner(curves: Iterable[Curve], x: Axis, y: Axis) -> tuple[bool, bool]:
-    """(right?, top?) of the quarter with the least of the curves in it."""
-    across = np.linspace(0, 1, 100)
-    up = np.stack([np.interp(across, x.position(c.x), y.position(c.y)) for c in curves])
-    corners = [(True, False), (False, False), (True, True), (False, True)]
-    return min(corners, key=lambda c: int((((across > 0.5) == c[0]) & ((up > 0.5) == c[1])).sum()))
-
-
-def _pixels(across: ArrayLike, up: ArrayLike) -> list[tuple[float, float]]:
-    """Places on the enlarged sheet of points given as shares of both axes."""
-    left = LEFT + np.asarray(across, np.float64) * (WIDTH - LEFT - RIGHT)
-    top = HEIGHT - BOTTOM - np.asarray(up, np.float64) * (HEIGHT - TOP - BOTTOM)
-    return [(float(a), float(b)) for a, b in zip(left * FINER, top * FINER)]
+def _deviates(values: Any) -> Floats:
+    return np.asarray(ndtri(np.clip(values, _NEARLY_ZERO, 1 - _NEARLY_ZERO)))
 
 
 def _until(curve: DiscardCurve, end: float) -> Curve:
@@ -225,7 +173,3 @@ def _shares(label: str, high: float = 1.0) -> Axis:
 
 def _percent(rate: float) -> str:
     return f"{100 * rate:.3g} %"
-
-
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size * FINER)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import stats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,11 @@ class Estimate:
 def bootstrap(values: Sequence[float] | NDArray[np.floating[Any]], draws: int = DRAWS, seed: int = 0) -> Estimate:
     """Mean of at least one value and its 95 % percentile bootstrap interval."""
     numbers = np.asarray(values, float)
-    rng = np.random.default_rng(seed)
-    means = numbers[rng.integers(0, len(numbers), (draws, len(numbers)))].mean(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Estimate(float(numbers.mean()), float(low), float(high), len(numbers))
+    mean = float(numbers.mean())
+    if len(numbers) < 2:
+        return Estimate(mean, mean, mean, len(numbers))
+    found = stats.bootstrap(
+        (numbers,), np.mean, n_resamples=draws, method="percentile", rng=np.random.default_rng(seed)
+    )
+    low, high = found.confidence_interval
+    return Estimate(mean, float(low), float(high), len(numbers))

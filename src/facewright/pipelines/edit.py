@@ -186,7 +186,7 @@ class Editor:
             masks = self.masks([face.cut for face in group], outputs, options)
             for face, shown, mask in zip(group, outputs, masks):
                 patch = patch_of(face.cut, shown, mask, base, options)
-                outcome = replace(face.outcome, output=shown)  # type: ignore[type-var]
+                outcome = replace(face.outcome, output=shown)
                 if patch is None:
                     outcome = Outcome(None, "outside the picture", outcome.record)
                 change = 0.0 if patch is None else _mean_change(patch)

@@ -25,11 +25,11 @@ import torch
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..deprecation import renamed_arguments, renamed_attribute, warn_renamed
 from ..errors import MissingDependencyError, UsageError, WeightsError, nearest_name
+from ..nn.averaging import RunningMean
 from ..processors import single_threaded
 from ..systems.base import System, system_class
 
@@ -102,7 +102,7 @@ def _explained(cls: type[R]) -> type[R]:
         except ValidationError as error:
             raise UsageError("; ".join(_mistake(cls, found) for found in error.errors())) from error
 
-    cls.__init__ = initialise  # type: ignore[method-assign]
+    cls.__init__ = initialise  # type: ignore[assignment, method-assign]
     return cls
 
 
@@ -202,28 +202,14 @@ def build_entry(part: Mapping[str, Any], *arguments: Any, **options: Any) -> Any
     return cls(*arguments, **chosen)
 
 
-class Ema(AveragedModel):
-    """Exponential moving average of a module's weights and buffers; counters are those of the module.
+class Ema(RunningMean):
+    """The exponential moving average that is validated and shipped.
 
     The decay warms up from 2/11 to `decay`, so that early steps are not remembered.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        def follow(averages: Any, currents: Any, count: Any) -> None:
-            if not averages[0].is_floating_point():
-                for average, current in zip(averages, currents):
-                    average.copy_(current)
-                return
-            warm = (1 + int(count)) / (10 + int(count))
-            torch._foreach_lerp_(averages, currents, 1 - min(decay, warm))
-
-        super().__init__(module, multi_avg_fn=torch.no_grad()(follow), use_buffers=True)
-        self.n_averaged += 1  # the copy made here is the first: an update never just replaces it
-
-    @property
-    def updates(self) -> int:
-        """How often the average has moved."""
-        return int(self.n_averaged) - 1
+        super().__init__(module, lambda count: min(decay, (1 + count) / (10 + count)))
 
     @property
     def shadow(self) -> dict[str, Tensor]:
