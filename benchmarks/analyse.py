@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 
+from facewright.evaluation.pages import write_page
 from facewright.io.image import read
 from facewright.loading import create, load_analyser
 from facewright.pipelines.demo import astronaut
@@ -90,7 +91,9 @@ def main() -> None:
     )
     print(text)
     if chosen.write:
-        chosen.write.write_text(text, encoding="utf-8")
+        command = f"python benchmarks/analyse.py --threads {chosen.threads}"
+        systems = ["mos", "facewarp", "segface"]
+        write_page(chosen.write, text, command=command, systems=systems, people=False)
 
 
 if __name__ == "__main__":

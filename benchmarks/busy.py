@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from facewright.evaluation.pages import write_page
 from facewright.processors import processors
 
 HERE = Path(__file__).resolve().parents[1] / "src"
@@ -157,7 +158,7 @@ def main() -> None:
         text += ["", *of_many_sizes(compared, options.photos)]
     print("\n".join(text))
     if options.write:
-        options.write.write_text("\n".join(text) + "\n", encoding="utf-8")
+        write_page(options.write, "\n".join(text) + "\n", command="python benchmarks/busy.py", people=False)
 
 
 if __name__ == "__main__":

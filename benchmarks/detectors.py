@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from facewright.evaluation.pages import write_page
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -158,7 +160,8 @@ def main() -> None:
             "| --- | --- | --- | --- | --- |",
             *rows,
         ]
-        args.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        text = "\n".join(lines) + "\n"
+        write_page(args.write, text, command="python benchmarks/detectors.py", systems=["mos"], people=False)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from facewright.evaluation.pages import write_page
 from facewright.gallery import Gallery, RecogniserId, Sample
 from facewright.gallery.index import Templates, turned
 
@@ -114,7 +115,8 @@ def main() -> None:
         lines.append("| " + " | ".join([str(count), *measure_search(vectors), *written]) + " |")
         print(lines[-1], flush=True)
     if options.write:
-        options.write.write_text("\n".join([*INTRODUCTION, *lines]) + "\n", encoding="utf-8")
+        text = "\n".join([*INTRODUCTION, *lines]) + "\n"
+        write_page(options.write, text, command="python benchmarks/gallery.py", people=False)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from facewright.systems.recognise.sface.network import SFace
+from facewright.evaluation.pages import write_page
+from facewright.systems.recognise.distilledface.network import DistilledFace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 BATCHES = (1, 32)
 
 
-def plain(model: SFace, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+def plain(model: DistilledFace, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What a user gets from the network without any care: float32, NCHW, batch norms apart."""
     with torch.inference_mode():
         x = torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous().float().sub(127.5).div(127.5)
@@ -56,8 +57,8 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    shipped = SFace.from_pretrained()
-    eager = SFace.from_pretrained().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    shipped = DistilledFace.from_pretrained()
+    eager = DistilledFace.from_pretrained().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     rows = []
     for count in BATCHES:
         crops = np.random.default_rng(0).integers(0, 256, (count, 112, 112, 3), dtype=np.uint8)
@@ -80,7 +81,10 @@ def main() -> None:
             "| --- | --- | --- | --- | --- |",
             *rows,
         ]
-        options.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        text = "\n".join(lines) + "\n"
+        write_page(
+            options.write, text, command="python benchmarks/recognise.py", systems=["distilledface"], people=False
+        )
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from facewright.evaluation.pages import write_page
 from facewright.render import (
     Camera,
     MorphableData,
@@ -208,7 +209,7 @@ def main() -> None:
     text = page(arguments.model, arguments.count, arguments.repeats)
     print(text)
     if arguments.record:
-        RECORD.write_text(text, encoding="utf-8")
+        write_page(RECORD, text, command="python benchmarks/render.py --record", people=False)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from facewright.evaluation.pages import write_page
 from facewright.io.image import read, save_rgb
 from facewright.loading import load_pipeline
 from facewright.metrics import psnr
@@ -141,7 +142,8 @@ def main() -> None:
     print("\n".join(lines))
     if options.write:
         options.write.parent.mkdir(parents=True, exist_ok=True)
-        options.write.write_text("\n".join(lines), encoding="utf-8")
+        command = f"python benchmarks/restore.py --threads {options.threads}"
+        write_page(options.write, "\n".join(lines), command=command, systems=["mos", "frgp"], people=False)
 
 
 if __name__ == "__main__":

@@ -311,7 +311,9 @@ def main() -> None:
         text = page([compare(slug, builds, options) for slug in chosen], options)
     print(text)
     if options.record:
-        PAGE.write_text(text, encoding="utf-8")
+        from facewright.evaluation.pages import write_page
+
+        write_page(PAGE, text, command=f"python benchmarks/restorers.py --threads {options.threads}", people=False)
 
 
 if __name__ == "__main__":

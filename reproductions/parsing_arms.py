@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from facewright.data.faces import data_root
 from facewright.data.parsing import RENDERS, mirror_pair, parsing_renders
+from facewright.evaluation.pages import write_page
 from facewright.metrics.segmentation import SegmentationScores
 from facewright.nn.inference import has_bf16
 from facewright.systems.parse.taxonomy import IGNORED
@@ -247,4 +248,4 @@ def finish(args: argparse.Namespace, result: Path, lines: list[str]) -> None:
     text = "\n".join(lines) + "\n"
     print("\n" + text)
     if args.record:
-        result.write_text(text, encoding="utf-8")
+        write_page(result, text, command=f"python -m reproductions.{result.stem}.run --record")

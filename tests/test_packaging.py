@@ -94,13 +94,13 @@ def contents() -> dict[str, bytes]:
         "facewright/py.typed": b"",
         "facewright/metrics/niqe_pristine.npz": b"PK",
         "facewright/render/assets/skin.npz": b"PK",
-        "facewright/systems/task/sface/compact.calibration.json": b"{}",
+        "facewright/systems/task/distilledface/compact.calibration.json": b"{}",
         f"{INFO}/METADATA": metadata.encode(),
         f"{INFO}/entry_points.txt": b"[console_scripts]\nfacewright = facewright.cli:main\n",
         f"{INFO}/licenses/LICENSE": b"Apache",
         f"{INFO}/licenses/NOTICE": b"weights",
     }
-    for slug in ("facedetail", "facewarp", "frgp", "mos", "segface", "sface", "vitfiqa"):
+    for slug in ("distilledface", "facedetail", "facewarp", "frgp", "mos", "segface", "vitfiqa"):
         files[f"facewright/systems/task/{slug}/card.json"] = json.dumps(card(slug, weights)).encode()
         files[f"facewright/systems/task/{slug}/compact.safetensors"] = weights
     return files

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "facewright"
 LARGEST = 100_000_000
-EMBEDDED = ("facedetail", "facewarp", "frgp", "mos", "segface", "sface", "vitfiqa")
+EMBEDDED = ("distilledface", "facedetail", "facewarp", "frgp", "mos", "segface", "vitfiqa")
 """Systems the command line needs: they must come with weights inside the wheel."""
 NEEDED = (
     f"{PACKAGE}/py.typed",

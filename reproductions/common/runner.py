@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +14,10 @@ import cv2
 import numpy as np
 import torch
 
+from facewright.evaluation.pages import write_page
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 _RENAMED = {"batch": "batch_size", "prior_batch": "prior_batch_size"}
@@ -81,14 +84,14 @@ def begin(args: argparse.Namespace) -> None:
     torch.manual_seed(0)
 
 
-def finish(args: argparse.Namespace, slug: str, lines: list[str]) -> None:
-    """Print a report and write it where it belongs."""
+def finish(args: argparse.Namespace, slug: str, lines: list[str], systems: Sequence[str] = ()) -> None:
+    """Print a report and write it where it belongs; `systems` are those whose embedded weights were measured with."""
     text = "\n".join(lines) + "\n"
     print("\n" + text)
     target = args.write or (None if args.quick else Path("docs/results") / f"{slug}.md")
     if target is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+        command = f"python -m {getattr(sys.modules['__main__'].__spec__, 'name', f'reproductions.{slug}.run')}"
+        write_page(target, text, command=command, systems=systems)
 
 
 def arms_file(args: argparse.Namespace, slug: str) -> Path:

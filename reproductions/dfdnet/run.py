@@ -2,7 +2,7 @@
 
     python -m reproductions.dfdnet.run [--quick]
 
-Small decoders on 96 px crops of LFW, in the frozen features of the embedded compact SFace. Needs the labelled face
+Small decoders on 96 px crops of LFW, in the frozen features of the embedded recogniser. Needs the labelled face
 collections (FACEWRIGHT_DATA) and half an hour on two processor cores.
 """
 
@@ -169,7 +169,7 @@ def mirrored(boxes: Indices) -> Indices:
 @cache
 def features() -> dict[str, Tensor]:
     """The frozen feature network."""
-    recogniser: Any = create("sface", pretrained=True)
+    recogniser: Any = create("distilledface", pretrained=True)
     state: dict[str, Tensor] = recogniser.backbone.state_dict()
     return state
 
@@ -352,7 +352,7 @@ def main() -> None:
     arms = Arms(common.arms_file(args, SLUG), s, len(ATOMS) + 1)
     results = {INPUT: arms.run(INPUT, measure, test.damaged, test)}
     results |= {arm: arms.run(arm, run_arm, arm, train_faces, test, s) for arm in ATOMS}
-    common.finish(args, SLUG, report(results, s))
+    common.finish(args, SLUG, report(results, s), ["distilledface"])
 
 
 if __name__ == "__main__":

@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 from facewright import create
 from facewright.data.highres import SIDE, PackedFaces, open_packed
 from facewright.degrade import apply, sample, target
+from facewright.evaluation.pages import write_page
 from facewright.geometry.resample import crop_face
 from facewright.geometry.templates import template_points
 from facewright.metrics import detail_ratio, gmsd, psnr
 from facewright.pipelines.colour_match import restore_crops
 from facewright.pipelines.two_stage import TwoStageRestorer
+from facewright.weights.measure import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,7 +137,7 @@ def main() -> None:
     restorers["FaceDetail"] = lambda crops: model.restore(crops, fidelity=options.fidelity)
     if not options.only:
         restorers["both, as by default"] = both_stages(TwoStageRestorer(frgp, model), options.fidelity)
-    embedder: Any = create("sface", pretrained=True)
+    embedder: Any = create("distilledface", pretrained=True)
     lines, numbers = [], {}
     for preset in options.presets:
         truths = pairs(faces, preset, min(options.count, len(faces)))
@@ -152,9 +154,26 @@ def main() -> None:
         if options.pictures:
             write_sheet(options.pictures / f"{preset}.png", truths, list(outputs.values()))
     if options.write:
-        options.write.write_text(page(lines, options.count), encoding="utf-8")
+        command = f"python reproductions/facedetail/evaluate.py faces.npz --count {options.count}"
+        write_page(
+            options.write, page(lines, options.count), command=command, systems=["facedetail", "frgp", "distilledface"]
+        )
+        if not options.weights:
+            record_on_card(numbers, command, min(options.count, len(faces)))
     if options.record:
         options.record.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+
+
+def record_on_card(numbers: dict[str, dict[str, float]], command: str, count: int) -> None:
+    """The numbers of the card, against the input."""
+    values = {}
+    for preset in sorted({key.partition("/")[0] for key in numbers}):
+        ours, given = numbers[f"{preset}/FaceDetail"], numbers[f"{preset}/input"]
+        values[f"PSNR gain at {preset}, dB"] = ours["psnr"] - given["psnr"]
+        values[f"detail energy at {preset}"] = ours["detail"]
+        if given["gmsd"]:
+            values[f"GMSD change at {preset}, percent"] = 100 * (ours["gmsd"] / given["gmsd"] - 1)
+    record("facedetail", "evaluate", values, command=command, data=f"{count} validation faces of CIPLAB and CelebA-HQ")
 
 
 def page(lines: list[str], count: int) -> str:

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from facewright.data.landmarks import PointedFace, RealFaces, RenderedFaces, eye_distance, face_length, five_of
+from facewright.evaluation.pages import write_page
 from facewright.face import Face
 from facewright.loading import create
 from facewright.metrics.uncertainty import bootstrap
+from facewright.weights.measure import record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,10 +105,22 @@ def main() -> None:
     drawn = [renders.face(i) for i in range(len(renders))]
     for low, high in ((0, 30), (30, 60), (0, 60), (60, 90)):
         rows.append(measure(model, f"renders, yaw {low} to {high}°", [f for f in drawn if low <= abs(f.yaw) <= high]))
-    text = report(rows, points98(model, renders, 60.0), milliseconds(model, 1), milliseconds(model, 16))
+    wflw = points98(model, renders, 60.0)
+    text = report(rows, wflw, milliseconds(model, 1), milliseconds(model, 16))
     print(text)
     if chosen.write:
-        chosen.write.write_text(text, encoding="utf-8")
+        command = "python reproductions/facewarp/faces.py"
+        write_page(chosen.write, text, command=command, systems=["facewarp"])
+        data = f"{chosen.photos} photos each of LFW's and UTKFace's validation people, rendered faces"
+        record("facewarp", "faces", card_numbers(rows, wflw), command=command, data=data)
+
+
+def card_numbers(rows: list[Row], wflw: NDArray[np.float64]) -> dict[str, float]:
+    """What the card says of points cut by the labels' own five points."""
+    names = {"LFW": "lfw", "UTKFace": "utkface", "renders, yaw 0 to 60°": "renders_to_60_degrees"}
+    found = {f"{names[r.title]}_error_68_percent": float(r.all68.mean()) for r in rows if r.title in names}
+    found |= {f"{names[r.title]}_error_inner_percent": float(r.inner.mean()) for r in rows if r.title in names}
+    return found | {"renders_to_60_degrees_error_98_percent": float(wflw.mean())}
 
 
 def report(rows: list[Row], wflw: NDArray[np.float64], single: float, batch: float) -> str:

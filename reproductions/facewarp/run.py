@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from facewright.data.faces import Split
+    from facewright.data.split import Split
     from facewright.training.trainer import Batch, Update
 
 SLUG = "facewarp"

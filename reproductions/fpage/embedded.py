@@ -18,10 +18,11 @@ import numpy as np
 import torch
 
 from facewright.data.ages import AgeCrops, read_fgnet
+from facewright.evaluation.pages import write_page
 from facewright.loading import load_detector
 from facewright.pipelines.choosing import largest_face, sure_faces
 from facewright.systems.age.fpage.network import COVERAGE, FPAge
-from facewright.weights.pack import record_metrics
+from facewright.weights.measure import record
 
 from .. import common, traits
 
@@ -206,8 +207,9 @@ def main() -> None:
     lines, metrics = report(FPAge.from_pretrained(chosen.model), chosen.fgnet)
     print("\n".join(lines))
     if chosen.write:
-        chosen.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        record_metrics("fpage", "compact", metrics)
+        command = "python -m reproductions.fpage.embedded"
+        write_page(chosen.write, "\n".join(lines) + "\n", command=command, systems=["fpage"])
+        record("fpage", "embedded", metrics, command=command, data="photos of UTKFace's validation people, FG-NET")
 
 
 if __name__ == "__main__":

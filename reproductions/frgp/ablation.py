@@ -50,7 +50,7 @@ from ..common import Arms, Images
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from facewright.data.faces import Split
+    from facewright.data.split import Split
     from facewright.systems.restore.gfpgan.network import EncoderBlock
 
     Values = NDArray[np.float64]
@@ -390,7 +390,7 @@ def _psnr(images: Images, tests: Faces) -> Values:
 
 @cache
 def _recogniser() -> Any:
-    return create("sface", pretrained=True)
+    return create("distilledface", pretrained=True)
 
 
 @cache
@@ -571,7 +571,7 @@ def main() -> None:
     if args.record and not args.quick:
         lines += figures(results, Path("docs/images"))
     if args.record or args.write:
-        common.finish(args, SLUG, lines)
+        common.finish(args, SLUG, lines, ["distilledface"])
     else:
         print("\n" + "\n".join(lines))
 

@@ -25,6 +25,7 @@ import torch
 
 from facewright.data.restoration import open_crops
 from facewright.errors import FacewrightError, UsageError
+from facewright.evaluation.pages import write_page
 from facewright.io.image import save_rgb
 from facewright.pipelines.sheets import BACKGROUND, grid
 from facewright.systems.base import batches
@@ -199,7 +200,7 @@ def main() -> None:
         parser.error(str(error))
     print(text)
     if options.write:
-        options.write.write_text(text, encoding="utf-8")
+        write_page(options.write, text, command="python reproductions/frgp/blind.py score", systems=["frgp"])
 
 
 if __name__ == "__main__":

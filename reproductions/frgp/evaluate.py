@@ -22,14 +22,16 @@ from numpy.typing import NDArray
 from facewright import create
 from facewright.data.restoration import RestorationPairs
 from facewright.degrade import PRESETS, MotionRange, Preset, apply, sample
+from facewright.evaluation.pages import write_page
 from facewright.metrics import psnr, ssim
 from facewright.metrics.uncertainty import bootstrap
 from facewright.pipelines.sheets import grid
+from facewright.weights.measure import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from facewright.data.faces import Split
+    from facewright.data.split import Split
 
 Image = NDArray[np.uint8]
 SETTINGS = {
@@ -182,13 +184,32 @@ def main() -> None:
         numbers[f"{preset.name}/psnr_gain"] = float((ours.psnr - given.psnr).mean())
     seconds = time.perf_counter() - start
     if options.write:
-        options.write.parent.mkdir(parents=True, exist_ok=True)
-        options.write.write_text(page(rows, alone, clean, setting, options.faces, seconds), encoding="utf-8")
+        command = f"python reproductions/frgp/evaluate.py --faces {options.faces}"
+        text = page(rows, alone, clean, setting, options.faces, seconds)
+        write_page(options.write, text, command=command, systems=["frgp"])
+        if not options.weights:
+            record_on_card(numbers, command, options.faces)
     if options.record:
         options.record.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     if options.pictures:
         options.pictures.mkdir(parents=True, exist_ok=True)
         write_sheet(model, options.pictures)
+
+
+def record_on_card(numbers: dict[str, float], command: str, faces: int) -> None:
+    """The numbers of the card: gains over both collections together, and those of single damages for its sentences."""
+    data = f"{faces} validation faces each of LFW and UTKFace, 256 px"
+
+    def both(key: str) -> float:
+        return (numbers[key.format("lfw")] + numbers[key.format("utkface")]) / 2
+
+    listed = {"PSNR of clean input, forced, dB": both("clean/{}/psnr")}
+    for name in SETTINGS:
+        listed[f"PSNR gain, {name}, dB"] = both(f"{name}/{{}}/psnr_gain")
+        listed[f"SSIM gain, {name}"] = both(f"{name}/{{}}/ssim_gain")
+    record("frgp", "evaluate", listed, command=command, data=data)
+    single = {preset.name: numbers[f"{preset.name}/psnr_gain"] for preset in ALONE}
+    record("frgp", "single damages", single, command=command, data=data, listed=False)
 
 
 def page(

@@ -22,6 +22,7 @@ import torch
 
 from facewright.data.restoration import CropCache, open_crops
 from facewright.degrade import apply, sample
+from facewright.evaluation.pages import write_page
 from facewright.geometry.paste import face_mask
 from facewright.geometry.resample import crop_face
 from facewright.geometry.templates import template_points
@@ -34,6 +35,7 @@ from facewright.render import Renderer, SceneSampler
 from facewright.render.jobs import load_model
 from facewright.systems.base import batches
 from facewright.systems.restore.frgp.network import FRGP
+from facewright.weights.measure import record
 
 from .evaluate import BATCH
 from .honesty import table
@@ -187,6 +189,16 @@ def rows_of(groups: dict[str, dict[str, Flags]], values: Values) -> list[list[st
     return rows
 
 
+def gains(groups: dict[str, dict[str, Flags]], values: dict[str, Values]) -> dict[str, float]:
+    """The mean PSNR gain of every group by damage, heading and name, for the sentences of the card."""
+    return {
+        f"{damage}, {heading} {name}": float(found[flags, 1].mean())
+        for damage, found in values.items()
+        for heading, parts in groups.items()
+        for name, flags in parts.items()
+    }
+
+
 def _cell(own: Values, rest: Values, digits: int) -> str:
     estimate = bootstrap(own)
     text = estimate.text(digits, sign=True)
@@ -304,9 +316,9 @@ def main() -> None:
     people = People.load()
     groups = drawn(groups_of(people, load_parser()), options.faces)
     chosen = np.any([flags for parts in groups.values() for flags in parts.values()], axis=0)
-    judge, tables = judges()["vitfiqa"], {}
+    judge, tables, found = judges()["vitfiqa"], {}, {}
     for damage in DAMAGES:
-        values = measure(restorer, judge, people, chosen, damage)
+        values = found[damage] = measure(restorer, judge, people, chosen, damage)
         tables[damage] = rows_of(groups, values)
         if not options.pictures:
             continue
@@ -316,10 +328,14 @@ def main() -> None:
             for name, flags in parts.items():
                 sheet = worst_sheet(restorer, people, flags, values[:, 1], damage)
                 save_rgb(sheet, folder / f"{heading}, {name}.png", overwrite=True)
-    text = page(tables, f"python -m reproductions.frgp.groups --faces {options.faces}")
+    command = f"python -m reproductions.frgp.groups --faces {options.faces}"
+    text = page(tables, command)
     print(text)
     if options.write:
-        options.write.write_text(text, encoding="utf-8")
+        write_page(options.write, text, command=command, systems=["frgp", "vitfiqa", "segface"])
+        if not options.weights:
+            data = "UTKFace's validation people, for pose and glasses LFW's too, 256 px"
+            record("frgp", "groups", gains(groups, found), command=command, data=data, listed=False)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from facewright.evaluation.pages import write_page
 from facewright.loading import load_pipeline
 from facewright.metrics.uncertainty import bootstrap
 from facewright.pipelines.restore import GOOD_SSIM, warnings_for
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from facewright.data.faces import Split
+    from facewright.data.split import Split
     from facewright.pipelines.restore import RestorePipeline
 
     Judge = Callable[[list[NDArray[np.uint8]]], NDArray[np.float32]]
@@ -46,7 +47,7 @@ DAMAGES = ("mild@scaled", "vqfr@scaled", "vqfr", "severe@scaled", "severe", "far
 COLLECTIONS = ("lfw", "utkface")
 CLEARLY = 0.02  # of a cosine
 CAUGHT = 0.8
-OWN, OTHER = "sface", "vitfiqa"
+OWN, OTHER = "distilledface", "vitfiqa"
 KNOWN = ("psnr", "ssim", "noise_sigma", "downscale")
 NAMES = ("estimated PSNR", "estimated SSIM", "estimated noise", "estimated reduction", "identity of input and output")
 
@@ -260,7 +261,7 @@ def main() -> None:
     text = page(judged, fitted, command)
     print(text)
     if options.write:
-        options.write.write_text(text, encoding="utf-8")
+        write_page(options.write, text, command=command, systems=["frgp", "distilledface", "vitfiqa"])
 
 
 if __name__ == "__main__":

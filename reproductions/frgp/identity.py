@@ -2,9 +2,9 @@
 
     python -m reproductions.frgp.identity --write docs/results/frgp-identity.md --before first/frgp-compact.safetensors
 
-Validation faces, reduced until the eyes are 8, 12 or 20 pixels apart, and the default damage. `sface` is the recogniser
-in the restorer's loss (an earlier state of it); `vitfiqa`, a transformer, was never in any loss of the restorer. Both
-were distilled from the same teacher. Needs the labelled face collections (FACEWRIGHT_DATA).
+Validation faces, reduced until the eyes are 8, 12 or 20 pixels apart, and the default damage. `distilledface` is the
+recogniser in the restorer's loss (an earlier state of it); `vitfiqa`, a transformer, was never in any loss of the
+restorer. Both were distilled from the same teacher. Needs the labelled face collections (FACEWRIGHT_DATA).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from facewright import create
+from facewright.evaluation.pages import write_page
 from facewright.geometry.resample import recut
 from facewright.geometry.templates import template_points
 from facewright.metrics.uncertainty import bootstrap
@@ -41,7 +42,7 @@ def recogniser_crops(faces: Images) -> NDArray[np.uint8]:
 
 def judges() -> dict[str, Callable[[Images], NDArray[np.float32]]]:
     """Unit embeddings of FFHQ crops by each recogniser."""
-    sface: Any = create("sface", pretrained=True)
+    distilled: Any = create("distilledface", pretrained=True)
     vit: Any = create("vitfiqa", pretrained=True)
 
     def by_vit(faces: Images) -> NDArray[np.float32]:
@@ -50,7 +51,7 @@ def judges() -> dict[str, Callable[[Images], NDArray[np.float32]]]:
             raw = np.concatenate([vit(vit.normalise(np.stack(part)))[0].float().numpy() for part in parts])
         return raw / np.linalg.norm(raw, axis=1, keepdims=True)
 
-    return {"sface": lambda faces: sface.embed(recogniser_crops(faces)), "vitfiqa": by_vit}
+    return {"distilledface": lambda faces: distilled.embed(recogniser_crops(faces)), "vitfiqa": by_vit}
 
 
 def reduced(face: NDArray[np.uint8], eyes: float) -> NDArray[np.uint8]:
@@ -96,14 +97,18 @@ def main() -> None:
             "",
             f"Made by `python -m reproductions.frgp.identity --faces {options.faces}`: cosine of the embeddings of the",
             "damaged or restored face and of the true face, validation people, 95 % bootstrap intervals over faces.",
-            "`sface` was in the restorer's loss in an earlier state; `vitfiqa` never was. *Less alike*: the share of",
-            "faces whose similarity fell. *Earlier weights*: the first embedded ones, trained without a recogniser.",
+            "`distilledface` was in the restorer's loss in an earlier state; `vitfiqa` never was. *Less alike*: the",
+            "share of faces whose similarity fell. *Earlier weights*: the first embedded ones, trained without a",
+            "recogniser.",
             "",
             "| judge | damage | weights | damaged | restored | change | less alike |",
             "|" + " --- |" * 7,
             *rows,
         ]
-        options.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        command = f"python reproductions/frgp/identity.py --faces {options.faces}"
+        write_page(
+            options.write, "\n".join(lines) + "\n", command=command, systems=["frgp", "distilledface", "vitfiqa"]
+        )
 
 
 if __name__ == "__main__":

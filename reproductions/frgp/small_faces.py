@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from facewright.data.faces import open_faces
+from facewright.evaluation.pages import write_page
 from facewright.geometry.paste import face_mask
 from facewright.geometry.resample import crop_face
 from facewright.geometry.templates import template_points
@@ -84,7 +85,8 @@ def main() -> None:
             *rows,
             "",
         ]
-        options.write.write_text("\n".join(lines), encoding="utf-8")
+        command = f"python reproductions/frgp/small_faces.py --photos {options.photos}"
+        write_page(options.write, "\n".join(lines), command=command, systems=["frgp", "mos"])
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from facewright.data.highres import open_packed
+from facewright.evaluation.pages import write_page
 from facewright.systems.quality import sharpness
 from facewright.systems.quality.sharpness import MOST_SIDE, SharpnessModel, expanded, signals
 
@@ -143,7 +144,7 @@ def main() -> None:
     print(page)
     if options.write:
         head = "# When a face is already good\n\n" + (__doc__ or "").partition("\n\n")[2].rstrip() + "\n\n"
-        options.write.write_text(head + page + "\n", encoding="utf-8")
+        write_page(options.write, head + page + "\n", command="python -m reproductions.gate.fit FACES.npz")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Grow the landmark forest and judge it on people it never saw. Needs the labelled collections (FACEWRIGHT_DATA).
 
 python -m reproductions.landmark_forest.run fit runs/landmark-forest      # about ten minutes, needs scikit-learn
-python -m reproductions.landmark_forest.run judge [--weights runs/landmark-forest] [--judge vitfiqa --judge sface]
+python -m reproductions.landmark_forest.run judge [--weights runs/landmark-forest] [--judge vitfiqa]
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from facewright.data.detection import LabelledFace, labelled_face
-from facewright.data.faces import FaceCollection, Split, is_validation, open_faces
+from facewright.data.faces import FaceCollection, open_faces
 from facewright.data.pairs import Pairs, many_pairs
+from facewright.data.split import Split, is_validation
 from facewright.geometry.resample import crop_face
 from facewright.systems.base import system_class
 from facewright.systems.detect.mos.network import MOS
@@ -241,7 +242,7 @@ def main() -> None:
     options = parser.parse_args()
     if "judge" in options:
         options.recogniser = dict(entry.split("=", 1) for entry in options.judge if "=" in entry)
-        options.judge = [entry.split("=")[0] for entry in options.judge] or ["sface"]
+        options.judge = [entry.split("=")[0] for entry in options.judge] or ["distilledface"]
     options.run(options)
 
 

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from facewright.data.attributes import AttributeCrops
+from facewright.evaluation.pages import write_page
 from facewright.metrics.calibration import reliability
 from facewright.metrics.curves import reliability_figure, save_figure
 from facewright.pipelines.traits import UNTOLD
 from facewright.systems.attributes.lnet_anet.network import ATTRIBUTES, LNetANet
 from facewright.systems.attributes.lnet_anet.training import fit_machines
 from facewright.training.trainer import signed
-from facewright.weights.pack import record_metrics
+from facewright.weights.measure import record
 
 from .. import common, traits
 
@@ -191,8 +192,9 @@ def main() -> None:
     lines, metrics, chances, true = report(LNetANet.from_pretrained(chosen.model), chosen.labels)
     print("\n".join(lines))
     if chosen.write:
-        chosen.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        record_metrics("lnet_anet", "compact", metrics)
+        command = "python -m reproductions.lnet_anet.embedded"
+        write_page(chosen.write, "\n".join(lines) + "\n", command=command, systems=["lnet_anet"])
+        record("lnet_anet", "embedded", metrics, command=command, data="LFW's validation people, attributes of LFWA")
         figure = reliability_figure({"attributes": reliability(chances.ravel(), true.ravel(), bins=15)})
         save_figure(figure, Path("docs/images/attributes-reliability.png"), overwrite=True)
 

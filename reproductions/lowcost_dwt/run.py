@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 
 from facewright.data.detection import five_points
-from facewright.data.faces import FaceCollection, is_validation, open_faces
+from facewright.data.faces import FaceCollection, open_faces
+from facewright.data.split import shipped_split
+from facewright.evaluation.pages import write_page
 from facewright.geometry.resample import crop_face
 from facewright.loading import load_recogniser
 from facewright.metrics.detection import box_iou
@@ -125,9 +127,14 @@ def best_faces(pictures: Pictures) -> list[SkinFace | None]:
 
 
 def embeddings(pictures: Pictures) -> NDArray[np.float32]:
-    recogniser: Any = load_recogniser("sface", device="cpu")[0]
+    recogniser: Any = load_recogniser("distilledface", device="cpu")[0]
     crops = [crop_face(image, points, 112, "arcface").image for image, points in zip(pictures.images, pictures.points)]
     return recogniser.embed(np.stack(crops))
+
+
+def are_unseen(names: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """Which people of LFW are of the validation split."""
+    return shipped_split().sides("lfw", names.tolist(), names.tolist()) == "val"
 
 
 def rank1(
@@ -135,10 +142,7 @@ def rank1(
 ) -> float:
     """Share of the queries whose nearest reference is of the same person; `unseen` people only, or all."""
     who, known = (p.people for p in sets)
-    asked, kept = (
-        np.array([is_validation(name) for name in names]) if unseen else np.ones(len(names), bool)
-        for names in (who, known)
-    )
+    asked, kept = (are_unseen(names) if unseen else np.ones(len(names), bool) for names in (who, known))
     q, r = query[asked].astype(np.float64), reference[kept].astype(np.float64)
     away = (q**2).sum(1)[:, None] + (r**2).sum(1)[None] - 2 * q @ r.T
     return rank_rate(-away, who[asked], known[kept])
@@ -295,7 +299,7 @@ def main() -> None:
     print(f"detection done after {time.monotonic() - began:.0f} s", flush=True)
     groups = by_ethnicity(s)
     speed = frames_per_second(references.images[0])
-    unseen = sum(is_validation(name) for name in references.people)
+    unseen = are_unseen(references.people).sum()
     lines = [
         "# Skin colour and wavelets",
         "",
@@ -336,7 +340,7 @@ def main() -> None:
     text = "\n".join(lines) + "\n"
     print("\n" + text)
     if args.record:
-        RESULT.write_text(text, encoding="utf-8")
+        write_page(RESULT, text, command="python -m reproductions.lowcost_dwt.run --record", systems=["distilledface"])
 
 
 if __name__ == "__main__":

@@ -22,10 +22,11 @@ from facewright.data.actions import MOST_YAW, RafdbPhotos, units_of_truth
 from facewright.data.crops import Variation
 from facewright.data.faces import data_root
 from facewright.data.parsing import parsing_renders
+from facewright.evaluation.pages import write_page
 from facewright.metrics.calibration import fit_affine, reliability
 from facewright.metrics.curves import reliability_figure, save_figure
 from facewright.systems.action_units.mlcr.network import EXPRESSIONS, HIGHEST, MLCR
-from facewright.weights.pack import record_metrics
+from facewright.weights.measure import record
 
 from .. import common, traits
 
@@ -237,8 +238,9 @@ def main() -> None:
     lines, metrics, best, right = report(MLCR.from_pretrained(chosen.model), chosen.sets, chosen.found)
     print("\n".join(lines))
     if chosen.write:
-        chosen.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        record_metrics("mlcr", "compact", metrics)
+        command = "python -m reproductions.mlcr.embedded"
+        write_page(chosen.write, "\n".join(lines) + "\n", command=command, systems=["mlcr"])
+        record("mlcr", "embedded", metrics, command=command, data="RAF-DB's validation faces")
         figure = reliability_figure({"likeliest expression": reliability(best, right, bins=10)})
         save_figure(figure, Path("docs/images/expression-reliability.png"), overwrite=True)
 

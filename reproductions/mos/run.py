@@ -26,6 +26,7 @@ from facewright.data.detection import (
     box_size,
 )
 from facewright.data.operating_room import render_heads
+from facewright.evaluation.pages import write_page
 from facewright.metrics.detection import Detections, GroundTruth, average_precision, box_iou
 from facewright.systems.detect.mos.network import MOS
 from facewright.training.trainer import Recipe, Trainer
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-    from facewright.data.faces import Split
+    from facewright.data.split import Split
     from facewright.face import Face
 
     Labelled = tuple[NDArray[np.uint8], NDArray[np.float32]]
@@ -238,7 +239,7 @@ def main() -> None:
     text = "\n".join(report_lines(s, results)) + "\n"
     print("\n" + text)
     if args.record:
-        RESULT.write_text(text, encoding="utf-8")
+        write_page(RESULT, text, command="python -m reproductions.mos.run --record")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from torch import nn
 
 from facewright.data.detection import BOX, BOX_ONLY, FACE, IGNORED, LABEL, Scenes, box_size
 from facewright.data.operating_room import OperatingRoomScenes, render_heads
+from facewright.evaluation.pages import write_page
 from facewright.metrics.detection import Detections, average_precision, box_iou, precision_recall
 from facewright.nn.inference import has_bf16
 from facewright.systems.detect.mos.network import MOS
@@ -284,7 +285,7 @@ def main() -> None:
     text = "\n".join(report_lines(s, results)) + "\n"
     print("\n" + text)
     if args.record:
-        RESULT.write_text(text, encoding="utf-8")
+        write_page(RESULT, text, command="python -m reproductions.operating_room.run --record", systems=["mos"])
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import torch
 from scipy.optimize import least_squares
 from scipy.stats import spearmanr
 
+from facewright.evaluation.pages import write_page
 from facewright.pipelines.restore import GOOD_SSIM
 from facewright.systems.quality.reasons import percentiles
 from facewright.systems.quality.retained import RetainedModel, RetainedModels, signals
@@ -240,7 +241,8 @@ def main() -> None:
     if options.fit:
         options.fit.write_text(models.to_json(), encoding="utf-8")
     if options.write:
-        options.write.write_text(text, encoding="utf-8")
+        systems = ["frgp", "distilledface", "vitfiqa", "mos"]
+        write_page(options.write, text, command="python reproductions/quality/calibrate.py", systems=systems)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from facewright.data.detection import five_points
-from facewright.data.faces import FaceCollection, Split, open_faces
+from facewright.data.faces import FaceCollection, open_faces
 from facewright.data.restoration import luma_ssim
 from facewright.degrade import degrade_photo
 from facewright.face import Face
@@ -25,7 +25,7 @@ from facewright.geometry.templates import template_points
 from facewright.metrics import psnr
 from facewright.systems.quality.reasons import measure
 from facewright.systems.quality.vitfiqa.network import ViTFIQA
-from facewright.systems.recognise.sface.network import SFace
+from facewright.systems.recognise.distilledface.network import DistilledFace
 from facewright.systems.restore.frgp.network import FRGP
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facewright.data.restoration import Name
+    from facewright.data.split import Split
 
 SIZE = 256
 FACE = face_mask(template_points("ffhq", SIZE), SIZE) > 0.5
@@ -90,7 +91,7 @@ class Networks:
     def __init__(self) -> None:
         self.restorer = FRGP.from_pretrained()
         self.quality = ViTFIQA.from_pretrained()
-        self.recogniser = SFace.from_pretrained()
+        self.recogniser = DistilledFace.from_pretrained()
 
     def measure(self, versions: list[NDArray[np.uint8]], points: NDArray[np.float32]) -> NDArray[np.float64]:
         """(versions, columns) of whole photos of one face, the undamaged one first."""

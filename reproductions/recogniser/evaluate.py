@@ -2,10 +2,10 @@ r"""How good the embedded recogniser is on people it never saw, clean and degrad
 
     python -m reproductions.recogniser.evaluate --write docs/results/recogniser.md --figures docs/images
     python -m reproductions.recogniser.evaluate \
-        --calibrate src/facewright/systems/recognise/sface/compact.calibration.json
+        --calibrate src/facewright/systems/recognise/distilledface/compact.calibration.json
 
-Pairs come from the validation people of LFW; false acceptance by group from UTKFace's validation pictures, each of
-which shows another person. Needs the labelled face collections (FACEWRIGHT_DATA).
+Pairs come from the validation people of LFW; false acceptance by group from UTKFace's validation pictures, less the
+pairs that the people's split takes for one person. Needs the labelled face collections (FACEWRIGHT_DATA).
 """
 
 from __future__ import annotations
@@ -20,20 +20,23 @@ import numpy as np
 from facewright.data.detection import five_points
 from facewright.data.identity import SIZE, IdentityCrops, open_identities
 from facewright.data.pairs import Pairs, many_pairs, verification_pairs
+from facewright.data.split import shipped_split
+from facewright.evaluation.pages import write_page
 from facewright.face import Face
 from facewright.geometry.resample import crop_face
 from facewright.loading import create, load_detector
 from facewright.metrics.calibration import ScoreCalibration, cllr, cllr_min, fit_affine, reliability
 from facewright.metrics.curves import det_figure, reliability_figure, roc_figure, save_figure
-from facewright.metrics.verification import fold_accuracy, roc
+from facewright.metrics.verification import FoldAccuracy, fold_accuracy, roc
 from facewright.systems.base import batches
+from facewright.weights.measure import record
 
 from .restored import small_photo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from facewright.systems.recognise.sface.network import SFace
+    from facewright.systems.recognise.distilledface.network import DistilledFace
 
 EYES = (20, 12, 8)
 ETHNICITIES = ("White", "Black", "Asian", "Indian", "other")
@@ -80,11 +83,9 @@ def detected_crops(crops: IdentityCrops) -> tuple[NDArray[np.uint8], NDArray[np.
     return out, found
 
 
-def accuracy(first: NDArray[np.float32], second: NDArray[np.float32], pairs: Pairs) -> str:
-    """Ten-fold accuracy of the pairs, in percent with its spread over the folds."""
-    distances = ((first[pairs.first] - second[pairs.second]) ** 2).sum(1)
-    result = fold_accuracy(distances, pairs.same)
-    return f"{100 * result.mean:.2f} ± {100 * result.std:.2f}"
+def accuracy(first: NDArray[np.float32], second: NDArray[np.float32], pairs: Pairs) -> FoldAccuracy:
+    """Ten-fold accuracy of the pairs."""
+    return fold_accuracy(((first[pairs.first] - second[pairs.second]) ** 2).sum(1), pairs.same)
 
 
 def calibration_scores(
@@ -102,26 +103,29 @@ def halves(identities: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np
     return (side == 0).all(1), (side == 1).all(1)
 
 
-def group_rows(model: SFace, threshold: float) -> list[str]:
-    """False acceptance within groups of UTKFace at the threshold found on LFW."""
+def group_rates(model: DistilledFace, threshold: float) -> dict[str, tuple[int, float]]:
+    """By group of UTKFace the number of pictures, and the false acceptance at the threshold found on LFW."""
     crops = open_identities("utkface", "val")
+    files = np.asarray(crops.collection.labels["filename"])[crops.rows].astype(str).tolist()
+    people = shipped_split().people("utkface", files)
     embeddings = model.embed(crops.aligned(np.arange(len(crops.rows))))
     labels = {k: np.asarray(crops.collection.labels[k])[crops.rows] for k in ("ethnicity", "gender", "age_years")}
     groups = {name: labels["ethnicity"] == i for i, name in enumerate(ETHNICITIES)}
     groups |= {"men": labels["gender"] == 0, "women": labels["gender"] == 1}
     ages = {"0–12 years": (0, 12), "13–29 years": (13, 29), "30–59 years": (30, 59), "60 years and more": (60, 200)}
     groups |= {name: (labels["age_years"] >= a) & (labels["age_years"] <= b) for name, (a, b) in ages.items()}
-    rows = []
+    found = {}
     for name, members in groups.items():
-        chosen = embeddings[members]
-        scores = (chosen @ chosen.T)[np.triu_indices(len(chosen), 1)]
-        rows.append(f"| {name} | {len(chosen)} | {100 * float((scores >= threshold).mean()):.2f} % |")
-    return rows
+        chosen, who = embeddings[members], people[members]
+        one_person = (who[:, None] == who) & (who > 0)
+        strangers = np.triu(~one_person, 1)
+        found[name] = len(chosen), float(((chosen @ chosen.T)[strangers] >= threshold).mean())
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Evaluate the embedded recogniser.")
-    parser.add_argument("--model", default="sface", help="recogniser")
+    parser.add_argument("--model", default="distilledface", help="recogniser")
     parser.add_argument("--weights", default=None, help="file, folder or name; the shipped ones when left out")
     parser.add_argument("--write", type=Path)
     parser.add_argument("--figures", type=Path)
@@ -147,14 +151,21 @@ def main() -> None:
     if not options.write:
         return
     if not on_usual_crops(model):
-        raise SystemExit(f"the page is about recognisers on the crops of SFace; {options.model} can only be calibrated")
-    lines = report(model, crops, clean, scores, same, identities, calibration)
-    minutes = (time.perf_counter() - start) / 60
-    lines.insert(2, f"Made by `python -m reproductions.recogniser.evaluate --write …` in {minutes:.0f} minutes.\n")
-    options.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        raise SystemExit(
+            f"the page is about recognisers on crops of the `arcface` template; {options.model} can only be calibrated"
+        )
+    lines, values, groups = report(model, crops, clean, scores, same, identities, calibration)
+    minutes, command = (time.perf_counter() - start) / 60, "python -m reproductions.recogniser.evaluate"
+    lines.insert(2, f"Made by `{command} --write …` in {minutes:.0f} minutes.\n")
+    write_page(options.write, "\n".join(lines) + "\n", command=command, systems=[options.model])
+    if not options.weights:
+        data = f"photos of {len(np.unique(crops.subjects))} validation people of LFW"
+        record(options.model, "evaluate", values, command=command, data=data)
+        data = "UTKFace's validation people, pairs within each group"
+        record(options.model, "groups", groups, command=command, data=data, listed=False)
     if options.figures:
         fit, judge = halves(identities)
-        stated = ScoreCalibration("sface", "", "", 0, 0, fit_affine(scores[fit], same[fit]), ()).probability(
+        stated = ScoreCalibration("distilledface", "", "", 0, 0, fit_affine(scores[fit], same[fit]), ()).probability(
             scores[judge], prior=float(same[judge].mean())
         )
         diagram = reliability(stated, same[judge])
@@ -162,47 +173,55 @@ def main() -> None:
         save_figure(det_figure(curves), options.figures / "recogniser-det.png", overwrite=True)
         save_figure(roc_figure(curves), options.figures / "recogniser-roc.png", overwrite=True)
         save_figure(
-            reliability_figure({"sface": diagram}), options.figures / "recogniser-reliability.png", overwrite=True
+            reliability_figure({"distilledface": diagram}),
+            options.figures / "recogniser-reliability.png",
+            overwrite=True,
         )
 
 
 def report(
-    model: SFace,
+    model: DistilledFace,
     crops: IdentityCrops,
     clean: NDArray[np.float32],
     scores: NDArray[np.float32],
     same: NDArray[np.bool_],
     identities: NDArray[np.int64],
     calibration: ScoreCalibration,
-) -> list[str]:
-    """The results page as Markdown lines."""
+) -> tuple[list[str], dict[str, float], dict[str, float]]:
+    """The results page as Markdown lines, the numbers of the card, and false acceptance by group in percent."""
     pairs = verification_pairs(crops.subjects)
     teacher = crops.teacher()
     detected, found = detected_crops(crops)
     by_detector = model.embed(detected)
-    rows = [
-        f"| the teacher, clean | {accuracy(teacher, teacher, pairs)} |",
-        f"| clean | {accuracy(clean, clean, pairs)} |",
-        f"| clean, aligned by our detector (found {100 * found.mean():.1f} %) | "
-        f"{accuracy(by_detector, by_detector, pairs)} |",
-    ]
+    measured = {
+        "the teacher, clean": accuracy(teacher, teacher, pairs),
+        "clean": accuracy(clean, clean, pairs),
+        f"clean, aligned by our detector (found {100 * found.mean():.1f} %)": accuracy(by_detector, by_detector, pairs),
+    }
     needed = np.unique(pairs.second)
     for eyes in EYES:
         images = crops.aligned(np.arange(len(crops.rows)))
         for entry in needed:
             images[entry] = small_crop(crops, int(entry), eyes)
-        rows.append(
-            f"| one of the pair small, {eyes} px between the eyes | {accuracy(clean, model.embed(images), pairs)} |"
-        )
+        measured[f"one of the pair small, {eyes} px between the eyes"] = accuracy(clean, model.embed(images), pairs)
+    rows = [f"| {name} | {100 * a.mean:.2f} ± {100 * a.std:.2f} |" for name, a in measured.items()]
     fit, judge = halves(identities)
     llr = fit_affine(scores[fit], same[fit])(scores[judge])
+    values = {
+        "lfw_accuracy_clean_percent": 100 * measured["clean"].mean,
+        "lfw_accuracy_one_at_12_px_percent": 100 * measured["one of the pair small, 12 px between the eyes"].mean,
+        "lfw_accuracy_of_the_teacher_percent": 100 * measured["the teacher, clean"].mean,
+        **{f"threshold_far_{p.far:g}": p.threshold for p in calibration.points},
+        **{f"tar_far_{p.far:g}_percent": 100 * p.tar for p in calibration.points},
+        "cllr_bits": cllr(llr, same[judge]),
+    }
     points = [
         f"| {p.far:g} | {p.threshold:.3f} {_interval(p.threshold_interval)} | {100 * p.tar:.1f} % "
         f"{_interval(p.tar_interval, 100)} |"
         for p in calibration.points
     ]
-    group_threshold = calibration.point(1e-3).threshold
-    return [
+    groups = group_rates(model, calibration.point(1e-3).threshold)
+    lines = [
         "# The embedded recogniser",
         "",
         f"{len(pairs.same)} balanced pairs in ten folds, of {len(np.unique(crops.subjects))} people of LFW that no",
@@ -234,8 +253,9 @@ def report(
         "",
         "| group | pictures | false acceptance |",
         "| --- | --- | --- |",
-        *group_rows(model, group_threshold),
+        *(f"| {name} | {count} | {100 * rate:.2f} % |" for name, (count, rate) in groups.items()),
     ]
+    return lines, values, {name: 100 * rate for name, (_, rate) in groups.items()}
 
 
 def _interval(ends: tuple[float, float] | None, factor: float = 1) -> str:

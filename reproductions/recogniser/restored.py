@@ -20,6 +20,7 @@ import numpy as np
 from facewright.data.detection import five_points
 from facewright.data.identity import SIZE, IdentityCrops, open_identities
 from facewright.data.pairs import verification_pairs
+from facewright.evaluation.pages import write_page
 from facewright.geometry.resample import crop_face
 from facewright.geometry.similarity import transform_points
 from facewright.loading import create
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     start = time.perf_counter()
-    recogniser: Any = create("sface", pretrained=True)
+    recogniser: Any = create("distilledface", pretrained=True)
     restorer: Any = create("frgp", pretrained=True)
     crops = open_identities("lfw", "val")
     pairs = verification_pairs(crops.subjects)
@@ -85,7 +86,8 @@ def main() -> None:
             "|" + " --- |" * 5,
             *rows,
         ]
-        options.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        command = f"python reproductions/recogniser/restored.py --pairs {options.pairs}"
+        write_page(options.write, "\n".join(lines) + "\n", command=command, systems=["frgp", "distilledface"])
 
 
 if __name__ == "__main__":

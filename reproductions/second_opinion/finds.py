@@ -1,15 +1,16 @@
 """Gather what the detector finds, faces and other things, as crops that the face verifier learns from.
 
     python -m reproductions.second_opinion.finds OUT.npz [--draws 1000] [--part 0] \\
-        [--faces FOLDER ...] [--masked CELEBA_HQ_FOLDER] [--faceless FOLDER] [--quick COUNT | --scenes COUNT | --whole]
+        [--faces [SET=]FOLDER ...] [--masked CELEBA_HQ_FOLDER] [--faceless FOLDER] \\
+        [--quick COUNT | --scenes COUNT | --whole]
 
 Pictures are composed scenes, damaged and enlarged portraits of the labelled collections (FACEWRIGHT_DATA, training
-people) and of `--faces`, and pieces of faceless pictures at every size and turn, from the half of them that
-`teaches` says. `--masked` holds `images/` and `masks/` with CelebAMask-HQ's classes: pieces without skin (hair, cloth,
-background) are taken. Parts with different `--part` are different draws. Three kinds need no detector, or more of it:
-`--quick` gathers so many crops of labelled faces and windows of faceless pictures, `--scenes` the labelled faces of so
-many composed scenes and as many damaged portraits, and `--whole` what is found in the whole teaching half of the
-faceless pictures at every size.
+people) and of `--faces` (training people where SET is one of `facewright.data.split`), and pieces of faceless pictures
+at every size and turn, from the half of them that `teaches` says. `--masked` holds `images/` and `masks/` with
+CelebAMask-HQ's classes: pieces without skin (hair, cloth, background) are taken. Parts with different `--part` are
+different draws. Three kinds need no detector, or more of it: `--quick` gathers so many crops of labelled faces and
+windows of faceless pictures, `--scenes` the labelled faces of so many composed scenes and as many damaged portraits,
+and `--whole` what is found in the whole teaching half of the faceless pictures at every size.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import torch
 
 from facewright.data.detection import BOX, FACE, LABEL, POINTS, Scenes, labelled_face, photograph
 from facewright.data.faces import data_root, open_faces
+from facewright.data.split import pictures_of
 from facewright.degrade import degrade_photo
 from facewright.face import Face
 from facewright.geometry.resample import crop_by_matrix
@@ -165,10 +167,18 @@ def without_skin(folder: Path, rng: Generator) -> Named | None:
     return None
 
 
+def portraits_of(place: str) -> list[Path]:
+    """The pictures below a folder; of SET=FOLDER those of training people."""
+    name, _, folder = place.rpartition("=")
+    if name:
+        return [Path(folder) / picture for picture in pictures_of(name, "train")]
+    return [path for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in PICTURES]
+
+
 class Finds:
     """Draws pictures, looks for faces in them and says of every find what it is."""
 
-    def __init__(self, part: int, faces: Sequence[Path], masked: Path | None, faceless: Path | None) -> None:
+    def __init__(self, part: int, faces: Sequence[str], masked: Path | None, faceless: Path | None) -> None:
         self.rng = np.random.default_rng((71, part))
         self.detector = default_session().component("detect", "")  # as it is, without a second opinion
         pictures = backgrounds()
@@ -178,8 +188,7 @@ class Finds:
         self.scenes = Scenes("train", seed=71 + part)
         self.scenes.backgrounds = [picture for _, picture in self.pictures]
         self.masked = masked
-        files = [path for folder in faces for path in sorted(folder.rglob("*"))]
-        self.portraits = [path for path in files if path.suffix.lower() in PICTURES]
+        self.portraits = [path for place in faces for path in portraits_of(place)]
         self.collections = [open_faces(name, "train") for name in ("lfw", "utkface")]
         self.number = 0
 
@@ -371,7 +380,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--part", type=int, default=0)
-    parser.add_argument("--faces", type=Path, nargs="*", default=[])
+    parser.add_argument("--faces", nargs="*", default=[])
     parser.add_argument("--masked", type=Path)
     parser.add_argument("--faceless", type=Path)
     parser.add_argument("--quick", type=int, default=0)

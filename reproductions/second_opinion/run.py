@@ -24,6 +24,7 @@ from scipy.optimize import minimize
 from facewright.data.detection import BOX, FACE, LABEL, Scenes, labelled_face
 from facewright.data.faces import open_faces
 from facewright.degrade import degrade_photo
+from facewright.evaluation.pages import write_page
 from facewright.geometry.resample import crop_face
 from facewright.io.image import read
 from facewright.loading import load_detector, load_pipeline
@@ -162,7 +163,9 @@ def main() -> None:
     if options.fit:
         options.fit.write_text(model.to_json(), encoding="utf-8")
     if options.write:
-        options.write.write_text("\n".join(["# Things that are not faces", "", *lines, ""]), encoding="utf-8")
+        text = "\n".join(["# Things that are not faces", "", *lines, ""])
+        command = "python -m reproductions.second_opinion.run FACELESS_FOLDER"
+        write_page(options.write, text, command=command, systems=["mos", "faceverifier", "frgp"])
 
 
 def report(data: dict[str, NDArray[np.generic]]) -> tuple[list[str], float]:

@@ -24,6 +24,7 @@ from facewright.data.masked_photos import LEAST_PIXELS, MaskedPhotos, whole_pair
 from facewright.data.parsing import aligned_pair, crop_landmarks, grown, line, outlined, parsing_renders
 from facewright.data.restoration import open_crops
 from facewright.degrade import apply, sample
+from facewright.evaluation.pages import write_page
 from facewright.face import Face
 from facewright.geometry.crop import align_matrix
 from facewright.geometry.similarity import transform_points
@@ -31,7 +32,7 @@ from facewright.io.image import save_rgb
 from facewright.loading import load_analyser, load_parser
 from facewright.metrics.segmentation import SegmentationScores
 from facewright.systems.parse.taxonomy import CELEBAMASK_19
-from facewright.weights.pack import record_metrics
+from facewright.weights.measure import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -223,14 +224,26 @@ def main() -> None:
     text = report(rows, scores, masks)
     print(text)
     if chosen.write:
-        chosen.write.write_text(text, encoding="utf-8")
-        for title, row in rows:
-            if title in CARD_ROWS:
-                metrics |= {f"{CARD_ROWS[title]}_iou_{name}": round(v, 3) for name, v in zip(REGIONS, row)}
-        record_metrics("segface", "compact", metrics)
+        command = "python -m reproductions.segface.faces"
+        write_page(chosen.write, text, command=command, systems=["segface", "facewarp"])
+        data = f"{chosen.photos} photos each of LFW's and UTKFace's validation people, rendered faces"
+        record("segface", "faces", metrics | card_numbers(rows, scores), command=command, data=data)
 
 
-CARD_ROWS = {"parser on LFW, clean": "lfw", "parser on UTKFace, clean": "utkface"}
+def card_numbers(rows: list[tuple[str, list[float]]], scores: SegmentationScores) -> dict[str, float]:
+    """F1 by exact masks, and agreement with landmarks on photos, of the parser and of another set of landmarks."""
+    f1 = {name: value for name, value in scores.f1.items() if name not in ("background", "ear_r", "neck_l")}
+    found = {
+        "renders_mean_f1_19_classes": scores.mean_f1,
+        "renders_mean_f1_without_earring_necklace": float(np.nanmean(list(f1.values()))),
+    }
+    kinds = {"parser on {}, clean": "{}_iou_{}", "landmarker on {}, clean": "{}_landmarks_iou_{}"}
+    for title, row in rows:
+        for pattern, key in kinds.items():
+            for name in ("LFW", "UTKFace"):
+                if title == pattern.format(name):
+                    found |= {key.format(name.lower(), part): value for part, value in zip(REGIONS, row)}
+    return found
 
 
 def report(rows: list[tuple[str, list[float]]], scores: SegmentationScores, masks: list[str]) -> str:

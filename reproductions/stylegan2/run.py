@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -21,20 +20,22 @@ from torch import Tensor, nn
 
 from facewright.data.restoration import open_crops
 from facewright.errors import UsageError
+from facewright.evaluation.pages import write_page
 from facewright.geometry.resample import recut
 from facewright.io.image import save_rgb
 from facewright.metrics.frechet import FeatureStatistics, frechet_from_statistics
 from facewright.pipelines.sheets import grid
-from facewright.systems.recognise.sface.network import SFace
+from facewright.systems.recognise.distilledface.network import DistilledFace
 from facewright.systems.synthesise.stylegan2.network import StyleGAN2
+from facewright.weights.measure import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from facewright.data.faces import Split
     from facewright.data.restoration import Name
+    from facewright.data.split import Split
 
     Images = NDArray[np.uint8]
     Features = Callable[[Images], NDArray[np.float64]]
@@ -111,7 +112,7 @@ class RandomFeatures(nn.Module):
         return np.asarray(torch.cat([mean, deviation], 1).numpy(), np.float64)
 
 
-def identity_features(recogniser: SFace, images: Images) -> NDArray[np.float64]:
+def identity_features(recogniser: DistilledFace, images: Images) -> NDArray[np.float64]:
     """Embeddings of crops on the `ffhq` template."""
     record = recogniser.preprocess
     return np.asarray(recogniser.embed(recut(images, record.crop.template, record.size)), np.float64)
@@ -140,7 +141,7 @@ def measure(model: StyleGAN2, samples: int) -> list[Distances]:
     size = model.config.size
     unseen, seen = real_photos("val", samples, size), real_photos("train", samples, size)
     networks: list[Features] = [
-        partial(identity_features, SFace.from_pretrained()),
+        partial(identity_features, DistilledFace.from_pretrained()),
         *(RandomFeatures(seed) for seed in range(RANDOM_NETWORKS)),
     ]
     count = len(unseen.images)
@@ -169,10 +170,23 @@ def report(found: Sequence[Distances], model: StyleGAN2, samples: int) -> str:
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {samples} pictures in every set, "
         f"weights `{(model.weights_sha256 or '')[:12]}`.\n\n"
         "Fréchet distance to validation photos of people the training never saw; lower is better.\n\n"
-        f"| pictures | on SFace embeddings | on {RANDOM_NETWORKS} random networks |\n| --- | --- | --- |\n{rows}\n\n"
+        f"| pictures | on the recogniser's embeddings | on {RANDOM_NETWORKS} random networks |\n"
+        f"| --- | --- | --- |\n{rows}\n\n"
         "![the same people at rising truncation](../images/prior-grid.png)\n\n"
         "![a walk between styles](../images/prior-walk.png)\n"
     )
+
+
+def record_on_card(found: Sequence[Distances], command: str, samples: int) -> None:
+    """The Fréchet distances of the card, beside those of training photos."""
+    names = {"training photos (the floor)": "training photos", "generated, truncation 1": "truncation 1"}
+    kept = [(names[d.what], d) for d in found if d.what in names]
+    values = {f"Fréchet distance to unseen photos, {name}, DistilledFace embeddings": d.embedding for name, d in kept}
+    values |= {
+        f"Fréchet distance to unseen photos, {name}, random networks": float(np.mean(d.random)) for name, d in kept
+    }
+    data = f"{samples} pictures of LFW's and UTKFace's validation people"
+    record("stylegan2", "frechet", values, command=command, data=data)
 
 
 def shown(images: Images) -> list[Images]:
@@ -206,12 +220,16 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     model = StyleGAN2.from_pretrained(options.model)
     samples = 300 if options.quick else options.samples
-    page = report(measure(model, samples), model, samples)
+    found = measure(model, samples)
+    page = report(found, model, samples)
     print(page)
     if options.record:
         save_rgb(truncation_grid(model), "docs/images/prior-grid.png", overwrite=True)
         save_rgb(walk(model), "docs/images/prior-walk.png", overwrite=True)
-        Path("docs/results/stylegan2.md").write_text(page, encoding="utf-8")
+        command = "python -m reproductions.stylegan2.run --record"
+        write_page("docs/results/stylegan2.md", page, command=command, systems=["stylegan2", "distilledface"])
+        if not options.model:
+            record_on_card(found, command, samples)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Calibrate the compact ViT-FIQA and judge it on people it never saw. Needs the labelled collections (FACEWRIGHT_DATA).
 
 python -m reproductions.vitfiqa.run calibrate runs/vitfiqa-compact/model     # sets the percentile scale, in place
-python -m reproductions.vitfiqa.run judge [--weights runs/vitfiqa-compact/model] [--judge sface]
+python -m reproductions.vitfiqa.run judge [--weights runs/vitfiqa-compact/model] [--judge distilledface]
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def judge(options: argparse.Namespace) -> None:
         "Laplacian variance": laplacian_variance(pictures),
         "random": rng.random(len(pictures)),
     }
-    for entry in options.judge or ["sface"]:
+    for entry in options.judge or ["distilledface"]:
         slug, _, source = entry.partition("=")
         recogniser: Any = system_class(slug).from_pretrained(source or None)
         embedded = recogniser.embed(pictures)
@@ -135,7 +135,9 @@ def main() -> None:
     calibrating.set_defaults(run=calibrate)
     judging = commands.add_parser("judge")
     judging.add_argument("--weights", help="folder, file or name; the shipped ones when left out")
-    judging.add_argument("--judge", action="append", help="slug, or slug=folder, of a recogniser; default sface")
+    judging.add_argument(
+        "--judge", action="append", help="slug, or slug=folder, of a recogniser; default distilledface"
+    )
     judging.add_argument("--figures", type=Path, help="folder for the curves as PNG, one for each recogniser")
     judging.set_defaults(run=judge)
     options = parser.parse_args()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 import facewright as fw
+from facewright.geometry.similarity import fit_similarity, transform_points
 from facewright.io.provenance import read_provenance
+from facewright.systems.landmarks.facewarp.network import FaceWarpConfig, mean_shape
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +49,22 @@ def test_parts_lie_at_their_landmarks(astronaut: np.ndarray) -> None:
     assert len(hair) > 2000
     assert hair[:, 0].min() < points[19, 1] - 0.6 * unit
     assert face.mask.in_photo((512, 512))[5, 500] == 0
+
+
+@pytest.mark.parametrize(
+    "change", [[[0.8, 0], [0, 1]], [[1, 0], [0, 0.8]], [[1, 0.2], [0, 1]]], ids=["narrow", "low", "sheared"]
+)
+def test_landmarks_follow_what_the_picture_shows(astronaut: np.ndarray, change: list[list[float]]) -> None:
+    """A narrower, lower or sheared face has other proportions, which the mean face, however placed, has not."""
+    (face,) = fw.analyse(astronaut)
+    matrix = np.hstack([np.array(change), np.zeros((2, 1))])
+    size = [int(np.ceil(512 * sum(row))) for row in change]
+    (changed,) = fw.analyse(cv2.warpAffine(astronaut, matrix, size, flags=cv2.INTER_AREA))
+    wanted = face.points68 @ np.array(change).T
+    mean = mean_shape(FaceWarpConfig.compact()).numpy().astype(float)
+    placed = transform_points(fit_similarity(mean, wanted), mean)
+    own, of_the_mean = (np.linalg.norm(points - wanted, axis=1).mean() for points in (changed.points68, placed))
+    assert own < 0.6 * of_the_mean
 
 
 def test_analyse_prints_draws_and_writes(run: Any, portrait: Path, tmp_path: Path) -> None:

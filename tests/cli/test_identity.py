@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from skimage.data import lfw_subset
 
 from facewright.metrics.calibration import AffineLlr, ScoreCalibration
 from facewright.metrics.verification import OperatingPoint
@@ -39,6 +41,20 @@ def test_two_photos_of_one_person_are_the_same(run: Any, album: Path) -> None:
     assert data["probability"] > 0.95
     assert data["faces"][0]["eye_distance"] > data["faces"][1]["eye_distance"]
     assert "embedding" not in data["faces"][0]
+
+
+@pytest.mark.parametrize("number", [0, 1, 7])
+def test_other_people_are_not_the_same(run: Any, album: Path, number: int) -> None:
+    """Three of the small faces that come with scikit-image."""
+    face = cv2.resize((255 * lfw_subset()[number]).astype(np.uint8), (200, 200), interpolation=cv2.INTER_CUBIC)
+    canvas = np.full((320, 320), 128, np.uint8)
+    canvas[60:260, 60:260] = face
+    Image.fromarray(canvas).save(album / "other.png")
+    code, out, _ = run("verify", album / "large.png", album / "other.png", "--json")
+    data = json.loads(out)
+    assert (code, data["decision"]) == (0, "different")
+    assert data["similarity"] < 0.2
+    assert data["probability"] < 0.05
 
 
 def test_several_faces_need_a_choice(run: Any, album: Path) -> None:

@@ -36,7 +36,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, image in versions.items():
         cv2.imwrite(str(folder / name), np.ascontiguousarray(image[..., ::-1]))
     points = np.stack([template_points("ffhq", len(v)) for v in versions.values()]).astype(np.float32)
-    found = FoundFaces(np.array(list(versions)), points, np.ones((5, 1), np.float32), np.full(5, ""))
+    found = FoundFaces(np.array(list(versions)), points, np.ones((5, 1), np.float32))
     found.save(root / "found" / "ciplab.npz")
     patch = pytest.MonkeyPatch()
     split = {"train": ["a.png", "b.png", "c.png", "small.png"], "val": ["v.png"]}

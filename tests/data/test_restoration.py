@@ -14,7 +14,7 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 from facewright.data.detection import LANDMARK_OFFSET
-from facewright.data.faces import is_validation, open_faces
+from facewright.data.faces import open_faces
 from facewright.data.restoration import (
     Curriculum,
     RestorationPairs,
@@ -25,6 +25,7 @@ from facewright.data.restoration import (
     open_crops,
     super_resolution,
 )
+from facewright.data.split import is_validation
 from facewright.degrade import Blur, Chain, Degradation, Noise
 from facewright.degrade.record import STEPS
 from facewright.errors import UsageError

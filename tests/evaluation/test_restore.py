@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from facewright.cli import evaluation as cli
+from facewright.degrade import apply, sample
 from facewright.errors import OutputError, UsageError, WeightsError
 from facewright.evaluation.restore import (
     INPUT,
@@ -106,6 +108,21 @@ def test_damage_depends_on_seed_severity_and_name_alone(faces):
     assert not np.array_equal(first, damaged(dataclasses.replace(faces[0], name="other"), "severe", 0))
     mean = {s: np.mean([psnr(damaged(f, s, 0), f.image, data_range=255) for f in faces]) for s in ("mild", "severe")}
     assert mean["severe"] < mean["mild"] - 1
+
+
+@pytest.mark.parametrize("severity", ["vqfr", "severe"])
+def test_damage_is_scaled_to_the_size_of_the_crop(fakes, severity):
+    """The presets' sizes are given for crops of 512 px; a crop of 256 px gets half of them."""
+    face = EvaluationFace("x", fakes.textured(256, 256), np.ones((256, 256), bool))
+
+    def drawn(*, scaled):
+        digest = hashlib.sha256(f"3/{severity}/x".encode()).digest()
+        return sample(severity, np.random.default_rng(int.from_bytes(digest[:8], "little")), 256, scaled=scaled)
+
+    whole, half = drawn(scaled=False), drawn(scaled=True)
+    assert half.chain.blur.sigma_x == pytest.approx(whole.chain.blur.sigma_x / 2)
+    assert np.array_equal(damaged(face, severity, 3), apply(face.image, half))
+    assert not np.array_equal(damaged(face, severity, 3), apply(face.image, whole))
 
 
 def test_perfect_restorer_gets_perfect_scores_and_the_input_its_own(faces, models, tmp_path):

@@ -96,6 +96,16 @@ def test_the_grid_cuts_the_recognisers_template() -> None:
     assert np.median(difference) < 1.0
 
 
+def test_the_grid_is_not_half_a_pixel_aside() -> None:
+    """A least squares fit leaves the five points off by nothing in the mean."""
+    pixels = ((template_grid(256, 112)[0].astype(np.float64) + 1) * 256 - 1) / 2
+    origin, across, down = pixels[0, 0], pixels[0, 1] - pixels[0, 0], pixels[1, 0] - pixels[0, 0]
+    x, y = template_points("arcface", 112).T[..., None]
+    off = origin + x * across + y * down - template_points("ffhq", 256)
+    np.testing.assert_allclose(off.mean(0), 0, atol=0.01)
+    assert np.abs(off).max() < 4
+
+
 def test_other_backbones_are_refused() -> None:
     recogniser: Any = SFace(SFaceConfig("mobilefacenet", 16))
     with pytest.raises(UsageError, match="IResNet"):

@@ -8,16 +8,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from facewright.data.identity import open_identities
+from facewright.data.pairs import many_pairs
 from facewright.errors import UsageError, WeightsError
 from facewright.face import Face, FaceQuality, Pose, Reason
 from facewright.geometry.crop import CropSpec
 from facewright.io.image import read
-from facewright.metrics.calibration import AffineLlr, ScoreCalibration
-from facewright.metrics.verification import OperatingPoint
-from facewright.pipelines.identity import Evidence, FaceEmbedding, IdentityPipeline, decide, only_face
+from facewright.loading import create
+from facewright.metrics.calibration import AffineLlr, ScoreCalibration, fit_affine
+from facewright.metrics.verification import OperatingPoint, roc
+from facewright.pipelines.identity import (
+    Evidence,
+    FaceEmbedding,
+    IdentityPipeline,
+    calibration_of,
+    decide,
+    only_face,
+)
 from facewright.tasks.card import Preprocess
+from facewright.tasks.declare import get_task
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import SimpleNamespace
 
 CALIBRATION = ScoreCalibration(
@@ -189,3 +201,23 @@ def test_a_recogniser_without_a_template_gets_the_box(fakes: SimpleNamespace, on
 def test_unknown_false_acceptance_rate_lists_the_known(fakes: SimpleNamespace, one: Face) -> None:
     with pytest.raises(UsageError, match=r"0\.001"):
         pipeline(fakes, one).verify(photo_of((9, 9, 9)), photo_of((9, 9, 9)), far=0.5)
+
+
+@pytest.mark.shared
+def test_shipped_thresholds_are_those_of_people_never_seen(shared_dir: Path) -> None:
+    """The embedded recogniser's calibration, measured again on photos of LFW's validation people."""
+    recogniser = create(get_task("verify").default, pretrained=True)
+    calibration = calibration_of(recogniser)
+    assert calibration is not None
+    crops = open_identities("lfw", "val", shared_dir / "data")
+    vectors = recogniser.embed(crops.aligned(np.arange(len(crops.rows))))
+    pairs = many_pairs(crops.subjects)
+    scores = (vectors[pairs.first] * vectors[pairs.second]).sum(1)
+    curve = roc(scores, pairs.same)
+    assert [point.far for point in calibration.points] == [1e-2, 1e-3, 1e-4]
+    for point in calibration.points:
+        assert curve.threshold_at(point.far) == pytest.approx(point.threshold, abs=2e-3)
+        assert curve.tar_at(point.far) == pytest.approx(point.tar, abs=5e-3)
+    again = fit_affine(scores, pairs.same)
+    assert again.scale == pytest.approx(calibration.llr.scale, rel=0.01)
+    assert again.offset == pytest.approx(calibration.llr.offset, rel=0.01)

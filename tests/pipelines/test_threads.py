@@ -52,12 +52,14 @@ def photos(astronaut: np.ndarray) -> list[Photo]:
 
 def jobs(photos: list[Photo]) -> dict[str, Callable[[], Any]]:
     """A call of every pipeline of every task for every photo, over networks nobody has used yet."""
-    net: Any = {s: fw.create(s, pretrained=True) for s in ("mos", "facewarp", "segface", "sface", "vitfiqa", "frgp")}
+    net: Any = {
+        s: fw.create(s, pretrained=True) for s in ("mos", "facewarp", "segface", "distilledface", "vitfiqa", "frgp")
+    }
     makers: Any = fw.create("stylegan2", pretrained=True)
     gate: Any = fw.create("landmark_forest", pretrained=True)
     analyse = Analyser(net["mos"], net["facewarp"], net["segface"])
-    identity = IdentityPipeline(net["mos"], net["sface"], quality=QualityRater(net["vitfiqa"], net["frgp"]))
-    restore = RestorePipeline(net["mos"], net["frgp"], net["sface"], parser=net["segface"])
+    identity = IdentityPipeline(net["mos"], net["distilledface"], quality=QualityRater(net["vitfiqa"], net["frgp"]))
+    restore = RestorePipeline(net["mos"], net["frgp"], net["distilledface"], parser=net["segface"])
     found: dict[str, Callable[[], Any]] = {}
     for number, photo in enumerate(photos):
         rgb = photo.rgb()
@@ -88,7 +90,7 @@ def restored(pipeline: RestorePipeline, photo: Photo, seed: int | None) -> Any:
 
 
 def frames_restored(net: Any, rgb: np.ndarray, seed: int | None) -> bytes:
-    pipeline = RestorePipeline(net["mos"], net["frgp"], net["sface"], parser=net["segface"])
+    pipeline = RestorePipeline(net["mos"], net["frgp"], net["distilledface"], parser=net["segface"])
     options = RestoreOptions(force=True, seed=seed)
     stage = VideoEditor(pipeline.editor, RestoreEdit(pipeline, options, by_size=True), options)
     return b"".join(out.tobytes() for out in stage([Frame(i, i / 25, rgb) for i in range(2)]))

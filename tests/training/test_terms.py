@@ -81,6 +81,59 @@ def test_log_term_is_the_log_of_the_masked_error_and_pulls_towards_the_truth() -
         assert math.copysign(1, float(answer.level.grad)) == math.copysign(1, level - HIGH)
 
 
+def test_log_term_counts_where_the_mask_says() -> None:
+    batch = frgp_batch(half=True)
+    batch["hq"][:, :, SIDE // 2 :] = 0
+    logs = frgp_step(Answer(HIGH - 0.2), batch, log_weight=1.0, edge_weight=0.0, estimate_weight=0.0)
+    assert logs["log"] == pytest.approx(math.log1p(0.2**2 / FLOOR), rel=0.02)
+
+
+@pytest.mark.parametrize("weight", ["edge_weight", "ssim_weight"])
+def test_edges_and_structure_pull_towards_the_truth(weight: str) -> None:
+    """The answer is a share of the true pattern: the more of it, the less the term."""
+    pattern = torch.zeros(2, SIDE, SIDE, 3, dtype=torch.uint8)
+    pattern[:, ::4] = 200
+    batch = frgp_batch() | {"hq": pattern}
+    truth = pattern.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    class Share(Answer):
+        def forward(self, image: Tensor, **options: Any) -> Any:
+            return self.level * truth, super().forward(image)[1]
+
+    found = {}
+    for share in (0.5, 0.8):
+        answer = Share(share)
+        options = {"edge_weight": 0.0, "ssim_weight": 0.0, "estimate_weight": 0.0} | {weight: 2.0}
+        found[share] = frgp_step(answer, batch, **options)[weight.removesuffix("_weight")]
+        alone = Share(share)
+        frgp_step(alone, batch, **(options | {weight: 0.0}))
+        assert float(answer.level.grad) < float(alone.level.grad)  # type: ignore[arg-type]
+    assert 0 < found[0.8] < found[0.5]
+    if weight == "edge_weight":
+        steps = truth.diff(dim=2).abs().mean() / 2
+        assert found[0.5] == pytest.approx(2.0 * 0.5 * float(steps), rel=1e-4)
+
+
+def test_a_discriminator_learns_to_tell_the_truth_from_what_was_restored() -> None:
+    torch.manual_seed(0)
+    training = FRGPTraining(FRGP(FRGPConfig.compact()), discriminator_width=8)
+    real, fake, mask = torch.full((4, 3, 64, 64), 0.8), torch.full((4, 3, 64, 64), -0.8), torch.ones(4, 1, 64, 64)
+    optimiser = torch.optim.SGD(training.discriminator.parameters(), 0.01)
+
+    def apart() -> float:
+        with torch.no_grad():
+            return float(training.discriminator(real)[0].mean() - training.discriminator(fake)[0].mean())
+
+    def update(name: str, loss: Tensor) -> None:
+        assert name == "discriminator"
+        loss.backward()
+        optimiser.step()
+
+    before = apart()
+    training._discriminate(fake, real, mask, update)
+    assert apart() > before
+
+
 @pytest.mark.parametrize(("name", "option"), [("identity", "identity_weight"), ("perceptual", "features_weight")])
 def test_face_terms_are_added_and_pull_towards_the_truth(name: str, option: str) -> None:
     answer = Answer(HIGH - 0.2)

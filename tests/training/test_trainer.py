@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import cv2
@@ -16,17 +18,20 @@ import yaml
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from facewright import __version__
+from facewright.data.split import split_id
 from facewright.errors import UsageError, WeightsError
 from facewright.geometry.crop import CropSpec
+from facewright.io.sources import note
 from facewright.systems.base import System
 from facewright.tasks import card as card_module
 from facewright.tasks.card import Card, Preprocess
-from facewright.training import display
+from facewright.training import display, made_by
 from facewright.training.trainer import Ema, Recipe, Trainer, Training
+from facewright.weights.store import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from facewright.training.trainer import Batch, Update
 
@@ -256,6 +261,55 @@ def test_start_from_continues_with_other_weights(tmp_path: Path) -> None:
     trainer = Trainer(recipe(start_from=str(tmp_path / "a/model")), tmp_path / "b")
     shipped = Toy.from_pretrained(tmp_path / "a/model").state_dict()
     assert all(torch.equal(v, shipped[k]) for k, v in trainer.bare["model"].state_dict().items())
+
+
+class FromFile(Numbers):
+    """Reads a file, and says so."""
+
+    def __init__(self, split: str, seed: int, *, file: str) -> None:
+        super().__init__(split, seed)
+        note(Path(file))
+
+
+def test_weights_say_what_they_were_made_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facewright.training.made_by.code_version", lambda: "abc+")
+    (tmp_path / "numbers.bin").write_bytes(b"1 2 3")
+    given = recipe(steps=4, data={"entry": f"{__name__}:FromFile", "options": {"file": str(tmp_path / "numbers.bin")}})
+    Trainer(given, tmp_path / "a").run(steps=3)
+    monkeypatch.setattr("facewright.training.made_by.code_version", lambda: "def")
+    Trainer(given, tmp_path / "a").run()
+    made = Toy.from_pretrained(tmp_path / "a/model").made_by
+    assert made is not None
+    assert made["recipe"] == asdict(given)
+    assert made["step"] == 4
+    assert made["code"] == [{"from_step": 0, "version": "abc+"}, {"from_step": 3, "version": "def"}]
+    assert made["data"] == {f"{tmp_path.name}/numbers.bin": hashlib.sha256(b"1 2 3").hexdigest()}
+    assert made["weights"] == {}
+    assert made["split"] == split_id()
+
+    Trainer(recipe(steps=1, start_from=str(tmp_path / "a/model")), tmp_path / "b").run()
+    later = Toy.from_pretrained(tmp_path / "b/model").made_by
+    assert later is not None
+    assert later["weights"] == {"model/model.safetensors": sha256(tmp_path / "a/model/model.safetensors")}
+    assert later["began_with"] == made
+
+
+def test_the_code_of_a_checkout_is_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def git(folder: Path, *arguments: str) -> str:
+        asked.append(arguments)
+        return {"rev-parse": "f" * 40, "status": " M x.py"}[arguments[0]]
+
+    monkeypatch.setattr(made_by, "_git", git)
+    assert made_by.code_version() == "f" * 40 + "+"
+    assert len(asked) == 2
+
+    def no_git(*_: Any) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(made_by, "_git", no_git)
+    assert made_by.code_version() == __version__
 
 
 # --- averages, schedule, optimisers

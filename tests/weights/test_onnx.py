@@ -154,5 +154,5 @@ def test_difference_is_relative_and_of_shape_infinite() -> None:
 
 
 def test_systems_without_a_form_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="vitfiqa has no ONNX form; there is one for frgp, mos, sface"):
+    with pytest.raises(UsageError, match="vitfiqa has no ONNX form; there is one for distilledface, frgp, mos"):
         export_onnx(ViTFIQA(ViTFIQAConfig.compact()), tmp_path / "x.onnx")

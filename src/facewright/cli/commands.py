@@ -114,7 +114,7 @@ def train(
 
 @app.command("export")
 def export_network(
-    name: Annotated[str, typer.Argument(help="System: frgp, mos or sface.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="System: frgp, mos or distilledface.", show_default=False)],
     output: Output,
     weights: Annotated[
         str | None, typer.Option(help="Checkpoint name, folder or file; default: the embedded weights.")

@@ -174,7 +174,7 @@ def _network(model: Path | None, vgg: Path | None) -> DFDNet:
     if vgg:
         features.load_torchvision(load_published(vgg))
     else:
-        recogniser: Any = create("sface", pretrained=True)
+        recogniser: Any = create("distilledface", pretrained=True)
         features.load_state_dict(recogniser.backbone.state_dict())
     return network
 

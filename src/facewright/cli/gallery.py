@@ -41,7 +41,7 @@ Force = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-_DEFAULT_MODEL = "sface"
+_DEFAULT_MODEL = "distilledface"
 
 
 def load_networks(model: str, weights: str | None, device: str) -> IdentityPipeline:

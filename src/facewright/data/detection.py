@@ -19,8 +19,10 @@ from torch.utils.data import Dataset
 
 from ..geometry.resample import crop_by_matrix
 from ..geometry.similarity import scale_source
+from ..io.sources import note
 from ..systems.detect.mos import refiner
-from .faces import FaceCollection, Split, data_root, is_validation, open_faces
+from .faces import FaceCollection, data_root, open_faces
+from .split import Split, is_validation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,7 +159,9 @@ def five_points(landmarks68: Floats) -> Floats:
 def load_backgrounds(split: Split, root: str | Path | None = None) -> list[Image]:
     """The faceless pictures of a split ((H, W, 3) RGB), split by hash of their names."""
     pictures = []
-    with tarfile.open(data_root(root) / "backgrounds.tar") as tar:
+    archive = data_root(root) / "backgrounds.tar"
+    note(archive)
+    with tarfile.open(archive) as tar:
         for member in tar:
             if not member.isfile() or is_validation(Path(member.name).stem) != (split == "val"):
                 continue

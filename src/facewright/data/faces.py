@@ -1,4 +1,4 @@
-"""Readers of the labelled face collections: pictures, labels, and a split no person crosses.
+"""Readers of the labelled face collections: pictures, labels, and one side of the split (`data.split`).
 
 The collections are folders with `<name>.tar` and `<name>_labels.npz`. They are looked for in the given root, or else in
 `$FACEWRIGHT_DATA`, `../shared/data` and `data`. They show real people and are never part of the package.
@@ -17,13 +17,14 @@ import cv2
 import numpy as np
 
 from ..errors import FacewrightError
+from ..io.sources import note
 from ..weights.store import cache_dir
+from .split import shipped_split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Split = Literal["train", "val"]
-VALIDATION_SHARE = 10
+    from .split import Split
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -34,11 +35,6 @@ def data_root(root: str | Path | None = None) -> Path:
             return Path(candidate).resolve()
     where = f" in {root}" if root else ""
     raise FacewrightError(f"the labelled face collections were not found{where}; set FACEWRIGHT_DATA to their folder")
-
-
-def is_validation(subject: str) -> bool:
-    """Whether a person belongs to the validation split (one in ten, by hash, so it never changes)."""
-    return int(hashlib.sha256(subject.encode()).hexdigest(), 16) % VALIDATION_SHARE == 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,15 +72,19 @@ class FaceCollection:
 def open_faces(
     name: Literal["lfw", "utkface"], split: Split | None = None, root: str | Path | None = None
 ) -> FaceCollection:
-    """A collection, whole or one side of the identity-disjoint split; rows without a detected face are left out."""
+    """A collection, whole or one side of the split that no person crosses; rows without a detected face are left out.
+
+    A few people are on neither side, because other sets show them too.
+    """
     folder = data_root(root)
     with np.load(folder / f"{name}_labels.npz", allow_pickle=False) as file:
         labels = {key: file[key] for key in file.files}
     usable = np.array(labels["detected"], bool)
     if split is not None:
-        validation = np.array([is_validation(str(s)) for s in labels["subject"]])
-        usable &= validation if split == "val" else ~validation
+        pictures, subjects = (labels[key].astype(str).tolist() for key in ("filename", "subject"))
+        usable &= shipped_split().sides(name, pictures, subjects) == split
     archive = folder / f"{name}.tar"
+    note(archive, folder / f"{name}_labels.npz")
     return FaceCollection(name, np.flatnonzero(usable), labels, archive, tar_offsets(archive))
 
 
@@ -92,6 +92,11 @@ def tar_offsets(archive: Path) -> dict[str, tuple[int, int]]:
     """Byte offset and size of every file of a tar by its base name, so that pictures are read without unpacking."""
     with tarfile.open(archive) as tar:
         return {Path(m.name).name: (m.offset_data, m.size) for m in tar if m.isfile()}
+
+
+def rows_key(rows: NDArray[np.int64]) -> str:
+    """A short name for a choice of rows, so that prepared data of another choice are not taken for it."""
+    return hashlib.sha256(np.ascontiguousarray(rows, np.int64).tobytes()).hexdigest()[:8]
 
 
 def data_cache() -> Path:

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..errors import UsageError
+from ..io.sources import note
 from .detection import photograph
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def _stored(file: Path, split: Literal["train", "val"]) -> tuple[Image, NDArray[
     """Crops (N, S, S, 3) and whether each is a face."""
     if not file.is_file():
         raise UsageError(f"{file} is missing; make it with 'python -m reproductions.second_opinion.finds {file}'")
+    note(file)
     with np.load(file) as stored:
         crops, faces = stored["crop"], stored["face"].astype(bool)
     chosen = (np.arange(len(crops)) // _BLOCK % _VALIDATION == _VALIDATION - 1) == (split == "val")

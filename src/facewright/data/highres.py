@@ -26,14 +26,16 @@ from ..degrade import Degradation, apply, sample, target
 from ..errors import FacewrightError, UsageError
 from ..geometry.resample import crop_face
 from ..io.atomic import atomic_output
-from .people import SETS, FoundFaces, pictures_of, read_rgb
+from ..io.sources import note
+from .people import SETS, FoundFaces, read_rgb
+from .split import pictures_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from .faces import Split
+    from .split import Split
 
     Picture = NDArray[np.uint8]
 
@@ -72,6 +74,7 @@ class PackedFaces:
 
 def open_packed(path: str | Path, split: Split) -> PackedFaces:
     """One split of a packed file; raises FacewrightError when it cannot be read."""
+    note(Path(path))
     try:
         with np.load(path, allow_pickle=False) as file:
             return PackedFaces(

@@ -19,7 +19,7 @@ from ..degrade import apply, sample
 from ..geometry.crop import align_matrix
 from ..geometry.resample import crop_by_matrix
 from .detection import five_points
-from .faces import FaceCollection, Split, data_cache, open_faces
+from .faces import FaceCollection, data_cache, open_faces, rows_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .restoration import Name
+    from .split import Split
 
 SIZE = 112
 MARGIN = 8
@@ -64,7 +65,7 @@ def open_identities(name: Name, split: Split, root: str | Path | None = None) ->
     def cut(image: NDArray[np.uint8], row: int) -> NDArray[np.uint8]:
         return padded_crop(image, np.asarray(collection.labels["landmarks68"][row]))
 
-    images = cached_crops(f"{name}-{split}-arcface{SIZE}-{len(rows)}", collection, SIZE + 2 * MARGIN, cut)
+    images = cached_crops(f"{name}-{split}-arcface{SIZE}-{rows_key(rows)}", collection, SIZE + 2 * MARGIN, cut)
     return IdentityCrops(images, rows, people_numbers(collection), collection)
 
 

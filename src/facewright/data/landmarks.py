@@ -25,7 +25,7 @@ from ..geometry.similarity import transform_points
 from ..metrics.landmarks import interocular
 from ..systems.landmarks.facewarp.network import MIRROR_68, POINTS, aligned_crop, mirrored, warp
 from .detection import LANDMARK_OFFSET, load_backgrounds, photograph
-from .faces import FaceCollection, Split, data_root, open_faces
+from .faces import FaceCollection, data_root, open_faces
 from .renders import prepared_renders
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from numpy.random import Generator
     from numpy.typing import ArrayLike, NDArray
+
+    from .split import Split
 
     Image = NDArray[np.uint8]
     Floats = NDArray[np.float64]

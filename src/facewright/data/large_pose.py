@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.random import Generator
 
-    from .faces import Split
+    from .split import Split
 
 if not TYPE_CHECKING:
     __getattr__ = renamed_names(

@@ -29,6 +29,7 @@ from ..geometry.crop import align_matrix
 from ..geometry.resample import crop_by_matrix
 from ..geometry.similarity import transform_points
 from ..io.image import read
+from ..io.sources import note
 from ..render import Backgrounds, Renderer, SceneSampler
 from ..render.jobs import load_model
 from ..systems.landmarks.facewarp.network import MIRROR_68
@@ -185,6 +186,7 @@ class EasyPortraitFolder(_Pairs):
 def _folder(path: str | Path) -> Path:
     if not Path(path).is_dir():
         raise FacewrightError(f"{path} is not a folder; give the root of the unpacked data set")
+    note(Path(path))
     return Path(path)
 
 

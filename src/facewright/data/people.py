@@ -1,38 +1,48 @@
-"""Who is on which picture: one split of all face sets that no person crosses.
+"""Who is on which picture: makes the split of all face sets that no person crosses (`data.split` reads it).
 
-Most public sets have no identities, and people recur inside and across them (celebrities above all). The embedded
-recogniser embeds every face; faces whose cosine is at least `SAME` are joined, transitively, and a group lies on one
-side as a whole. The sides of the labelled collections (LFW, UTKFace) are given: a group that matches a training person
-there is for training, one that matches a validation person for validation, and one that matches both is dropped. Any
-other group is for validation with probability 1/`VALIDATION_SHARE`, by a hash of its first name.
+Most public sets have no identities, and people recur inside and across them (celebrities above all). Two faces are
+alike when their embeddings have a cosine of at least `SAME`: between LFW and UTKFace those that come with them, else
+those of the embedded recogniser. Within a set, alike faces are joined, transitively, and a group is on one side as a
+whole. Sets are placed one after the other, LFW first:
+
+- Nobody who was ever trained on is for validation: what was on the training side of the split before, or is alike to
+  it in any set, is for training with its group. A validation person of LFW like that is on neither side.
+- What is alike to somebody placed for validation before is on neither side, with its group.
+- What is alike to somebody placed for training before is for training.
+- Other groups stay for validation if they were, and else are with probability 1/`VALIDATION_SHARE`, by a hash of the
+  first name.
+- Groups of more than `CROWD` faces are no person: they are chains of faces that embeddings cannot tell apart, infants
+  above all, and small pictures. They are for training, less the faces alike to somebody for validation.
 
     python -m facewright.data.people embed ROOT -o FOLDER   # finds and embeds faces: FOLDER/<set>.npz
     python -m facewright.data.people split FOLDER           # writes splits/people.json.gz beside this module
+    python -m facewright.data.people check FOLDER           # the most alike pairs across the sides
 
-ROOT holds one folder per set of `SETS`; sets that are not there are left out.
+ROOT holds one folder per set of `SETS`; sets that are not there are left out. LFW and UTKFace are found through
+FACEWRIGHT_DATA.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
-import hashlib
-import json
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 import cv2
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ..errors import FacewrightError
 from ..geometry.crop import align_matrix
 from ..geometry.resample import crop_by_matrix, crop_face
 from ..io.atomic import atomic_output
+from ..io.sources import note
 from .detection import five_points
-from .faces import VALIDATION_SHARE, is_validation, open_faces
+from .faces import open_faces
+from .split import NEITHER, SPLIT_FILE, Place, SplitTable, is_validation, shipped_split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,12 +52,12 @@ if TYPE_CHECKING:
     from ..face import Face
     from ..tasks.detect import Detector
     from ..tasks.recognise import Embedder
-    from .faces import Split
 
 SAME = 0.6
-SPLIT_FILE = Path(__file__).parent / "splits" / "people.json.gz"
+CROWD = 100
 COLLECTIONS = ("lfw", "utkface")
 _BATCH = 32
+_BLOCK = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,7 @@ SETS: Mapping[str, PictureSet] = {
         PictureSet("celebahq", ("images/*",)),
         PictureSet("scut", ("Images/*.jpg",)),
         PictureSet("ganfaces", ("**/*.jpg",)),
+        PictureSet("rafdb", ("aligned/**/*.jpg",)),
     )
 }
 
@@ -79,35 +90,35 @@ SETS: Mapping[str, PictureSet] = {
 class FoundFaces:
     """The largest face of every picture of a set in which one was found.
 
-    `names` (N,); `points5` (N, 5, 2) in picture pixels; `embeddings` (N, D) of unit length; `side` (N,): what a
-    collection already says about the person, "train", "val" or "".
+    `names` (N,); `points5` (N, 5, 2) in picture pixels; `embeddings` (N, D) of unit length.
     """
 
     names: NDArray[np.str_]
     points5: NDArray[np.float32]
     embeddings: NDArray[np.float32]
-    side: NDArray[np.str_]
 
     def save(self, path: Path) -> None:
         """Write an `.npz` file."""
         with atomic_output(path, overwrite=True, parents=True) as temporary, open(temporary, "wb") as stream:
-            np.savez(
-                stream, names=self.names, points5=self.points5, embeddings=self.embeddings.astype(np.float16),
-                side=self.side,
-            )  # fmt: skip
+            np.savez(stream, names=self.names, points5=self.points5, embeddings=self.embeddings.astype(np.float16))
 
     @classmethod
     def load(cls, path: Path) -> FoundFaces:
         """Read what `save` wrote; raises FacewrightError when that is not so."""
+        note(path)
         try:
             with np.load(path, allow_pickle=False) as file:
-                embeddings = file["embeddings"].astype(np.float32)
-                embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-                return cls(file["names"], file["points5"], embeddings, file["side"])
+                return cls(file["names"], file["points5"], unit(file["embeddings"]))
         except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
             raise FacewrightError(
                 f"{path} does not hold detected faces ({error}); make it again with `embed`"
             ) from error
+
+
+def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(N, D) vectors of length 1."""
+    values = np.asarray(vectors, np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
 def find_faces(
@@ -136,15 +147,12 @@ def find_faces(
         embeddings.append(embedder.embed(np.stack(crops)))
     if not names:
         raise FacewrightError(f"no face in any picture of {root / pictures.name}; is the set laid out there?")
-    return FoundFaces(
-        np.array(names), np.array(points, np.float32), np.concatenate(embeddings), np.full(len(names), "", "<U5")
-    )
+    return FoundFaces(np.array(names), np.array(points, np.float32), np.concatenate(embeddings))
 
 
 def find_labelled(name: str, root: str | Path | None, embedder: Embedder) -> FoundFaces:
-    """The faces of a labelled collection by its own landmarks, with the side of the split each person is on."""
+    """The faces of a labelled collection by its own landmarks."""
     collection = open_faces(name, None, root)  # type: ignore[arg-type]
-    subjects = np.asarray(collection.labels["subject"])[collection.rows]
     points = np.stack(
         [five_points(np.asarray(collection.labels["landmarks68"][row], np.float64)) for row in collection.rows]
     )
@@ -157,8 +165,7 @@ def find_labelled(name: str, root: str | Path | None, embedder: Embedder) -> Fou
         ]
         embeddings.append(embedder.embed(np.stack(crops)))
     names = np.asarray(collection.labels["filename"])[collection.rows].astype(str)
-    side = np.array(["val" if is_validation(str(s)) else "train" for s in subjects])
-    return FoundFaces(names, points.astype(np.float32), np.concatenate(embeddings), side)
+    return FoundFaces(names, points.astype(np.float32), np.concatenate(embeddings))
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
@@ -173,98 +180,194 @@ def _largest(faces: Sequence[Face]) -> Face | None:
     return max(faces, key=lambda face: face.eye_distance, default=None)
 
 
-def groups_of(embeddings: NDArray[np.float32], same: float = SAME, *, block: int = 2048) -> NDArray[np.int64]:
-    """(N,) group numbers of (N, D) unit embeddings: the connected parts of the graph of all pairs at least `same`."""
-    parent = np.arange(len(embeddings))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = int(parent[i])
-        return i
-
-    for start in range(0, len(embeddings), block):
-        similar = embeddings[start : start + block] @ embeddings[start:].T >= same
-        for i, j in zip(*np.nonzero(similar)):
-            if i < j:
-                a, b = root(start + int(i)), root(start + int(j))
-                parent[max(a, b)] = min(a, b)
-    return np.array([root(i) for i in range(len(embeddings))], np.int64)
+# --- who is alike
 
 
-def matched_sides(
-    embeddings: NDArray[np.float32], labelled: FoundFaces, same: float = SAME, *, block: int = 2048
-) -> list[set[str]]:
-    """For every one of (N, D) unit embeddings, the sides of the labelled faces that are the same person."""
-    sides: list[set[str]] = []
-    for start in range(0, len(embeddings), block):
-        similar = embeddings[start : start + block] @ labelled.embeddings.T >= same
-        sides += [set(labelled.side[row].tolist()) for row in similar]
-    return sides
+@dataclass(frozen=True, slots=True, eq=False)
+class PeopleOf:
+    """The faces of a set as the split sees them.
+
+    `names` (N,); `embeddings` (N, D) by the embedded recogniser. The labelled collections also have `labelled` (N, E),
+    the embeddings that came with them, and `subjects` (N,), which are names of people in LFW only.
+    """
+
+    names: NDArray[np.str_]
+    embeddings: NDArray[np.float32]
+    labelled: NDArray[np.float32] | None = None
+    subjects: NDArray[np.str_] | None = None
+
+    @classmethod
+    def of(cls, name: str, found: FoundFaces, root: str | Path | None = None) -> PeopleOf:
+        """What was found in a set, and of a labelled collection what its labels say."""
+        if name not in COLLECTIONS:
+            return cls(found.names, found.embeddings)
+        collection = open_faces(name, None, root)  # type: ignore[arg-type]
+        files, subjects, embeddings = (
+            np.asarray(collection.labels[key])[collection.rows] for key in ("filename", "subject", "embedding128")
+        )
+        if not np.array_equal(files.astype(str), found.names):
+            raise FacewrightError(f"what was found in {name} is not of these labels; make it again with `embed`")
+        return cls(found.names, found.embeddings, unit(embeddings), subjects.astype(str))
 
 
-def divide(names: Sequence[str], groups: NDArray[np.int64], given: Sequence[set[str]]) -> list[str]:
-    """The side of every face, "train", "val" or "dropped", from its unique name, its group and its given sides."""
+def alike(first: PeopleOf, second: PeopleOf) -> NDArray[np.int64]:
+    """(M, 2) indices of all pairs, one of each, with a cosine of at least `SAME`."""
+    if first.labelled is not None and second.labelled is not None:
+        a, b = first.labelled, second.labelled
+    else:
+        a, b = first.embeddings, second.embeddings
+    found = []
+    for start in range(0, len(a), _BLOCK):
+        pairs = np.argwhere(a[start : start + _BLOCK] @ b.T >= SAME)
+        pairs[:, 0] += start
+        found.append(pairs)
+    return np.concatenate(found) if found else np.zeros((0, 2), np.int64)
+
+
+def groups_of(people: PeopleOf) -> NDArray[np.int64]:
+    """(N,) group numbers of the faces of a set: the connected parts of all alike pairs."""
+    first, second = alike(people, people).T
+    count = len(people.names)
+    graph = coo_array((np.ones(len(first), bool), (first, second)), (count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+
+
+# --- the split
+
+
+def split_people(people: Mapping[str, PeopleOf], former: SplitTable) -> SplitTable:
+    """The table of all sets; `former` is the split before it. LFW must be among them. See the module's description."""
+    order = sorted(people, key=lambda name: (name != "lfw", name != "utkface", name not in former.sets, name))
+    groups = {name: _groups_or_names(people[name]) for name in order}
+    before = {name: sides_before(former, name, people[name]) for name in order}
+    links = {(a, b): alike(people[a], people[b]) for a in order for b in order if order.index(a) > order.index(b)}
+    links |= {(b, a): pairs[:, ::-1] for (a, b), pairs in links.items()}
+    links["lfw", "lfw"] = alike(people["lfw"], people["lfw"])
+    trained = {name: before[name] == "train" for name in order}
+    trained = {name: flags | _spread(flags, groups[name]) for name, flags in trained.items()}
+    seen = {name: _seen(name, trained, links, groups[name]) for name in order}
+
+    placed = {"lfw": np.where(before["lfw"] == "train", "train", np.where(seen["lfw"], NEITHER, "val"))}
+    for name in order[1:]:
+        near = {side: np.zeros(len(groups[name]), bool) for side in ("train", "val")}
+        for earlier, sides in placed.items():
+            for side, flags in near.items():
+                pairs = links[name, earlier]
+                flags[pairs[sides[pairs[:, 1]] == side, 0]] = True
+        named = [f"{name}/{picture}" for picture in people[name].names]
+        sides = divide(named, groups[name], before[name], seen[name] | near["train"])
+        placed[name] = np.where(near["val"] | _spread(near["val"], groups[name]), NEITHER, sides)
+    return _table(people, placed, groups)
+
+
+def _groups_or_names(people: PeopleOf) -> NDArray[np.int64]:
+    """The groups of a set; in LFW those of its names."""
+    named = people.subjects is not None and len(np.unique(people.subjects)) < len(people.subjects)
+    return np.unique(people.subjects, return_inverse=True)[1] if named else groups_of(people)
+
+
+def _seen(
+    name: str,
+    trained: Mapping[str, NDArray[np.bool_]],
+    links: Mapping[tuple[str, str], NDArray[np.int64]],
+    groups: NDArray[np.int64],
+) -> NDArray[np.bool_]:
+    """Which faces of a set were trained on, themselves or as somebody alike in any set, or as one of their group."""
+    seen = trained[name].copy()
+    for (own, other), pairs in links.items():
+        if own == name:
+            seen[pairs[trained[other][pairs[:, 1]], 0]] = True
+    return seen | _spread(seen, groups)
+
+
+def _table(
+    people: Mapping[str, PeopleOf], placed: Mapping[str, NDArray[np.str_]], groups: Mapping[str, NDArray[np.int64]]
+) -> SplitTable:
+    subjects = people["lfw"].subjects
+    assert subjects is not None
+    sets = {}
+    for name, sides in placed.items():
+        if name != "lfw":
+            pictures = people[name].names.tolist()
+            numbers = person_numbers(pictures, groups[name])
+            places = zip(pictures, sides.tolist(), numbers.tolist())
+            sets[name] = {picture: Place(side, number) for picture, side, number in places}
+    return SplitTable(sets, frozenset(subjects[placed["lfw"] == NEITHER].tolist()))
+
+
+def sides_before(former: SplitTable, name: str, people: PeopleOf) -> NDArray[np.str_]:
+    """(N,) the side of every picture in the split before, "" where it was on none.
+
+    That of LFW is by a hash of the names, and so was the first of UTKFace, where every file has a name of its own.
+    """
+    pictures = people.names.tolist()
+    if name in former.sets:
+        sides = former.sides(name, pictures, pictures)
+        return np.where(sides == NEITHER, "", sides)
+    if people.subjects is not None:
+        return np.array(["val" if is_validation(subject) else "train" for subject in people.subjects], "<U7")
+    return np.full(len(pictures), "", "<U7")
+
+
+def _spread(flags: NDArray[np.bool_], groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether anybody of each face's group has the flag; nobody in a crowd."""
+    counts, flagged = np.bincount(groups), np.bincount(groups, flags)
+    return ((flagged > 0) & (counts <= CROWD))[groups]
+
+
+def divide(
+    names: Sequence[str], groups: NDArray[np.int64], before: NDArray[np.str_], seen: NDArray[np.bool_]
+) -> list[str]:
+    """The side of every face from its unique name, its group, its side before, and whether it is seen in training."""
     members: dict[int, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(int(group), []).append(index)
     sides = [""] * len(names)
     for indices in members.values():
-        known = set().union(*(given[i] for i in indices))
-        side = _side_by_hash(min(names[i] for i in indices)) if not known else known.pop()
+        if len(indices) > CROWD or any(seen[i] for i in indices):
+            side = "train"
+        elif any(before[i] == "val" for i in indices) or is_validation(min(names[i] for i in indices)):
+            side = "val"
+        else:
+            side = "train"
         for i in indices:
-            sides[i] = "dropped" if known else side
+            sides[i] = side
     return sides
 
 
-def _side_by_hash(name: str) -> str:
-    number = int(hashlib.sha256(name.encode()).hexdigest(), 16)
-    return "val" if number % VALIDATION_SHARE == 0 else "train"
+def person_numbers(names: Sequence[str], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) numbers of people from 1, in the order of their first names; 0 where a group has one face, or is a crowd."""
+    counts = np.bincount(groups)[groups]
+    numbers, known = np.zeros(len(names), np.int64), {}
+    for index in sorted(range(len(names)), key=lambda i: names[i]):
+        if 1 < counts[index] <= CROWD:
+            numbers[index] = known.setdefault(int(groups[index]), len(known) + 1)
+    return numbers
 
 
-def split_people(found: Mapping[str, FoundFaces]) -> dict[str, dict[str, list[str]]]:
-    """Set → side → sorted file names, for every set that has no sides of its own."""
-    unlabelled = {key: faces for key, faces in found.items() if key not in COLLECTIONS}
-    names = [f"{key}/{name}" for key, faces in unlabelled.items() for name in faces.names]
-    embeddings = np.concatenate([faces.embeddings for faces in unlabelled.values()])
-    given: list[set[str]] = [set() for _ in names]
-    for key in COLLECTIONS:
-        if key in found:
-            given = [a | b for a, b in zip(given, matched_sides(embeddings, found[key]))]
-    result: dict[str, dict[str, list[str]]] = {}
-    for full, side in zip(names, divide(names, groups_of(embeddings), given)):
-        key, _, name = full.partition("/")
-        result.setdefault(key, {}).setdefault(side, []).append(name)
-    return {key: {side: sorted(value) for side, value in sorted(parts.items())} for key, parts in result.items()}
+def crossings(people: Mapping[str, PeopleOf], table: SplitTable) -> dict[tuple[str, str], int]:
+    """For every two sets the number of validation faces of the first that a training face of the second is alike to."""
+    on: dict[str, NDArray[np.str_]] = {}
+    for name, faces in people.items():
+        subjects = faces.names if faces.subjects is None else faces.subjects
+        on[name] = table.sides(name, faces.names.tolist(), subjects.tolist())
+    found = {}
+    for a, first in people.items():
+        for b, second in people.items():
+            pairs = alike(first, second)
+            across = (on[a][pairs[:, 0]] == "val") & (on[b][pairs[:, 1]] == "train")
+            found[a, b] = len(np.unique(pairs[across, 0]))
+    return found
 
 
-@cache
-def _split_table() -> dict[str, dict[str, list[str]]]:
-    with gzip.open(SPLIT_FILE, "rt", encoding="utf-8") as stream:
-        table: dict[str, dict[str, list[str]]] = json.load(stream)["sets"]
-    return table
-
-
-def pictures_of(name: str, split: Split) -> list[str]:
-    """The file names of a set on one side of the split; raises FacewrightError for a set that was not split."""
-    table = _split_table()
-    if name not in table:
-        raise FacewrightError(f"there is no split of {name!r}; it is known for {', '.join(sorted(table))}")
-    return list(table[name].get(split, []))
-
-
-def write_split(table: Mapping[str, Any], path: Path = SPLIT_FILE) -> None:
-    """Write the split as small compressed JSON, the same bytes for the same split."""
-    text = json.dumps({"same": SAME, "sets": table}, separators=(",", ":"), sort_keys=True)
-    with atomic_output(path, overwrite=True, parents=True) as temporary:
-        Path(temporary).write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+# --- command line
 
 
 def _embed(root: Path, labelled: str | None, output: Path, wanted: Sequence[str]) -> Iterator[str]:
     from ..systems.detect.mos.network import MOS
-    from ..systems.recognise.sface.network import SFace
+    from ..systems.recognise.distilledface.network import DistilledFace
 
-    detector, embedder = MOS.from_pretrained(), SFace.from_pretrained()
+    detector, embedder = MOS.from_pretrained(), DistilledFace.from_pretrained()
     for name in wanted:
         path = output / f"{name}.npz"
         if path.exists():
@@ -281,25 +384,42 @@ def _embed(root: Path, labelled: str | None, output: Path, wanted: Sequence[str]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module's description."""
     parser = argparse.ArgumentParser(prog="python -m facewright.data.people", description=str(__doc__).split("\n")[0])
+    parser.add_argument("--labelled", help="folder of the labelled collections (default: FACEWRIGHT_DATA)")
     commands = parser.add_subparsers(dest="command", required=True)
     embed = commands.add_parser("embed", help="find and embed the faces of every set")
     embed.add_argument("root", type=Path, help="folder with one folder per set")
     embed.add_argument("-o", "--output", type=Path, required=True)
-    embed.add_argument("--labelled", help="folder of the labelled collections (default: FACEWRIGHT_DATA)")
     embed.add_argument("--sets", nargs="+", default=[*SETS, *COLLECTIONS], choices=[*SETS, *COLLECTIONS])
     split = commands.add_parser("split", help="group the people and write the split")
     split.add_argument("folder", type=Path)
     split.add_argument("-o", "--output", type=Path, default=SPLIT_FILE)
+    check = commands.add_parser("check", help="count the validation faces that a training face is alike to")
+    check.add_argument("folder", type=Path)
     options = parser.parse_args(arguments)
     if options.command == "embed":
         for name in _embed(options.root, options.labelled, options.output, options.sets):
             print(f"{name}: done")
         return
     found = {path.stem: FoundFaces.load(path) for path in sorted(options.folder.glob("*.npz"))}
-    table = split_people(found)
-    write_split(table, options.output)
-    for name, parts in table.items():
-        print(name, {side: len(files) for side, files in parts.items()})
+    people = {name: PeopleOf.of(name, faces, options.labelled) for name, faces in found.items()}
+    if options.command == "check":
+        wrong = {pair: count for pair, count in crossings(people, shipped_split()).items() if count}
+        for (a, b), count in wrong.items():
+            print(f"{count} validation faces of {a} have a training face of {b} at {SAME} or more")
+        raise SystemExit(1 if wrong else f"nobody is on both sides, in {len(people)} sets")
+    table = split_people(people, shipped_split())
+    table.save(options.output)
+    for line in summary(table):
+        print(line)
+
+
+def summary(table: SplitTable) -> list[str]:
+    """How many pictures of each set are on which side."""
+    lines = [f"lfw: {len(table.lfw_dropped)} people on neither side"]
+    for name, places in table.sets.items():
+        sides = [place.side for place in places.values()]
+        lines.append(f"{name}: " + ", ".join(f"{sides.count(side)} {side}" for side in ("train", "val", NEITHER)))
+    return lines
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -14,13 +14,17 @@ from ..degrade.ageing import AgeingRange, age, sample_ageing
 from ..degrade.cracks import damage_print
 from ..errors import UsageError
 from ..io.image import read
+from ..io.sources import note
+from .split import pictures_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.random import Generator
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from .split import Split
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 _AGEING = AgeingRange(scratches=(0, 0), dust=(0, 0), grain=(0, 10), sepia=(0, 1), fade=(0, 0.7))
@@ -31,23 +35,29 @@ class DamagedPrints(Dataset[dict[str, "Tensor"]]):
     """Squares cut out of photos, aged as prints and damaged.
 
     An item, a function of (seed, split, index) alone, has `image` (S, S, 3) uint8 RGB and `lost` (1, S, S) bool. Every
-    tenth file of each folder is for validation. `intact` is the share of items without damage, so that wires, hair and
-    patterns are learned as what they are.
+    tenth file of each of `folders` is for validation; `sets` maps known face sets to their folders, and of these the
+    people's split decides. `intact` is the share of items without damage, so that wires, hair and patterns are learned
+    as what they are.
     """
 
     def __init__(
         self,
-        folders: Sequence[str],
-        split: Literal["train", "val"] = "train",
+        folders: Sequence[str] = (),
+        split: Split = "train",
         seed: int = 0,
         *,
+        sets: Mapping[str, str] | None = None,
         size: int = 256,
         intact: float = 0.15,
         length: int = 1 << 40,
     ) -> None:
-        self.sets = [files for files in (_split(Path(folder), split) for folder in folders) if files]
+        known = sets or {}
+        found = [_split(Path(folder), split) for folder in folders]
+        found += [[Path(folder) / name for name in pictures_of(key, split)] for key, folder in known.items()]
+        note(*(Path(folder) for folder in (*folders, *known.values())))
+        self.sets = [files for files in found if files]
         if not self.sets:
-            raise UsageError(f"there are no pictures for {split} in {', '.join(folders) or 'no folder'}")
+            raise UsageError(f"there are no pictures for {split} in {', '.join([*folders, *known]) or 'no folder'}")
         self.split, self.seed, self.size, self.intact, self.length = split, seed, size, intact, length
 
     def __len__(self) -> int:
@@ -85,7 +95,7 @@ class DamagedPrints(Dataset[dict[str, "Tensor"]]):
         return np.ascontiguousarray(np.rot90(square, int(rng.integers(4))) if rng.random() < 0.3 else square)
 
 
-def _split(folder: Path, split: str) -> list[Path]:
+def _split(folder: Path, split: Split) -> list[Path]:
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
     held = set(files[::_VALIDATION])
     return [f for f in files if (f in held) == (split == "val")]

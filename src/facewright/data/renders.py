@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from ..errors import FacewrightError
+from ..io.sources import note
 from .faces import data_cache, tar_offsets
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class RenderShards:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        note(folder)
         self._members = {shard: tar_offsets(shard) for shard in sorted(folder.glob("faces-*.tar"))}
         self._index = [(shard, key) for shard, keys in self._members.items() for key in keys if key.endswith(".json")]
 

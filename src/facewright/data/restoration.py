@@ -26,7 +26,7 @@ from ..geometry.crop import align_matrix
 from ..geometry.resample import crop_by_matrix
 from ..io.atomic import atomic_output
 from .detection import five_points
-from .faces import FaceCollection, Split, data_cache, open_faces
+from .faces import FaceCollection, data_cache, open_faces, rows_key
 from .samplers import WeightedDraw, inverse_share_weights, yaw_bins
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from .split import Split
 
 Name = Literal["lfw", "utkface"]
 
@@ -70,7 +72,7 @@ def open_crops(
     chosen = (np.asarray(collection.labels["sharpness"])[collection.rows] >= SHARP_ENOUGH[name]) == sharp
     colour = ~np.asarray(collection.labels["greyscale"])[collection.rows]
     rows = collection.rows[chosen & colour]
-    stem = data_cache() / f"{name}-{split}-{'ffhq' if sharp else 'blurred'}{size}-v2-{len(rows)}"
+    stem = data_cache() / f"{name}-{split}-{'ffhq' if sharp else 'blurred'}{size}-v2-{rows_key(rows)}"
     images_path, bits_path = stem.with_suffix(".images.npy"), stem.with_suffix(".bits.npy")
     if not bits_path.exists():
         _prepare(collection, rows, size, images_path, bits_path)

@@ -19,14 +19,15 @@ from ..degrade import apply, sample, target
 from ..errors import UsageError
 from .detection import load_backgrounds
 from .highres import damage_target
-from .people import pictures_of, read_rgb
+from .people import read_rgb
+from .split import pictures_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from .faces import Split
+    from .split import Split
 
     Picture = NDArray[np.uint8]
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 UNIT_TOLERANCE = 1e-3
 LONGEST_NAME = 500
 JPEG_START = b"\xff\xd8\xff"
+_NAMES_TODAY = {"sface": "distilledface"}  # what the embedded recogniser was called when older galleries were made
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,12 @@ class RecogniserId:
     slug: str
     weights_sha256: str
     dimension: int
+
+    def is_same(self, other: RecogniserId) -> bool:
+        """Whether vectors of the two can be compared; the names of earlier versions count as today's."""
+        names = {_NAMES_TODAY.get(recogniser.slug, recogniser.slug) for recogniser in (self, other)}
+        same = (self.weights_sha256, self.dimension) == (other.weights_sha256, other.dimension)
+        return same and len(names) == 1
 
     def __str__(self) -> str:
         return f"{self.slug} (weights {self.weights_sha256[:12]}…, {self.dimension} numbers)"

@@ -34,7 +34,7 @@ class Gallery:
     """
 
     def __init__(self, store: Store, recogniser: RecogniserId | None) -> None:
-        if recogniser is not None and recogniser != store.recogniser:
+        if recogniser is not None and not recogniser.is_same(store.recogniser):
             raise GalleryError(
                 f"this gallery was made with {store.recogniser}, not with {recogniser}; "
                 "use that recogniser, or enrol the pictures into a new gallery"

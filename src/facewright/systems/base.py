@@ -56,11 +56,13 @@ class System(nn.Module):
     """
 
     slug: ClassVar[str]
+    former_slugs: ClassVar[tuple[str, ...]] = ()  # under which its weights were saved by earlier versions
     Config: ClassVar[type[Any]]
     mapped: ClassVar[bool] = False
     precision: Precision = "auto"
     weights_sha256: str | None = None  # of the file the weights came from
     _in_file: frozenset[int] = frozenset()  # addresses of weights as they were mapped
+    made_by: dict[str, Any] | None = None  # how the weights were trained, see `training.made_by`
 
     def __init__(self, config: Any = None) -> None:
         super().__init__()
@@ -177,7 +179,7 @@ class System(nn.Module):
         """
         path = resolve(cls.card(), source, commercial=commercial, local_files_only=local_files_only)
         state, meta = load_file(path)
-        if meta.get("slug", cls.slug) != cls.slug:
+        if meta.get("slug", cls.slug) not in (cls.slug, *cls.former_slugs):
             raise WeightsError(f"{path} holds weights of {meta['slug']!r}, not of {cls.slug!r}")
         config = _read_config(path, meta)
         try:
@@ -193,6 +195,7 @@ class System(nn.Module):
             )
         model._take(state, path)
         model.weights_sha256 = sha256(path)
+        model.made_by = meta.get("made_by")
         return model.eval()
 
     @classmethod
@@ -234,12 +237,13 @@ class System(nn.Module):
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
 
     def describe(self) -> dict[str, Any]:
-        """What is stored beside the weights: slug, configuration and input contract."""
-        return {
+        """What is stored beside the weights: slug, configuration, input contract, and how they were trained."""
+        stored = {
             "slug": self.slug,
             "config": dataclasses.asdict(self.config),
             "preprocess": dataclasses.asdict(self.preprocess),
         }
+        return stored if self.made_by is None else stored | {"made_by": self.made_by}
 
 
 def _read_config(path: Path, meta: dict[str, Any]) -> dict[str, Any]:

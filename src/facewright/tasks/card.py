@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..geometry.crop import CropSpec
+from .measurement import fill_card, read_measurements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,7 +87,7 @@ class Checkpoint:
 
     `file` is the path of embedded weights below the package; otherwise `repo_id` and `filename` say where the Hugging
     Face hub has it. `sha256` and `size_bytes` are checked. `metrics` maps a name to a number measured on people the
-    weights never saw.
+    weights never saw; it comes from the records of `measurement`, not from the card.
     """
 
     name: str
@@ -236,9 +237,13 @@ def cards() -> dict[str, Card]:
     """All registered systems, by slug, in alphabetical order."""
     from .. import systems  # a package that imports nothing; others may extend its path
 
-    files = [path for folder in systems.__path__ for path in Path(folder).glob("*/*/card.json")]
-    found = [Card.from_dict(json.loads(path.read_text(encoding="utf-8"))) for path in files]
+    found = [read_card(path) for folder in systems.__path__ for path in Path(folder).glob("*/*/card.json")]
     return {card.slug: card for card in sorted(found, key=lambda card: card.slug)}
+
+
+def read_card(path: Path) -> Card:
+    """A card from its file, with the numbers that were measured of its weights."""
+    return Card.from_dict(fill_card(json.loads(path.read_text(encoding="utf-8")), read_measurements(path)))
 
 
 def card_path(slug: str) -> Path:

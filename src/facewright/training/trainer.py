@@ -29,9 +29,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..deprecation import renamed_arguments, renamed_attribute, warn_renamed
 from ..errors import MissingDependencyError, UsageError, WeightsError, nearest_name
+from ..io.sources import noted
 from ..nn.averaging import RunningMean
 from ..processors import single_threaded
 from ..systems.base import System, system_class
+from .made_by import resumed, training_record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -260,10 +262,15 @@ class Trainer:
         self.accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[unused])
         torch.manual_seed(recipe.seed)
         cls = system_class(recipe.system)
-        model = cls.from_pretrained(recipe.start_from).train() if recipe.start_from else None
-        model = model or cls(build_config(cls, recipe.config))
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.training: Training = build_entry(recipe.training, model)
+        with noted() as weights:
+            start = cls.from_pretrained(recipe.start_from).train() if recipe.start_from else None
+            model = start or cls(build_config(cls, recipe.config))
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.training: Training = build_entry(recipe.training, model)
+        self.began_with = model.made_by
+        with noted() as data:
+            self._train_data = self.dataset("train")
+        self.record = training_record(recipe, data, weights)
         (self.folder / "samples").mkdir(parents=True, exist_ok=True)
         (self.folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
         self.bare = self.training.modules()
@@ -360,7 +367,7 @@ class Trainer:
 
     def _batches(self, last: int) -> Iterator[Batch]:
         recipe, accelerator = self.recipe, self.accelerator
-        dataset = self.dataset("train")
+        dataset = self._train_data
         size = recipe.batch_size * accelerator.num_processes
         loader = DataLoader(
             dataset,
@@ -402,6 +409,7 @@ class Trainer:
             "optimisers": {n: o.state_dict() for n, o in self.optimisers.items()},
             "ema": self.ema.shadow,
             "ema_updates": self.ema.updates,
+            "code": self.record["code"],
         }
         temporary = self.folder / "checkpoint.pt.tmp"
         torch.save(state, temporary)
@@ -421,11 +429,15 @@ class Trainer:
             raise WeightsError(f"{path} is of another recipe; choose another folder or delete it ({error})") from error
         self.ema.restore(state["ema"], state["ema_updates"])
         self.step = state["step"]
+        self.record = resumed(self.record, state.get("code", []), self.step)
         logger.info("resumed from %s at step %d", path, self.step)
 
     def export(self) -> Path:
         """Write the EMA weights as a pretrained folder."""
         model = self.bare["model"]
         assert isinstance(model, System)
+        model.made_by = self.record | {"step": self.step}
+        if self.began_with is not None:
+            model.made_by["began_with"] = self.began_with
         with self.ema.applied(model):
             return model.save_pretrained(self.folder / "model")

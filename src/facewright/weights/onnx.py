@@ -46,7 +46,7 @@ class OnnxForm:
 FORMS = {
     "frgp": OnnxForm(("restored", "degradation")),
     "mos": OnnxForm(("logits", "boxes", "points", "angles"), any_size=True),
-    "sface": OnnxForm(("embedding",)),
+    "distilledface": OnnxForm(("embedding",)),
 }
 
 

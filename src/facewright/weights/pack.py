@@ -9,13 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..systems.base import system_class
 from ..tasks.card import card_path, upgraded_record
 from .store import load_file, save_file, sha256
+
+if TYPE_CHECKING:
+    from ..systems.base import System
 
 RESEARCH_ONLY = "research use only: trained on photos collected for research"
 
@@ -25,12 +28,13 @@ def pack(
 ) -> Path:
     """Write `<name>.safetensors` (bfloat16) beside the card and put it first in the card's checkpoints.
 
-    Metrics already in the card for that name are dropped: they belonged to other weights.
+    What was measured of earlier weights does not count for these: measure them (`weights.measure`).
     """
     path = card_path(slug)
     state, meta = load_file(model / "model.safetensors")
     system = system_class(slug)
-    crop = system.preprocess_for(system.config_from(meta["config"])).crop
+    config = system.config_from(meta["config"])
+    crop = system.preprocess_for(config).crop
     meta["preprocess"] = upgraded_record(meta["preprocess"], crop)
     target = path.with_name(f"{name}.safetensors")
     save_file(state, target, meta, dtype=torch.bfloat16)
@@ -44,8 +48,7 @@ def pack(
         "file": target.relative_to(path.parents[3]).as_posix(),
         "sha256": sha256(target),
         "size_bytes": target.stat().st_size,
-        "parameters": sum(v.numel() for v in state.values()),
-        "metrics": {},
+        "parameters": parameters(system, config),
         "recipe": recipe,
     }
     card = json.loads(path.read_text(encoding="utf-8"))
@@ -55,14 +58,10 @@ def pack(
     return target
 
 
-def record_metrics(slug: str, name: str, metrics: dict[str, float]) -> None:
-    """Store measured numbers with a checkpoint in its card."""
-    path = card_path(slug)
-    card = json.loads(path.read_text(encoding="utf-8"))
-    for checkpoint in card["checkpoints"]:
-        if checkpoint["name"] == name:
-            checkpoint["metrics"] = {**checkpoint["metrics"], **metrics}
-    write_card(path, card)
+def parameters(system: type[System], config: Any) -> int:
+    """How many numbers a network of that configuration learns; buffers do not count, unless it is a forest."""
+    network = system(config)
+    return sum(p.numel() for p in network.parameters()) or sum(b.numel() for b in network.buffers())
 
 
 def write_card(path: Path, card: dict[str, Any]) -> None:

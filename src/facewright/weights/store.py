@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import LicenceError, UnsafeWeightsError, WeightsError
 from ..io.atomic import atomic_output
+from ..io.sources import note
 
 if TYPE_CHECKING:
     import torch
@@ -194,6 +195,7 @@ def load_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     file = Path(path)
     if not file.is_file():
         raise WeightsError(f"no weights file at {file}")
+    note(file)
     try:
         if _is_pickle(file):
             raise WeightsError(f"{file} is a PyTorch checkpoint; convert it first: facewright import MODEL {file}")
@@ -244,6 +246,7 @@ def load_published(path: str | Path) -> dict[str, Tensor]:
     file = Path(path)
     if not file.is_file():
         raise WeightsError(f"no checkpoint at {file}")
+    note(file)
     if not _is_pickle(file):
         return load_file(file)[0]
     if is_nvidia_pickle(file):

@@ -134,6 +134,25 @@ def test_every_backbone_is_recognised_and_all_its_tensors_find_their_place(backb
     assert all(converted[k].shape == own[k].shape for k in converted)
 
 
+SUBJECTS_SIDE = {
+    "rightear": "l_ear", "leftear": "r_ear", "rightbro": "l_brow", "leftbro": "r_brow",
+    "righteye": "l_eye", "lefteye": "r_eye",
+}  # fmt: skip
+
+
+def test_published_tokens_named_by_the_pictures_side_are_the_subjects() -> None:
+    """CelebAMask-HQ's labels, which the published networks learnt in this order, are named by the subject's side."""
+    logits = ["background", "neck", "skin", "cloth", "l_ear", "r_ear", "l_brow", "r_brow", "l_eye", "r_eye", "nose"]
+    assert list(sf.PUBLISHED_ORDER["celebamask"][:11]) == logits
+    state = published_keys(SegFaceConfig(backbone="mobilenet_v3_l"))
+    for number, token in enumerate(sf._TOKENS_CELEBAMASK):
+        state[f"face_decoder.{token}_token.weight"] = torch.full((1, 256), float(number))
+    rows = convert.convert_published(state)["net.decoder.tokens"][:, 0].tolist()
+    tokens = list(sf._TOKENS_CELEBAMASK)
+    for token, name in SUBJECTS_SIDE.items():
+        assert rows[sf.LABELS["celebamask"].index(name)] == tokens.index(token)
+
+
 def test_wrong_checkpoints_are_refused() -> None:
     with pytest.raises(WeightsError, match="no backbone"):
         convert.import_published({"conv1.weight": torch.zeros(1)})

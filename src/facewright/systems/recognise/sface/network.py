@@ -2,8 +2,7 @@
 
 Paper: Zhong, Deng, Hu, Zhao, Li, Wen, "SFace: Sigmoid-Constrained Hypersphere Loss for Robust Face Recognition"
 (IEEE TIP 2021, arXiv 2205.12010). The loss is `facewright.losses.margins.SFace`; networks and scaling are those of the
-published training code (zhongyy/SFace). The compact form, which ships, is this project's: an IResNet with thin stages
-on 2×2 pixel patches, distilled from a public recogniser.
+published training code (zhongyy/SFace).
 """
 
 from __future__ import annotations
@@ -11,26 +10,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from ....errors import UsageError
+from ....deprecation import warn_renamed
+from ....errors import WeightsError
 from ....geometry.crop import CropSpec
-from ....nn.iresnet import IResNet
+from ....nn.recognition import create_backbone
 from ....tasks.card import Preprocess
 from ..recogniser import Recogniser
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from pathlib import Path
 
-Backbone = Literal["sface_ir50", "sface_ir101", "mobilefacenet", "thin"]
+Backbone = Literal["sface_ir50", "sface_ir101", "mobilefacenet"]
 
 # ten times 1/128: a slip of the published code that its weights have learned to live with
 PUBLISHED_MULTIPLIER = 0.078125
+_ONCE_ITS_OWN = (None, "compact")
 
 
 @dataclass(frozen=True)
 class SFaceConfig:
     """Shape of an SFace network; the defaults are the paper's IR-50 (43.6 M parameters).
 
-    backbone: the published ones, or `thin`, an IResNet of `widths` and `blocks` on 2×2 patches.
     multiplier: factor after 127.5 is taken off; 0.078125 for weights of the published PyTorch code, 0.0078125 for
         those of its MXNet form and of the OpenCV model zoo.
     """
@@ -38,13 +38,11 @@ class SFaceConfig:
     backbone: Backbone = "sface_ir50"
     dim: int = 512
     multiplier: float = PUBLISHED_MULTIPLIER
-    widths: tuple[int, ...] = ()
-    blocks: tuple[int, ...] = ()
 
     @classmethod
     def compact(cls) -> Self:
-        """The shipped recogniser: 1.6 M parameters, 128 numbers a face."""
-        return cls("thin", 128, 1 / 127.5, widths=(24, 48, 96, 192), blocks=(1, 2, 3, 2))
+        """The smallest of the published networks, MobileFaceNet (1 M parameters, 128 numbers a face)."""
+        return cls("mobilefacenet", 128)
 
 
 class SFace(Recogniser):
@@ -59,23 +57,28 @@ class SFace(Recogniser):
 
     def __init__(self, config: SFaceConfig | None = None) -> None:
         super().__init__(config)
-        self.backbone = _backbone(self.config)
+        self.backbone = create_backbone(self.config.backbone, self.config.dim)
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
         spread = 1 / config.multiplier
         return Preprocess(CropSpec.aligned(112, "arcface"), scale=1.0, mean=(127.5,) * 3, std=(spread,) * 3)
 
-    def feature_maps(self, image: Tensor) -> list[Tensor]:
-        """Feature maps of the compact form at 56, 28, 14 and 7 px, as a perceptual loss uses them."""
-        if not isinstance(self.backbone, IResNet):
-            raise UsageError("only the compact SFace offers feature maps")
-        return self.backbone.feature_maps(image)
+    @classmethod
+    def config_from(cls, config: dict[str, Any]) -> Any:
+        """As `System.config_from`; WeightsError for those that are `DistilledFace`'s by their present name."""
+        if config.get("backbone") == "thin":
+            raise WeightsError("these weights, once called sface, are of distilledface: load them by that name")
+        return super().config_from(config)
 
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path | None = None, *, commercial: bool = False, local_files_only: bool = False
+    ) -> Self:
+        """As `System.from_pretrained`. For one more version, no source gives what shipped under this name."""
+        if source in _ONCE_ITS_OWN:
+            from ..distilledface.network import DistilledFace
 
-def _backbone(config: SFaceConfig) -> nn.Module:
-    if config.backbone == "thin":
-        return IResNet(config.blocks, config.dim, widths=config.widths, patch=2, pooling="depthwise")
-    from ....nn.recognition import create_backbone
-
-    return create_backbone(config.backbone, config.dim)
+            warn_renamed("the embedded recogniser's name sface", "distilledface")
+            return DistilledFace.from_pretrained(commercial=commercial)  # type: ignore[return-value]
+        return super().from_pretrained(source, commercial=commercial, local_files_only=local_files_only)

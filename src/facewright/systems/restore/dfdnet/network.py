@@ -5,7 +5,8 @@ arXiv 2008.00418). The network is that of the published code (csxmli2016/DFDNet)
 load and compute the same. How dictionaries are built was never published; `build_dictionaries` follows the paper
 (section 3.1): features of good faces at four scales, cut around the components, clustered by k-means.
 
-Besides VGG-19, the features can come from the compact SFace, whose weights are at hand; that form is this project's.
+Besides VGG-19, the features can come from the embedded recogniser (`sface` in
+configurations: its first name); that form is this project's.
 "Left" is the picture's left throughout.
 """
 
@@ -30,7 +31,7 @@ from ....nn.stylegan2 import leaky, upsample_bilinear
 from ....nn.vgg import VGG
 from ....tasks.card import Preprocess
 from ...base import System, refuse_seed
-from ...recognise.sface.network import SFaceConfig
+from ...recognise.distilledface.network import DistilledFaceConfig
 from ..runs import restored_in_runs
 
 if TYPE_CHECKING:
@@ -67,10 +68,10 @@ _POINTS_AT_ONCE = 256
 class DFDNetConfig:
     """Shape of a DFDNet; the defaults are the published size (512 px, 113.3 M parameters with VGG's trunk).
 
-    features: what the dictionaries are made of, VGG-19 or the compact SFace. width: channels at full resolution.
-    atoms: entries of every dictionary, 0 for none yet. part_sizes: sides of left eye, right eye, nose and mouth in
-    pixels, which set the size of their atoms. dictionary_features: `fingerprint` of the features the dictionaries were
-    made in, empty where that was not noted.
+    features: what the dictionaries are made of, VGG-19 or the embedded recogniser (`sface`). width: channels at full
+    resolution. atoms: entries of every dictionary, 0 for none yet. part_sizes: sides of left eye, right eye, nose and
+    mouth in pixels, which set the size of their atoms. dictionary_features: `fingerprint` of the features the
+    dictionaries were made in, empty where that was not noted.
     """
 
     size: int = 512
@@ -82,7 +83,7 @@ class DFDNetConfig:
 
     @classmethod
     def compact(cls) -> Self:
-        """256 px crops and the features of the compact SFace."""
+        """256 px crops and the features of the embedded recogniser."""
         return cls(size=256, features="sface", width=24, atoms=32, part_sizes=(40, 40, 25, 55))
 
     def dictionary_shapes(self) -> dict[str, tuple[int, int, int, int]]:
@@ -112,14 +113,14 @@ class VGGFeatures(nn.Module):
         return maps
 
 
-class SFaceFeatures(nn.Module):
-    """The four stages of the compact SFace; `network` takes the weights of its `backbone`."""
+class RecogniserFeatures(nn.Module):
+    """The four stages of the embedded recogniser; `network` takes the weights of its `backbone`."""
 
-    widths: ClassVar[tuple[int, ...]] = SFaceConfig.compact().widths
+    widths: ClassVar[tuple[int, ...]] = DistilledFaceConfig.compact().widths
 
     def __init__(self) -> None:
         super().__init__()
-        shape = SFaceConfig.compact()
+        shape = DistilledFaceConfig.compact()
         self.network = IResNet(shape.blocks, shape.dim, widths=shape.widths, patch=2, pooling="depthwise")
         # the recogniser's own start leaves the scale to batch statistics, which are not taken here
         for module in self.network.modules():
@@ -130,7 +131,10 @@ class SFaceFeatures(nn.Module):
         return self.network.feature_maps(image)
 
 
-EXTRACTORS: dict[str, type[VGGFeatures] | type[SFaceFeatures]] = {"vgg19": VGGFeatures, "sface": SFaceFeatures}
+EXTRACTORS: dict[str, type[VGGFeatures] | type[RecogniserFeatures]] = {
+    "vgg19": VGGFeatures,
+    "sface": RecogniserFeatures,
+}
 
 
 def fingerprint(extractor: nn.Module) -> str:

@@ -396,9 +396,9 @@ def _wanted(batch: Batch, key: str, option: str) -> Tensor:
 
 
 def _face_loss(size: int) -> FaceLoss:
-    from ...recognise.sface.network import SFace
+    from ...recognise.distilledface.network import DistilledFace
 
-    return FaceLoss(SFace.from_pretrained(), size)
+    return FaceLoss(DistilledFace.from_pretrained(), size)
 
 
 def _sheet(model: FRGP, batch: Batch) -> NDArray[np.uint8]:

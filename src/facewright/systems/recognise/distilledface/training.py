@@ -1,7 +1,7 @@
-"""How SFace's compact weights are trained: distilled from a public recogniser, pictures degraded, people told apart.
+"""How the embedded recogniser is trained: distilled from a public one, pictures degraded, people told apart.
 
-The teacher saw the clean photo; the student sees it clean or degraded and must find the same direction. SFace's own
-loss joins in for the people with several photos.
+The teacher saw the clean photo; the student sees it clean or degraded and must find the same direction. A head
+over identities may join in for the people with several photos.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
-    from .network import SFace
+    from .network import DistilledFace
 
 
 class DistillationTraining(Training):
@@ -32,7 +32,7 @@ class DistillationTraining(Training):
 
     def __init__(
         self,
-        model: SFace,
+        model: DistilledFace,
         *,
         lr: float = 2e-3,
         weight_decay: float = 0.02,
@@ -41,7 +41,7 @@ class DistillationTraining(Training):
         head: dict[str, Any] | None = None,
         head_weight: float = 0.02,
     ) -> None:
-        self.model: SFace = model
+        self.model: DistilledFace = model
         self.lr, self.weight_decay = lr, weight_decay
         self.relation_weight, self.head_weight = relation_weight, head_weight
         self.head = _build_head(head, people, model.config.dim) if head else nn.Identity()

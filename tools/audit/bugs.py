@@ -1,0 +1,541 @@
+"""The bugs that `tools/audit/mutants.py` plants: a name, the file, what stands there, what is put in its place, and the
+tests of the room that must notice.
+
+Each is one that a person could make. What stands there must occur once in the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """`file` below `src/facewright`, `tests` below `tests`; `only` is pytest's -k, where a file is slow."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+    tests: tuple[str, ...]
+    only: str = ""
+
+
+_FRGP = "systems/restore/frgp/training.py"
+_TERMS = ("training/test_terms.py",)
+_FACE = ("losses/test_face.py",)
+_RECONSTRUCTION = ("losses/test_reconstruction.py",)
+_MARGINS = ("losses/test_margins.py",)
+_SEGMENTATION = ("losses/test_segmentation.py",)
+_GEOMETRY = ("geometry/test_geometry.py", "geometry/test_crop.py")
+
+BUGS: tuple[Bug, ...] = (
+    # the restorer's terms
+    Bug(
+        "identity pushes away",
+        _FRGP,
+        '"identity": self.identity_weight * distance.identity,',
+        '"identity": -self.identity_weight * distance.identity,',
+        _TERMS,
+    ),
+    Bug(
+        "features push away",
+        _FRGP,
+        '"perceptual": self.features_weight * distance.features,',
+        '"perceptual": -self.features_weight * distance.features,',
+        _TERMS,
+    ),
+    Bug(
+        "log error pushes away",
+        _FRGP,
+        'losses["log"] = self.log_weight * log_mse',
+        'losses["log"] = -self.log_weight * log_mse',
+        _TERMS,
+    ),
+    Bug(
+        "estimate pushes away",
+        _FRGP,
+        '"estimate": self.estimate_weight * l1_loss(aux',
+        '"estimate": -self.estimate_weight * l1_loss(aux',
+        _TERMS,
+    ),
+    Bug(
+        "edges push away",
+        _FRGP,
+        '"edge": self.edge_weight * edge_loss(restored, high, mask),',
+        '"edge": -self.edge_weight * edge_loss(restored, high, mask),',
+        _TERMS,
+    ),
+    Bug(
+        "structure pushes away",
+        _FRGP,
+        'losses["ssim"] = self.ssim_weight * ssim_loss',
+        'losses["ssim"] = -self.ssim_weight * ssim_loss',
+        _TERMS,
+    ),
+    Bug(
+        "log error without the mask",
+        _FRGP,
+        "log_mse(restored.float(), high, mask)",
+        "log_mse(restored.float(), high)",
+        _TERMS,
+    ),
+    Bug(
+        "face terms see behind the mask",
+        _FRGP,
+        "(torch.where(mask > 0, restored, high), high)",
+        "(restored, high)",
+        _TERMS,
+    ),
+    Bug(
+        "the restorer is fed the truth",
+        _FRGP,
+        "restored, aux = self.model(low, fidelity=fidelity, return_aux=True)",
+        "restored, aux = self.model(high, fidelity=fidelity, return_aux=True)",
+        _TERMS,
+    ),
+    Bug(
+        "the discriminator's pictures are swapped",
+        _FRGP,
+        "loss = hinge_discriminator(_valid(real, mask), _valid(fake, mask))",
+        "loss = hinge_discriminator(_valid(fake, mask), _valid(real, mask))",
+        _TERMS,
+    ),
+    Bug(
+        "the prior is never frozen",
+        _FRGP,
+        "parameter.requires_grad_(progress >= self.prior_from)",
+        "parameter.requires_grad_(True)",
+        ("systems/restore/test_frgp_training.py",),
+    ),
+    # losses that look at faces
+    Bug(
+        "identity is the cosine itself",
+        "losses/face.py",
+        "identity = 1 - F.cosine_similarity(",
+        "identity = F.cosine_similarity(",
+        _FACE,
+    ),
+    Bug(
+        "identity does not look at all",
+        "losses/face.py",
+        "return FaceDistance(identity, features)",
+        "return FaceDistance(0 * identity, features)",
+        _FACE,
+    ),
+    Bug(
+        "features do not look at all",
+        "losses/face.py",
+        "return FaceDistance(identity, features)",
+        "return FaceDistance(identity, 0 * features)",
+        _FACE,
+    ),
+    Bug(
+        "the target learns",
+        "losses/face.py",
+        "        with torch.no_grad():\n            wanted_embedding, wanted_maps = self._look(target)",
+        "        wanted_embedding, wanted_maps = self._look(target)",
+        _FACE,
+    ),
+    Bug(
+        "the recogniser sees half a pixel aside",
+        "losses/face.py",
+        "return ((2 * points + 1) / size - 1)",
+        "return (2 * points / size - 1)",
+        _FACE,
+    ),
+    Bug(
+        "the recogniser sees the whole crop",
+        "losses/face.py",
+        'matrix = fit_similarity(template_points(template, side), template_points("ffhq", size))',
+        "matrix = np.eye(2, 3) * size / side",
+        _FACE,
+    ),
+    Bug(
+        "the parser's features do not look",
+        "losses/face.py",
+        "return torch.stack([map_distance(a, b).mean() for a, b in zip(self._look(prediction), wanted)]).mean()",
+        "return torch.stack([map_distance(a, a).mean() for a, b in zip(self._look(prediction), wanted)]).mean()",
+        ("losses/test_parser_loss.py",),
+    ),
+    # reconstruction
+    Bug(
+        "the mask is ignored",
+        "losses/reconstruction.py",
+        "return (values * weight).sum() / weight.sum().clamp(min=1e-6)",
+        "return values.mean()",
+        _RECONSTRUCTION,
+    ),
+    Bug(
+        "the mask counts one channel only",
+        "losses/reconstruction.py",
+        "weight = mask.to(values.dtype).expand_as(values)\n",
+        "weight = mask.to(values.dtype)\n",
+        _RECONSTRUCTION,
+    ),
+    Bug(
+        "edges across the mask's border count",
+        "losses/reconstruction.py",
+        "both = mask.narrow(axis, 0, length) * mask.narrow(axis, 1, length)",
+        "both = mask.narrow(axis, 0, length)",
+        _RECONSTRUCTION,
+    ),
+    Bug(
+        "structure without the contrast",
+        "losses/reconstruction.py",
+        "return masked_mean((1 - luminance * structure)[:, None], inside)",
+        "return masked_mean((1 - luminance)[:, None], inside)",
+        _RECONSTRUCTION,
+    ),
+    Bug(
+        "features of the real picture learn",
+        "losses/reconstruction.py",
+        "losses.append(l1(f, r.detach(), reduced_mask))",
+        "losses.append(l1(f, r, reduced_mask))",
+        _RECONSTRUCTION,
+    ),
+    Bug(
+        "the hinge of the discriminator is inside out",
+        "losses/adversarial.py",
+        "return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())",
+        "return 0.5 * (F.relu(1 + real).mean() + F.relu(1 - fake).mean())",
+        ("losses/test_adversarial.py",),
+    ),
+    Bug(
+        "the gradient penalty is a norm, not its square",
+        "losses/adversarial.py",
+        "return gradient.float().square().flatten(1).sum(1).mean()",
+        "return gradient.float().flatten(1).norm(dim=1).mean()",
+        ("losses/test_adversarial.py",),
+    ),
+    Bug(
+        "the mean teacher stands still",
+        "losses/consistency.py",
+        "mean.lerp_(given[name], 1 - self.decay)",
+        "mean.lerp_(given[name], 0.0)",
+        ("losses/test_consistency.py",),
+    ),
+    # parsing
+    Bug(
+        "photos without labels do not teach",
+        "systems/parse/segface/training.py",
+        "loss = loss + self.partial_weight * partial",
+        "loss = loss + 0 * partial",
+        _TERMS,
+    ),
+    Bug(
+        "photos without labels teach the opposite",
+        "systems/parse/segface/training.py",
+        "loss = loss + self.partial_weight * partial",
+        "loss = loss - self.partial_weight * partial",
+        _TERMS,
+    ),
+    Bug(
+        "forbidden classes are allowed",
+        "losses/segmentation.py",
+        "forbidden = (allowed[counted][:, None] >> classes) & 1 == 0",
+        "forbidden = (allowed[counted][:, None] >> classes) & 1 == 1",
+        (*_SEGMENTATION, *_TERMS),
+    ),
+    Bug(
+        "pixels that do not count count",
+        "losses/segmentation.py",
+        "    counted = labels != IGNORED\n    return logits.movedim",
+        "    counted = labels != 254\n    return logits.movedim",
+        _SEGMENTATION,
+    ),
+    Bug(
+        "Dice without squares",
+        "losses/segmentation.py",
+        "size = probabilities.square().sum(0)",
+        "size = probabilities.sum(0)",
+        _SEGMENTATION,
+    ),
+    Bug(
+        "left and right eye of published weights",
+        "systems/parse/segface/network.py",
+        '"righteye": "l_eye",\n    "lefteye": "r_eye",',
+        '"righteye": "r_eye",\n    "lefteye": "l_eye",',
+        ("systems/parse/test_segface.py",),
+        "tokens",
+    ),
+    # the dictionary restorer
+    Bug(
+        "the second stage is fed good faces",
+        "systems/restore/restoreformer/training.py",
+        '    source = "lq"\n',
+        '    source = "hq"\n',
+        _TERMS,
+    ),
+    Bug(
+        "what is fed does not follow the stage",
+        "systems/restore/restoreformer/training.py",
+        'given, wanted, mask = signed(batch[self.source]), signed(batch["hq"]), batch["mask"].float()\n'
+        "        restored, aux = self.model(given, return_aux=True)\n        reconstruction",
+        'given, wanted, mask = signed(batch["hq"]), signed(batch["hq"]), batch["mask"].float()\n'
+        "        restored, aux = self.model(given, return_aux=True)\n        reconstruction",
+        _TERMS,
+    ),
+    Bug(
+        "attention learns as slowly as the rest",
+        "systems/restore/restoreformer/training.py",
+        '{"params": asking, "lr": self.attention_lr * self.lr}',
+        '{"params": asking, "lr": self.lr}',
+        ("systems/restore/test_restoreformer.py",),
+    ),
+    Bug(
+        "texture energy pushes away",
+        "systems/restore/facedetail/training.py",
+        '"energy": self.energy_weight * texture_energy_loss',
+        '"energy": -self.energy_weight * texture_energy_loss',
+        ("systems/restore/test_facedetail.py",),
+    ),
+    Bug(
+        "eyes and mouth weigh no more",
+        "systems/restore/facedetail/training.py",
+        'mask * self._weights(batch["place"], mask)',
+        "mask",
+        ("systems/restore/test_facedetail.py",),
+    ),
+    # the shared protocol
+    Bug(
+        "the protocol's damage is not scaled",
+        "evaluation/restore.py",
+        "sample(severity, rng, face.image.shape[0], scaled=True)",
+        "sample(severity, rng, face.image.shape[0], scaled=False)",
+        ("evaluation/test_restore.py",),
+    ),
+    Bug(
+        "the protocol's damage forgets the seed",
+        "evaluation/restore.py",
+        'f"{seed}/{severity}/{face.name}".encode()',
+        'f"{severity}/{face.name}".encode()',
+        ("evaluation/test_restore.py",),
+    ),
+    # detection
+    Bug(
+        "the second look's pose is not learnt",
+        "systems/detect/mos/training.py",
+        '"pose": (angle_error * face).sum() / count,',
+        '"pose": 0 * (angle_error * face).sum() / count,',
+        _TERMS,
+    ),
+    Bug(
+        "the second look learns poses of no faces",
+        "systems/detect/mos/training.py",
+        '"pose": (angle_error * face).sum() / count,',
+        '"pose": angle_error.sum() / count,',
+        _TERMS,
+    ),
+    Bug(
+        "labels of mosaics are of other pictures",
+        "systems/detect/mos/training.py",
+        "moved = faces.roll(-quarter, 0).clone()",
+        "moved = faces.roll(quarter, 0).clone()",
+        _TERMS,
+    ),
+    Bug(
+        "yaw of the bins is mirrored",
+        "systems/detect/mos/training.py",
+        "angle = (pose * pose.new_tensor([-1, 1, 1]))",
+        "angle = (pose * pose.new_tensor([1, 1, 1]))",
+        ("systems/detect/test_mos.py",),
+        "pose or training or loss or learn",
+    ),
+    Bug(
+        "hard negatives are easy ones",
+        "systems/detect/mos/training.py",
+        ".sort(dim=1, descending=True).values\n        allowed",
+        ".sort(dim=1, descending=False).values\n        allowed",
+        ("systems/detect/test_mos.py",),
+        "hard or negative or training or loss or learn",
+    ),
+    # recognition
+    Bug(
+        "CosFace's margin helps",
+        "losses/margins.py",
+        "return cosine - self.m * target_mask(cosine, labels)",
+        "return cosine + self.m * target_mask(cosine, labels)",
+        _MARGINS,
+    ),
+    Bug(
+        "AdaFace's quality is upside down",
+        "losses/margins.py",
+        "return (self.h * (lengths - self.mean) / (self.std + self.EPS)).clamp(-1, 1)",
+        "return (self.h * (self.mean - lengths) / (self.std + self.EPS)).clamp(-1, 1)",
+        _MARGINS,
+    ),
+    Bug(
+        "MagFace rewards short embeddings",
+        "losses/margins.py",
+        "return (a / self.lengths[1] ** 2 + 1 / a).mean()",
+        "return (a / self.lengths[1] ** 2 - 1 / a).mean()",
+        _MARGINS,
+    ),
+    Bug(
+        "SFace pushes its own centre away",
+        "losses/margins.py",
+        "return -self.scale * pull.mean(), self.scale * push.sum(1).mean()",
+        "return self.scale * pull.mean(), self.scale * push.sum(1).mean()",
+        _MARGINS,
+    ),
+    Bug(
+        "posteriors of two people are pulled together",
+        "losses/pairs.py",
+        "same = labels[0::2] == labels[1::2]",
+        "same = labels[0::2] != labels[1::2]",
+        ("losses/test_pairs.py",),
+    ),
+    Bug(
+        "an embedder that answers a constant",
+        "systems/recognise/recogniser.py",
+        "return np.asarray(raw / np.maximum(lengths, 1e-12), np.float32)",
+        "return np.full_like(raw, raw.shape[1] ** -0.5)",
+        ("cli/test_identity.py",),
+        "same",
+    ),
+    Bug(
+        "the threshold file is of another network",
+        "systems/recognise/distilledface/compact.calibration.json",
+        '"threshold": 0.492624968290329,',
+        '"threshold": 0.292624968290329,',
+        ("pipelines/test_identity.py",),
+        "shipped",
+    ),
+    Bug(
+        "accepted below the threshold",
+        "pipelines/identity.py",
+        "if similarity >= threshold:",
+        "if similarity <= threshold:",
+        ("pipelines/test_identity.py",),
+        "not shipped",
+    ),
+    # landmarks
+    Bug(
+        "a landmarker that answers the mean face",
+        "systems/landmarks/facewarp/network.py",
+        "for cut, points, sure in zip(crops, *found):\n",
+        "for cut, points, sure in zip(crops, *found):\n"
+        "                points = mean_shape(self.config).numpy() * self.config.size\n",
+        ("cli/test_analyse.py",),
+        "follow or parts",
+    ),
+    Bug(
+        "early stages of the landmarker count most",
+        "systems/landmarks/facewarp/training.py",
+        "shares = errors.new_tensor(STAGE_WEIGHTS[-errors.shape[1] :])",
+        "shares = errors.new_tensor(STAGE_WEIGHTS[::-1][-errors.shape[1] :])",
+        ("systems/landmarks/test_facewarp.py",),
+        "hand",
+    ),
+    Bug(
+        "the spread moves the points",
+        "systems/landmarks/facewarp/training.py",
+        "distance = (found.last.detach() - truth).norm(dim=-1)",
+        "distance = (found.last - truth).norm(dim=-1)",
+        ("systems/landmarks/test_facewarp.py", *_TERMS),
+        "spread or best or scale",
+    ),
+    # geometry
+    Bug(
+        "crops are cut half a pixel aside",
+        "geometry/crop.py",
+        "middle = np.full(2, (self.size - 1) / 2 + self.offset)",
+        "middle = np.full(2, self.size / 2 + self.offset)",
+        _GEOMETRY,
+    ),
+    Bug(
+        "a patch shifts by its box",
+        "geometry/paste.py",
+        "to_box[:, 2] -= (x0, y0)",
+        "to_box[:, 2] -= (y0, x0)",
+        _GEOMETRY,
+    ),
+    Bug(
+        "mirrored borders are pasted",
+        "geometry/paste.py",
+        "difference *= crop.valid[..., None]",
+        "difference *= 1.0",
+        _GEOMETRY,
+    ),
+    # metrics
+    Bug(
+        "PSNR over pixels that are not true",
+        "metrics/full_reference.py",
+        "return _decibel(((x - y) ** 2)[valid].mean(), data_range)",
+        "return _decibel(((x - y) ** 2).mean(), data_range)",
+        ("metrics/test_full_reference.py",),
+    ),
+    Bug(
+        "the fold is judged by its own threshold",
+        "metrics/verification.py",
+        "correct = _below(d[training & y], grid) - _below(d[training & ~y], grid)",
+        "correct = _below(d[test & y], grid) - _below(d[test & ~y], grid)",
+        ("metrics/test_verification.py",),
+    ),
+    Bug(
+        "calibration weighs impostors twice",
+        "metrics/calibration.py",
+        "weights = np.where(y, prior / y.sum(), (1 - prior) / (~y).sum())",
+        "weights = np.where(y, prior / y.sum(), (1 - prior) / y.sum())",
+        ("metrics/test_calibration.py",),
+    ),
+    # data
+    Bug(
+        "a group is split between the sides",
+        "data/people.py",
+        "        for i in indices:\n            sides[i] = side",
+        "        for i in indices[1:]:\n            sides[i] = side",
+        ("data/test_people.py",),
+    ),
+    Bug(
+        "who was trained on validates",
+        "data/people.py",
+        "if len(indices) > CROWD or any(seen[i] for i in indices):",
+        "if len(indices) > CROWD:",
+        ("data/test_people.py",),
+    ),
+    Bug(
+        "the validation side trains",
+        "data/faces.py",
+        "usable &= shipped_split().sides(name, pictures, subjects) == split",
+        'usable &= shipped_split().sides(name, pictures, subjects) != "dropped"',
+        ("data/test_faces.py",),
+    ),
+    Bug(
+        "blue and red are swapped on reading",
+        "data/faces.py",
+        "return np.ascontiguousarray(bgr[..., ::-1], dtype=np.uint8)",
+        "return np.ascontiguousarray(bgr, dtype=np.uint8)",
+        ("data/test_restoration.py", "data/test_faces.py"),
+    ),
+    # training and weights
+    Bug(
+        "the average of the weights is never shipped",
+        "training/trainer.py",
+        "torch._foreach_lerp_([self.shadow[n] for n in names], [state[n].float() for n in names], 1 - decay)",
+        "torch._foreach_lerp_([self.shadow[n] for n in names], [state[n].float() for n in names], 1.0)",
+        ("training/test_trainer.py",),
+    ),
+    Bug(
+        "a step that overflowed is taken",
+        "training/trainer.py",
+        "            if not np.isfinite(self.norms[name]):\n                return",
+        "            if False:\n                return",
+        ("training/test_trainer.py",),
+    ),
+    Bug(
+        "damaged weights are loaded",
+        "weights/store.py",
+        '    if found != expected:\n        raise WeightsError(f"{path} is damaged',
+        '    if False:\n        raise WeightsError(f"{path} is damaged',
+        ("weights/test_store.py",),
+    ),
+    Bug(
+        "pickles run code",
+        "weights/store.py",
+        'content = torch.load(file, map_location="cpu", weights_only=True)',
+        'content = torch.load(file, map_location="cpu", weights_only=False)',
+        ("weights/test_store.py",),
+    ),
+)
