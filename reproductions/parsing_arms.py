@@ -29,7 +29,7 @@ from . import common
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from facewright.data.faces import Split
+    from facewright.data.split import Split
 
 Images = NDArray[np.uint8]
 Samples = NDArray[np.float64]

@@ -20,7 +20,8 @@ from .ages import points_of
 from .crops import Variation
 from .faces import data_root, open_faces
 from .parsing import parsing_renders
-from .people import FoundFaces, pictures_of, read_rgb
+from .people import FoundFaces, read_rgb
+from .split import pictures_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-    from .faces import Split
+    from .split import Split
 
     Image = NDArray[np.uint8]
 

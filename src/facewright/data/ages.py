@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..systems.parse.segface.network import SegFace
-    from .faces import Split
+    from .split import Split
 
 PARSED_SIDE = 256
 KEPT_SIDE = 64

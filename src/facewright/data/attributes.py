@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-    from .faces import FaceCollection, Split
+    from .faces import FaceCollection
+    from .split import Split
 
     Image = NDArray[np.uint8]
 

@@ -15,7 +15,8 @@ import numpy as np
 from ..errors import FacewrightError, ImageReadError, UsageError
 from ..systems.parse.taxonomy import CELEBAMASK_19, IGNORED
 from .parsing import Crop, Evidence, Labelled, ParsingCrops, aligned_pair, mirror_pair, read_labels
-from .people import FoundFaces, pictures_of, read_rgb
+from .people import FoundFaces, read_rgb
+from .split import pictures_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-    from .faces import Split
+    from .split import Split
 
 NAME = "celebahq"
 RARE = ("eye_g", "hat", "ear_r", "neck_l")
