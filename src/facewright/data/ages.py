@@ -141,7 +141,7 @@ def parsed_photos(collection: FaceCollection, rows: NDArray[np.int64], name: str
         temporary = path.with_suffix(".tmp.npy")
         np.save(temporary, found)
         temporary.replace(path)
-    return np.load(path)
+    return np.asarray(np.load(path), np.uint8)
 
 
 def _parsed(parser: SegFace, collection: FaceCollection, row: int) -> NDArray[np.uint8]:

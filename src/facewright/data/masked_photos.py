@@ -175,7 +175,8 @@ def moved_pair(
     """A pair turned, scaled and shifted a little; labels are 255 where nothing is known."""
     size = image.shape[0]
     middle = (size - 1) / 2
-    matrix = cv2.getRotationMatrix2D((middle, middle), rng.normal(0, TURN), float(np.exp(rng.normal(0, STRETCH))))
+    turn = cv2.getRotationMatrix2D((middle, middle), rng.normal(0, TURN), float(np.exp(rng.normal(0, STRETCH))))
+    matrix = np.asarray(turn, np.float64)
     matrix[:, 2] += rng.normal(0, SHIFT * size, 2)
     moved = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     cut = cv2.warpAffine(labels, matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=IGNORED)

@@ -93,11 +93,11 @@ class TraitReader:
         """What the faces of an (H, W, 3) uint8 RGB photo say, in their order; `every` adds what is in `UNTOLD`."""
         withheld = [reasons_against(photo, face) for face in faces]
         shown = [face for face, reasons in zip(faces, withheld) if not reasons]
-        ages = self.age.estimate(photo, shown) if self.age else [None] * len(shown)
-        told = self.attributes.describe_faces(photo, shown) if self.attributes else [None] * len(shown)
-        actions = self.actions.read_actions(photo, shown) if self.actions else [None] * len(shown)
-        if not every:
-            told = [None if said is None else _told(said) for said in told]
+        nothing = [None] * len(shown)
+        ages = self.age.estimate(photo, shown) if self.age else nothing
+        said = self.attributes.describe_faces(photo, shown) if self.attributes else nothing
+        actions = self.actions.read_actions(photo, shown) if self.actions else nothing
+        told = [each if each is None or every else _told(each) for each in said]
         found = iter(map(Traits, ages, told, actions))
         return [Traits(withheld=reasons) if reasons else next(found) for reasons in withheld]
 

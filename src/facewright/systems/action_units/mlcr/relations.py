@@ -43,7 +43,8 @@ _BP4D_RELATIONS = """
 
 def published_relations(units: tuple[str, ...]) -> Tensor | None:
     """The (U, U) matrix published for EmotioNet's or BP4D's units, in their order; None for other units."""
-    text = {EMOTIONET: _EMOTIONET_RELATIONS, BP4D: _BP4D_RELATIONS}.get(units)
+    known: dict[tuple[str, ...], str] = {EMOTIONET: _EMOTIONET_RELATIONS, BP4D: _BP4D_RELATIONS}
+    text = known.get(units)
     return None if text is None else torch.from_numpy(np.array(text.split(), np.float32).reshape(12, 12))
 
 

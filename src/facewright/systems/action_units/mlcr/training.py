@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .network import MLCR
 
-SHARES = {
+SHARES: dict[tuple[str, ...], tuple[float, ...]] = {
     EMOTIONET: (0.2, 0.3, 0.2, 0.2, 0.5, 0.2, 0.5, 0.2, 0.1, 0.5, 0.2, 0.3),
     BP4D: (0.3, 0.3, 0.5, 0.3, 0.3, 0.5, 0.3, 0.5, 0.3, 0.3, 0.3, 0.3),
 }
@@ -117,7 +117,7 @@ class MLCRTraining(Training):
             self.model.store_classifiers()
         seen = self._outputs(batch)
         views, units = seen["views"], batch["units"]
-        labelled = sum(selective_cross_entropy(view, units, self.shares) for view in views) / VIEWS
+        labelled = torch.stack([selective_cross_entropy(view, units, self.shares) for view in views]).mean()
         apart = multi_view_loss(*(self.model.classifier(view) for view in range(VIEWS)))
         agreed = co_regularisation(*views)
         loss = labelled + self.multi_view * apart + self.agreement * agreed

@@ -148,7 +148,8 @@ class ParsingAttention(nn.Module):
     def forward(self, high: Tensor, logits: Tensor) -> Tensor:
         parts = self.project(high).unflatten(1, (self.group, self.classes)) * logits.softmax(1)[:, None]
         gates = self.gate(parts.flatten(1, 2).mean((2, 3)))
-        return (parts * gates[:, None, :, None, None]).flatten(1, 2)
+        weighed: Tensor = (parts * gates[:, None, :, None, None]).flatten(1, 2)
+        return weighed
 
 
 class ConcatBlock(nn.Module):
@@ -223,8 +224,9 @@ class FPAge(System):
     def preprocess_for(cls, config: Any) -> Preprocess:
         if not config.crop:
             return Preprocess(CropSpec.whole(config.size), colour="BGR")
-        near = {} if config.polar else {"zoom": NEAR, "centre": NEAR_CENTRE}
-        return Preprocess(CropSpec.aligned(config.crop, **near), colour="BGR")
+        if config.polar:
+            return Preprocess(CropSpec.aligned(config.crop), colour="BGR")
+        return Preprocess(CropSpec.aligned(config.crop, zoom=NEAR, centre=NEAR_CENTRE), colour="BGR")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -302,7 +304,7 @@ class FPAge(System):
         looks = [self._look(photo, faces, mirrored=False)]
         if self.config.mirror:
             looks.append(self._look(photo, faces, mirrored=True))
-        scores = [network(self.normalise(look).to(dtype)).float() for look in looks]
+        scores: list[Tensor] = [network(self.normalise(look).to(dtype)).float() for look in looks]
         if len(scores) == 1:
             return scores[0]
         # the mean of the two distributions, not of their logits: its expectation is the mean of the two ages

@@ -230,8 +230,8 @@ class ANet(nn.Module):
     def after_local(self, maps: Tensor) -> Tensor:
         """From the maps of the first local convolution after ReLU on."""
         maps = F.relu(self.grouped(maps)).flatten(0, 1)
-        pooled = F.max_pool2d(maps, 2).unflatten(0, (-1, (CELLS - 1) ** 2))
-        features: Tensor = F.relu(self.fc(pooled.flatten(1)))
+        pooled = F.max_pool2d(maps, 2)
+        features: Tensor = F.relu(self.fc(pooled.reshape(len(pooled) // (CELLS - 1) ** 2, -1)))
         return features
 
     def interweaved(self, image: Tensor, places: Sequence[tuple[int, int]], patch: int) -> Tensor:

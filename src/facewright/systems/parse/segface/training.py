@@ -77,8 +77,11 @@ class SegFaceTraining(ParserTraining):
         """Every so many-th row and column of logits and of all that says something of pixels."""
         top, left = torch.randint(self.every, (2,)).tolist()
         rows, columns = slice(top, None, self.every), slice(left, None, self.every)
-        known = {name: batch[name][:, rows, columns] for name in ("labels", "allowed", "expected") if name in batch}
-        return logits[:, :, rows, columns], {**batch, **known}
+        thinned = dict(batch)
+        for name in ("labels", "allowed", "expected"):
+            if name in batch:
+                thinned[name] = batch[name][:, rows, columns]
+        return logits[:, :, rows, columns], thinned
 
     def validate(self, batch: Batch) -> Mapping[str, float]:
         """Loss, mean F1 of all classes but background and of the rare ones that the batch shows; the share of pixels
