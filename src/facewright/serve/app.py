@@ -456,6 +456,10 @@ async def _events(job: Job, jobs: Jobs) -> AsyncIterator[bytes]:
 # --- uploads in pieces
 
 
+def _body_description(media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {media_type: {"schema": schema}}}
+
+
 def _add_uploads(app: FastAPI, server: Server) -> None:
     uploads = server.uploads
 
@@ -466,12 +470,7 @@ def _add_uploads(app: FastAPI, server: Server) -> None:
         status_code=201,
         response_model=UploadDocument,
         responses=PROBLEMS,
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": NewUpload.model_json_schema()}},
-            }
-        },
+        openapi_extra={"requestBody": _body_description("application/json", NewUpload.model_json_schema())},
     )
     async def begin_upload(request: Request) -> Response:
         text = b"".join([chunk async for chunk in body(request, MOST_TEXT, server.options.patience)])
@@ -494,10 +493,7 @@ def _add_uploads(app: FastAPI, server: Server) -> None:
         response_model=UploadDocument,
         responses=PROBLEMS,
         openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-            }
+            "requestBody": _body_description("application/octet-stream", {"type": "string", "format": "binary"})
         },
     )
     async def add_piece(request: Request, upload: str, offset: Annotated[int, Query(ge=0)]) -> Response:
