@@ -51,10 +51,10 @@ class Parser:
     classes = ("background", "skin", "hair")
     preprocess = Preprocess(CropSpec.aligned(64))
 
-    def parse(self, crops: np.ndarray) -> np.ndarray:
+    def parse(self, crops: np.ndarray, *, faces: Any = None) -> np.ndarray:
         return self.probabilities(crops).argmax(1).astype(np.uint8)
 
-    def probabilities(self, crops: np.ndarray) -> np.ndarray:
+    def probabilities(self, crops: np.ndarray, *, faces: Any = None) -> np.ndarray:
         side = crops.shape[1]
         y, x = np.mgrid[:side, :side] / side - 0.5
         disc = (x * x + y * y < 0.16).astype(np.float32)

@@ -89,15 +89,19 @@ def test_an_error_reaches_all_whom_it_concerns() -> None:
     assert batcher("key", network.restore, crops(1)).max() == 2
 
 
-def test_what_has_arguments_for_every_crop_goes_alone() -> None:
-    seen: list[Any] = []
+def test_arguments_of_the_crops_go_along_with_them() -> None:
+    seen: list[list[int]] = []
 
-    def restore(given: np.ndarray, *, estimates: list[int]) -> np.ndarray:
-        seen.append(estimates)
-        return given
+    def restore(given: np.ndarray, *, estimates: list[int] | None = None) -> np.ndarray:
+        seen.append(list(estimates or ()))
+        return given + np.array(estimates, np.uint8)[:, None, None, None]
 
-    Batcher(5.0, lambda: 2)("key", restore, crops(1), estimates=[1])
-    assert seen == [[1]]
+    calls = [(crops(10, 2), {"estimates": [1, 2]}), (crops(20), {"estimates": [3]})]
+    results = together(Batcher(5.0, lambda: 2), restore, calls)
+    assert sorted(seen[0]) == [1, 2, 3]
+    assert len(seen) == 1
+    assert [r[:, 0, 0, 0].tolist() for r in results] == [[11, 12], [23]]
+    assert together(Batcher(0.05, lambda: 2), lambda c, **a: c, [(crops(1), {"other": {}})])[0].max() == 1
 
 
 # --- networks

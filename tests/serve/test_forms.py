@@ -84,15 +84,17 @@ def test_a_name_that_climbs_stays_below_its_job(client: Any, photo_bytes: Callab
 
 # --- malformed
 
+FORM = "multipart/form-data; boundary=xyz"
+
 
 @pytest.mark.parametrize(
     ("content", "content_type", "status"),
     [
-        (b"", "multipart/form-data; boundary=xyz", 400),
-        (b"nothing of the kind", "multipart/form-data; boundary=xyz", 400),
-        (b"--xyz\r\nContent-Disposition: form-data; name=source\r\n\r\ncut", "multipart/form-data; boundary=xyz", 400),
-        (b"--xyz\r\nContent-Disposition: attachment\r\n\r\nx\r\n--xyz--", "multipart/form-data; boundary=xyz", 400),
-        (b"--xyz\r\nContent-Disposition: form-data; name=../\r\n\r\n\r\n--xyz--", "multipart/form-data;boundary=xyz", 400),
+        (b"", FORM, 400),
+        (b"nothing of the kind", FORM, 400),
+        (b"--xyz\r\nContent-Disposition: form-data; name=source\r\n\r\ncut", FORM, 400),
+        (b"--xyz\r\nContent-Disposition: attachment\r\n\r\nx\r\n--xyz--", FORM, 400),
+        (b"--xyz\r\nContent-Disposition: form-data; name=../\r\n\r\n\r\n--xyz--", FORM, 400),
         (b"--xyz--", "multipart/form-data", 415),
         (b"--xyz--", "multipart/form-data; boundary=" + "x" * 500, 400),
         (b"{}", "application/json", 415),

@@ -1,7 +1,8 @@
 """Faces of several requests go through a network together, when they come at nearly the same time.
 
 The first thread that comes leads: it waits for a bounded moment, and only while others are at work that could still
-bring faces; then it runs the network on what has gathered. Calls whose arguments differ are never mixed.
+bring faces; then it runs the network on what has gathered. Calls whose arguments differ are never mixed; lists with an
+entry for each crop are arguments of the crops and go along with them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ MOST = 8
 @dataclass(slots=True, eq=False)
 class _Call:
     crops: Any
+    lists: dict[str, list[Any]]
     done: threading.Event = field(default_factory=threading.Event)
     result: Any = None
     error: BaseException | None = None
@@ -55,19 +57,17 @@ class Batcher:
 
         `key` says which network and method it is; calls merge when it, the arguments and the crops' size agree.
         """
-        mergeable = isinstance(crops, np.ndarray) and crops.ndim == 4 and 0 < len(crops) < MOST
-        try:
-            which = (key, crops.shape[1:], tuple(sorted(arguments.items()))) if mergeable else None
-            hash(which)
-        except TypeError:  # arguments of their own for every crop
-            which = None
-        if which is None or self.wait <= 0:
-            self.on_batch(len(crops) if hasattr(crops, "__len__") else 1)
+        lists = {k: v for k, v in arguments.items() if isinstance(v, list) and len(v) == len(crops)}
+        others = {k: v for k, v in arguments.items() if k not in lists}
+        which: Hashable = None
+        if self.wait > 0 and isinstance(crops, np.ndarray) and 0 < len(crops) < MOST:
+            which = _agreement(key, crops, lists, others)
+        if which is None:
+            self.on_batch(len(crops))
             return function(crops, **arguments)
-        return self._merged(which, function, crops, arguments)
+        return self._merged(which, function, _Call(crops, lists), others)
 
-    def _merged(self, which: Hashable, function: Callable[..., Any], crops: Any, arguments: dict[str, Any]) -> Any:
-        call = _Call(crops)
+    def _merged(self, which: Hashable, function: Callable[..., Any], call: _Call, arguments: dict[str, Any]) -> Any:
         with self._lock:
             gathering = self._gatherings.setdefault(which, _Gathering())
             gathering.calls.append(call)
@@ -96,6 +96,16 @@ class Batcher:
         return faces < MOST and len(gathering.calls) < self.busy()
 
 
+def _agreement(key: Hashable, crops: Any, lists: dict[str, Any], others: dict[str, Any]) -> Hashable:
+    """What calls must have in common to be merged; None for arguments that cannot be compared."""
+    which = (key, crops.shape[1:], tuple(sorted(lists)), tuple(sorted(others.items())))
+    try:
+        hash(which)
+    except TypeError:
+        return None
+    return which
+
+
 def _groups(calls: list[_Call]) -> list[list[_Call]]:
     """Calls in their order, in groups of at most `MOST` faces."""
     groups: list[list[_Call]] = []
@@ -112,8 +122,9 @@ def _run(
 ) -> None:
     try:
         crops = calls[0].crops if len(calls) == 1 else np.concatenate([call.crops for call in calls])
+        lists = {name: [item for call in calls for item in call.lists[name]] for name in calls[0].lists}
         on_batch(len(crops))
-        results = function(crops, **arguments)
+        results = function(crops, **lists, **arguments)
         start = 0
         for call in calls:
             call.result = results[start : start + len(call.crops)]

@@ -410,8 +410,8 @@ class Jobs:
             self.store.empty(record, inputs=True)
         elif not keeps_inputs(job):
             shutil.rmtree(job.folder / "in", ignore_errors=True)
-        self._note(job, record)
         self.metrics.jobs.labels(record.task, record.state).inc()
+        self._note(job, record)
 
     # --- time
 

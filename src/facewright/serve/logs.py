@@ -18,6 +18,7 @@ def prepare() -> None:
     LOG.handlers = [handler]
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
+    logging.getLogger("facewright").setLevel(logging.ERROR)  # what else the library says may name files
     for name in ("uvicorn.access", "uvicorn.error", "python_multipart"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 

@@ -24,6 +24,7 @@ MERGED = frozenset({"restore", "embed", "assess", "parse", "probabilities"})
 """Methods of batches of crops, whose calls can be merged."""
 STAGES = {
     "detect": "looking for faces",
+    "follow": "following faces",
     "verify": "looking again",
     "locate": "placing landmarks",
     "assess": "judging the damage",

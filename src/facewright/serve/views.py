@@ -67,6 +67,8 @@ def media_type(name: str) -> str:
 def written(job: Job, made: Made, *, format: str | None, quality: int | None, strength: float | None) -> File:
     """The edited picture in another format or at another strength. Problem where the result has no strength, or the
     format is unknown or cannot hold it."""
+    from ..runtime.editing import save_photo
+
     assert job.order is not None
     writing = job.order.writing
     assert isinstance(writing, WriteOptions)
@@ -78,7 +80,7 @@ def written(job: Job, made: Made, *, format: str | None, quality: int | None, st
     folder.mkdir(mode=0o700)
     try:
         target = folder / work.target_name(replace(job.order, writing=writing))
-        work.save(value, target, writing)
+        save_photo(value, target, work.save_options(writing, made.value.image.width * made.value.image.height))
         return File(target.read_bytes(), media_type(target.name), target.name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -14,12 +14,13 @@ from ..io.image import read_page
 from ..io.kinds import kind_of, output_name
 from ..tasks.declare import Shape, entry
 from .problems import Problem
-from .requests import WriteOptions
+from .requests import ReadOptions, WriteOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..io.image import Photo
+    from ..runtime.editing import SaveOptions
     from ..runtime.session import Session
     from .requests import Order
     from .settings import ServeOptions
@@ -109,41 +110,36 @@ def _generate(order: Order, pipeline: Any, folder: Path, options: ServeOptions, 
 
 
 def _edit(order: Order, pipeline: Any, folder: Path, options: ServeOptions, progress: Any) -> Made:
-    from ..pipelines.pages import has_pages, restore_pages
+    from ..pipelines.pages import has_pages
+    from ..runtime.editing import edit_pages, save_photo
 
+    saving = save_options(order.writing, options.pixels)
     if is_video(order):
-        return _video(order, pipeline, folder, progress)
-    writing = order.writing
-    assert isinstance(writing, WriteOptions)
+        return _video(order, pipeline, folder, saving, progress)
     photo = _read(order, "source", options)
     target = folder / target_name(order)
-    if order.task.video and has_pages(photo, target, writing.page):
-        report = restore_pages(
-            photo,
-            target,
-            pipeline,
-            order.options,
-            overwrite=True,
-            provenance=writing.provenance,
-            keep_gps=not writing.drop_gps,
-            max_pixels=options.pixels,
-            progress=progress,
-        )
+    if order.task.video and has_pages(photo, target, saving.page):
+        report = edit_pages(photo, target, pipeline, order.options, saving, progress)
         return Made(report.to_dict(), {"picture": target})
     result = pipeline(photo, order.options)
-    target = _fitting(target, result, writing)
-    save(result, target, writing)
-    return Made(result.report(target, keep_gps=not writing.drop_gps), {"picture": target}, result, photo)
+    target = _fitting(target, result, order.writing)
+    save_photo(result, target, saving)
+    return Made(result.report(target, keep_gps=saving.keep_gps), {"picture": target}, result, photo)
 
 
-def save(result: Any, target: Path, writing: WriteOptions) -> None:
-    """Write an edited picture as the options of writing say."""
-    result.save(
-        target,
+def save_options(writing: ReadOptions, pixels: int) -> SaveOptions:
+    """What the options of writing mean to the runner of files."""
+    from ..runtime.editing import SaveOptions
+
+    assert isinstance(writing, WriteOptions)
+    return SaveOptions(
         overwrite=True,
         quality=writing.quality,
         provenance=writing.provenance,
         keep_gps=not writing.drop_gps,
+        max_pixels=pixels,
+        page=writing.page,
+        deinterlace=writing.deinterlace,
     )
 
 
@@ -156,10 +152,10 @@ def target_name(order: Order) -> str:
     return source.name if kind is None else output_name(source.name, kind)
 
 
-def _fitting(target: Path, result: Any, writing: WriteOptions) -> Path:
+def _fitting(target: Path, result: Any, writing: ReadOptions) -> Path:
     """A PNG where nobody asked for a format and the file's own cannot hold the result."""
     check = getattr(result, "check_target", None)
-    if check is not None and writing.format is None:
+    if check is not None and getattr(writing, "format", None) is None:
         try:
             check(target)
         except UsageError:
@@ -167,27 +163,15 @@ def _fitting(target: Path, result: Any, writing: WriteOptions) -> Path:
     return target
 
 
-def _video(order: Order, pipeline: Any, folder: Path, progress: Any) -> Made:
+def _video(order: Order, pipeline: Any, folder: Path, saving: SaveOptions, progress: Any) -> Made:
     from ..io.video import suffix_for
+    from ..runtime.editing import edit_video
 
-    writing = order.writing
-    assert isinstance(writing, WriteOptions)
     source = order.inputs["source"]
     target = folder / f"{source.stem}{suffix_for(source)}"
     notes: list[str] = []
-    report = entry(order.task.video)(
-        source,
-        target,
-        pipeline,
-        order.options,
-        overwrite=True,
-        resume=True,
-        deinterlace=writing.deinterlace,
-        keep_gps=not writing.drop_gps,
-        provenance=writing.provenance,
-        progress=progress,
-        notify=notes.append,
-    )
+    run = entry(order.task.video)
+    report = edit_video(run, source, target, pipeline, order.options, saving, True, progress, notes.append)
     return Made({**report.to_dict(), "notes": notes}, {"video": target})
 
 
