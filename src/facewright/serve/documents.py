@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, Field, create_model
 
 from ..tasks.card import cards
-from ..tasks.declare import Shape, Task
+from ..tasks.declare import Shape, Task, entry
 from . import requests
 from .problems import Problem, ProblemDocument
 
@@ -79,7 +79,7 @@ class TaskDocument(BaseModel):
     media: list[str]
     form: dict[str, Any] = Field(description="JSON schema of the form.")
     own: list[str] = Field(description="Options of the task itself, in order.")
-    flags: dict[str, str] = Field(description="Options as the command line calls them.")
+    live: list[str] = Field(description="Options that change a result afterwards, without a network.")
     networks: dict[str, list[ModelDocument]] = Field(description="What can be chosen, by field.")
     compares: bool
     draws: bool
@@ -187,7 +187,7 @@ def task_document(task: Task) -> dict[str, Any]:
         "media": list(task.media),
         "form": requests.form_schema(task),
         "own": [option.name for option in requests.option_fields(task.options)],
-        "flags": {option.name: option.flag for option in requests.fields_of(task)},
+        "live": live_options(task),
         "networks": {
             name: [_model(card) for card in cards().values() if system_task in card.tasks]
             for name, (system_task, _, _) in networks.items()
@@ -196,6 +196,12 @@ def task_document(task: Task) -> dict[str, Any]:
         "draws": bool(task.draw),
         "guide": task.guide,
     }
+
+
+def live_options(task: Task) -> list[str]:
+    """Options whose effect on a finished result needs no network."""
+    can_blend = task.shape is Shape.EDIT and hasattr(entry(task.result), "with_strength")
+    return ["strength"] if can_blend else []
 
 
 def _model(card: Any) -> dict[str, Any]:
