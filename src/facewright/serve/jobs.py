@@ -33,6 +33,10 @@ MOST_ATTEMPTS = 3
 """How often a job is begun that every time ends the server itself."""
 
 
+MOST_VIEWS = 64
+"""Pictures that may wait to be written for somebody who looks."""
+
+
 class Stopped(BaseException):
     """Raised inside a job's work to end it: it was cancelled, or the server stops. No library is to catch it."""
 
@@ -198,7 +202,7 @@ class Jobs:
         self.options, self.store, self.metrics = options, store, metrics
         self.photos = Lane("photo", options.workers, options.queue)
         self.videos = Lane("video", options.video_workers, options.queue)
-        self.views = Lane("view", 2, options.queue)
+        self.views = Lane("view", 2, MOST_VIEWS)
         batcher = Batcher(options.batch_wait, lambda: self.photos.busy, metrics.batches.observe)
         self.session = ServedNetworks(source, batcher)
         self.values = Values(options.memory_bytes)

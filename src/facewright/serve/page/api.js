@@ -49,7 +49,8 @@ export async function describe() {
 }
 
 export async function blob(path) {
-  return (await call(path)).blob();
+  const answer = await patiently(() => call(path), () => {});
+  return answer.blob();
 }
 
 export async function cancel(job) {
