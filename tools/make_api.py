@@ -1,20 +1,25 @@
-"""Write `src/facewright/api.py`, the typed functions of all tasks, from their declarations.
+"""Write what programs call, from the declarations of the tasks: `src/facewright/api.py`, the typed functions of Python,
+and `docs/reference/openapi.json`, the description of the REST API.
 
-python tools/make_api.py            # write it
-python tools/make_api.py --check    # exit with 1 if it is out of date
+python tools/make_api.py            # write them (needs the extra web)
+python tools/make_api.py --check    # exit with 1 if one of them is out of date
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from facewright.tasks.declare import OptionField, Shape, Task, option_fields, tasks
 
-TARGET = Path(__file__).resolve().parents[1] / "src" / "facewright" / "api.py"
+ROOT = Path(__file__).resolve().parents[1]
+TARGET = ROOT / "src" / "facewright" / "api.py"
+OPENAPI = ROOT / "docs" / "reference" / "openapi.json"
 HEAD = '''"""The functions of all tasks; written by tools/make_api.py from the declarations in `facewright.tasks`."""
 
 from __future__ import annotations
@@ -141,17 +146,31 @@ def result_name(task: Task) -> str:
     return f"list[{names}]" if task.shape is Shape.RECORDS else names
 
 
+def openapi() -> str:
+    """The description of the REST API, the same on every machine."""
+    from facewright.serve.app import create_app
+    from facewright.serve.settings import ServeOptions
+    from facewright.serve.store import Store
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder), 1)
+        document = create_app(ServeOptions(), store).openapi()
+        store.close()
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Write the typed functions of all tasks.")
-    parser.add_argument("--check", action="store_true", help="change nothing, exit with 1 if it is out of date")
-    text = source()
-    if parser.parse_args().check:
-        stale = not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text
-        if stale:
-            print("src/facewright/api.py is out of date; run: python tools/make_api.py", file=sys.stderr)
-        return int(stale)
-    TARGET.write_text(text, encoding="utf-8")
-    return 0
+    parser = argparse.ArgumentParser(description="Write what programs call, from the declarations of the tasks.")
+    parser.add_argument("--check", action="store_true", help="change nothing, exit with 1 if something is out of date")
+    check = parser.parse_args().check
+    wanted = {TARGET: source(), OPENAPI: openapi()}
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        if check:
+            print(f"{path.relative_to(ROOT)} is out of date; run: python tools/make_api.py", file=sys.stderr)
+        else:
+            path.write_text(wanted[path], encoding="utf-8")
+    return int(check and bool(stale))
 
 
 if __name__ == "__main__":

@@ -31,13 +31,13 @@ def command(task: Task) -> Command:
     fields = option_fields(task.options)
 
     def run(**values: Any) -> None:
-        chosen = task.options(**{f.name: _parsed(f, values.pop(f.name)) for f in fields})
+        chosen = task.options(**{f.name: option_value(f, values.pop(f.name)) for f in fields})
         choice = NetworkChoice(**{name: values.pop(name) for name in NetworkChoice.__slots__ if name in values})
         agreed = {name: values.pop(name) for name in ("accept_licence", "trust_first_download")}
         with on_terms(**agreed):
             body(chosen, choice, **values)
 
-    all_parameters = [*parameters[0], *map(_parameter, fields), *_network_parameters(task), *parameters[1]]
+    all_parameters = [*parameters[0], *map(option_parameter, fields), *_network_parameters(task), *parameters[1]]
     run.__signature__ = inspect.Signature(all_parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in all_parameters}
     run.__name__, run.__doc__ = task.verb, task.summary
@@ -69,7 +69,7 @@ def _is_repeated(kind: Any) -> bool:
     return get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is tuple
 
 
-def _parameter(field: OptionField) -> inspect.Parameter:
+def option_parameter(field: OptionField) -> inspect.Parameter:
     """One option field as typer wants it; tuples come as text."""
     kind, default = field.type, field.default
     if get_origin(kind) is Literal:
@@ -82,7 +82,7 @@ def _parameter(field: OptionField) -> inspect.Parameter:
     return _option(field.name, kind, default, field.opt.help, *flags)
 
 
-def _parsed(field: OptionField, value: Any) -> Any:
+def option_value(field: OptionField, value: Any) -> Any:
     """What the command line gave for an option, as the options dataclass wants it."""
     if _is_repeated(field.type):
         count = len(get_args(get_args(field.type)[0]))
@@ -91,6 +91,8 @@ def _parsed(field: OptionField, value: Any) -> Any:
         return value
     if value is None:
         return None if get_origin(field.type) in (Union, UnionType) else ()
+    if get_args(field.type)[0] is str:
+        return tuple(part.strip() for part in value.split(",") if part.strip())
     return _numbers(value, field.flag, int)
 
 

@@ -20,6 +20,7 @@ from .evaluation import dictionary_app, eval_app
 from .gallery import app as gallery_app
 from .logs import set_up
 from .render import render as render_faces
+from .serve import serve_command
 from .weights import bundle, download, import_weights, list_models
 
 STOPPED = 130
@@ -35,6 +36,7 @@ app = typer.Typer(
 
 for task in tasks().values():
     app.command(task.command)(command(task))
+app.command("serve")(serve_command())
 app.command("render")(render_faces)
 app.command("models")(list_models)
 app.command("download")(download)

@@ -21,6 +21,7 @@ from .card import cards, get_card
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from types import ModuleType
 
     from .card import Card
 
@@ -42,8 +43,9 @@ class Opt:
         help: What it does, one sentence.
         low: Least value.
         high: Largest value.
-        choices: The values there are.
+        choices: The values there are; with `picture`, the words that stand for no file.
         flag: Name on the command line where it is not the field's, such as `--box` for `boxes`.
+        picture: The value is the path of a picture. Over HTTP the picture itself is sent, never a path.
     """
 
     help: str
@@ -51,6 +53,7 @@ class Opt:
     high: float | None = None
     choices: tuple[str, ...] = ()
     flag: str = ""
+    picture: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ class Checked:
             if value is None:
                 continue
             low, high, choices = option.opt.low, option.opt.high, option.choices
-            if choices and value not in choices:
+            if choices and value not in choices and not option.opt.picture:
                 raise UsageError(f"{option.name} {value!r} is not possible; choose {_either(choices)}")
             if low is not None and high is not None and not low <= value <= high:
                 raise UsageError(f"{option.name} {value} is outside {low:g}…{high:g}")
@@ -281,11 +284,16 @@ def tasks() -> dict[str, Task]:
     return {task.verb: task for task in sorted(_declared(), key=lambda task: task.verb)}
 
 
-def _declared() -> Iterator[Task]:
+def task_modules() -> Iterator[ModuleType]:
+    """The modules of this package, in which tasks and what they ask of a system are declared."""
     package = importlib.import_module(__package__ or "")
     for module in pkgutil.iter_modules(package.__path__):
-        declared = getattr(importlib.import_module(f"{package.__name__}.{module.name}"), "TASKS", ())
-        yield from declared
+        yield importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def _declared() -> Iterator[Task]:
+    for module in task_modules():
+        yield from getattr(module, "TASKS", ())
 
 
 def get_task(verb: str) -> Task:

@@ -13,7 +13,9 @@ from .records import PortraitRecord
 class PortraitOptions(Checked):
     """What a user can ask for; `background` is keep, blur, remove, or the path of a picture that replaces it."""
 
-    background: Annotated[str, Opt("keep, blur, remove, or a picture that replaces it.")] = "keep"
+    background: Annotated[
+        str, Opt("keep, blur, remove, or a picture that replaces it.", choices=("keep", "blur", "remove"), picture=True)
+    ] = "keep"
     blur: Annotated[float, Opt("Strength of the background blur.", low=0, high=1)] = 0.5
     smooth_skin: Annotated[float, Opt("Strength of skin smoothing.", low=0, high=1)] = 0.0
     whiten_teeth: Annotated[float, Opt("Strength of teeth whitening.", low=0, high=1)] = 0.0

@@ -59,7 +59,7 @@ class RestoreOptions(EditOptions):
     scratches: Annotated[bool, Opt("With --old-photo: find and inpaint scratches, folds and tears.")] = True
     tones: Annotated[bool, Opt("With --old-photo: restore faded contrast and remove a colour cast.")] = True
     damage_mask: Annotated[
-        str | None, Opt("With --old-photo: mask of the damage (white) to use instead of finding it.")
+        str | None, Opt("With --old-photo: mask of the damage (white) to use instead of finding it.", picture=True)
     ] = None
 
     def __post_init__(self) -> None:
