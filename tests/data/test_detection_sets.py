@@ -141,7 +141,7 @@ def test_difficulties_are_read_from_the_published_tools(wider: Path) -> None:
     found = [Detections(p.boxes, np.arange(len(p.boxes)) + 1.0) for p in pictures]  # type: ignore[arg-type]
     assert wider_average_precision(found, [p.ground_truth() for p in pictures], kept) == 1
     put_difficulty(wider, [[3], [], [1]])
-    with pytest.raises(FacewrightError, match=r"a face that first\.jpg has not"):
+    with pytest.raises(FacewrightError, match=r"a face that first\.jpg does not have"):
         read_wider_difficulty(wider, "hard", pictures)
     with pytest.raises(FacewrightError, match=r"wider_easy_val\.mat is not"):
         read_wider_difficulty(wider, "easy", pictures)

@@ -229,7 +229,7 @@ def test_a_removal_that_cannot_be_rewritten_says_so(gallery: Gallery, place: Pat
     gallery.enrol([sample("Ada", 90, key="trace of Ada")])
     gallery.enrol([sample(f"p{i}", i, thumbnail=thumbnail(i, 30_000)) for i in range(20)])
     limit = place.stat().st_size  # room for the deletion, not for the journal of rewriting every page
-    with file_size_limit(limit), pytest.raises(OutputError, match=r"Ada removed, but .* tried again"):
+    with file_size_limit(limit), pytest.raises(OutputError, match=r"Ada removed, but .* is retried"):
         gallery.remove(["Ada"])
     assert len(gallery.people()) == 20
     gallery.close()

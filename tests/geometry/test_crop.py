@@ -150,9 +150,9 @@ def test_numbers_that_are_none_are_refused(spec: CropSpec, what: str, fakes: Sim
         ({"kind": "template", "size": 9, "template": "ffhq", "zoom": 0.0}, "zoomed by 0"),
         ({"kind": "box", "size": 9, "margin": -0.5}, "margin of -0.5"),
         ({"kind": "whole", "margin": 0.1}, "margin does not apply to a whole crop"),
-        ({"kind": "whole", "template": "ffhq"}, "template says nothing"),
+        ({"kind": "whole", "template": "ffhq"}, "template does not apply"),
         ({"kind": "box", "size": 9, "zoom": 2.0}, "zoom does not apply to a box crop"),
-        ({"kind": "template", "size": 9, "template": "ffhq", "level_eyes": True}, "level_eyes says nothing"),
+        ({"kind": "template", "size": 9, "template": "ffhq", "level_eyes": True}, "level_eyes does not apply"),
     ],
 )
 def test_what_means_nothing_is_refused(fields: dict[str, Any], message: str) -> None:

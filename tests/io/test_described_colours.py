@@ -347,7 +347,7 @@ class TestJpegXl:
     def test_without_the_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
         content = imagecodecs.jpegxl_encode(np.zeros((8, 8), np.uint8))
         monkeypatch.setattr("facewright.io.kinds.Extra.installed", property(lambda _: False))
-        with pytest.raises(ImageReadError, match=r"JPEG XL; install .*facewright\[jxl\]"):
+        with pytest.raises(ImageReadError, match=r"JPEG XL picture; install .*facewright\[jxl\]"):
             read(content)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match=r"JPEG XL needs .*facewright\[jxl\]"):  # said before the work
             format_of("a.jxl")

@@ -407,7 +407,7 @@ def test_resume_refuses_another_job(clip: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
     with pytest.raises(RuntimeError):
         process_video(clip, target, Trail(fail_at=30), segment_frames=8, parameters="strength 1", **FAST)
-    with pytest.raises(VideoError, match=r"parameters changed.*start over"):
+    with pytest.raises(VideoError, match=r"parameters have changed.*start over"):
         process_video(clip, target, Trail(), segment_frames=8, parameters="strength 0.5", resume=True, **FAST)
     report = process_video(clip, target, Trail(), segment_frames=8, parameters="strength 0.5", restart=True, **FAST)
     assert report.segments_reused == 0

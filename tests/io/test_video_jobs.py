@@ -101,7 +101,7 @@ def test_work_of_a_killed_run_waits_until_it_is_asked_for(source: Path, tmp_path
     for _ in range(2):  # forgetting the option changes nothing, however often
         with pytest.raises(OutputError, match=rf"holds {8 * segments} finished frames.*--resume.*--restart"):
             process_video(source, target, unchanged, **FAST)
-        with pytest.raises(VideoError, match=r"parameters changed.*--restart"):
+        with pytest.raises(VideoError, match=r"parameters have changed.*--restart"):
             process_video(source, target, unchanged, resume=True, parameters="other", **FAST)
         assert finished(target) == segments
     report = process_video(source, target, unchanged, resume=True, **FAST)

@@ -153,7 +153,7 @@ def test_tiny_and_turned_faces_are_no_evidence_however_alike(fakes: SimpleNamesp
 
 def test_embeddings_of_other_weights_do_not_compare(one: Face) -> None:
     vector = np.array([1.0, 0, 0], np.float32)
-    with pytest.raises(UsageError, match="do not compare"):
+    with pytest.raises(UsageError, match="cannot be compared"):
         FaceEmbedding(one, vector, "m", "a").similarity(FaceEmbedding(one, vector, "m", "b"))
 
 

@@ -115,6 +115,8 @@ def seen(model: Any, photo: np.ndarray, face: Face) -> np.ndarray:
         return model.verify(photo, [face]) / 10
     if task == "damage":
         return model.find(photo)
+    if task == "enlarge":
+        return model.enlarge(photo) / 255
     crops = model.preprocess.crop.cut(photo, face).image[None]
     calls = {"recognise": "embed", "restore": "restore", "parse": "probabilities", "quality": "score"}
     answer = getattr(model, calls[task])(crops)

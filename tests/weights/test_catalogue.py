@@ -257,7 +257,7 @@ def test_selection(offer: Any) -> None:
     assert (card_of(), row) in catalogue.select([], task="detect")
     assert all(file.fetchable for _, file in catalogue.select([], everything=True))
     for names, said in (
-        (["mos/large"], "has: small"),
+        (["mos/large"], "choose from small"),
         (["frgp"], "there are no published weights"),
         ([], "nothing to down"),
     ):

@@ -100,7 +100,7 @@ def kept_after_break(asked: str) -> bool:
 # --- faults that end in one line
 
 ENDED = {
-    "not there": (["404!"], "HTTP 404: the file is not there"),
+    "not there": (["404!"], "HTTP 404: the file does not exist"),
     "gone": (["410!"], "HTTP 410"),
     "broken": (["500!"], "HTTP 500, 4 times"),
     "busy": (["busy!"], "HTTP 429, 4 times"),

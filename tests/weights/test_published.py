@@ -138,7 +138,7 @@ def test_partial_and_older_checkpoints_of_gfpgan(tmp_path: Path) -> None:
     torch.save(zeros("conv_body_first.weight", "final_conv.bias"), tmp_path / "a.pth")
     with (
         torch.device("meta"),
-        pytest.raises(WeightsError, match=r"most like GFPGAN: \d+ tensors missing .*, 0 unknown \[\], 2 of another"),
+        pytest.raises(WeightsError, match=r"closest to GFPGAN: \d+ tensors missing .*, 0 unknown \[\], 2 of another"),
     ):
         published.import_checkpoint("gfpgan", tmp_path / "a.pth", tmp_path / "out")
     torch.save(zeros("conv_body_first.0.weight"), tmp_path / "b.pth")

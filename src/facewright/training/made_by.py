@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
 from ..data.split import split_id
 from ..io.sources import digests
 
@@ -47,6 +46,8 @@ def code_version() -> str:
         commit = _git(folder, "rev-parse", "HEAD")
         return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no", ".") else "")
     except (OSError, subprocess.CalledProcessError):
+        from .. import __version__
+
         return __version__
 
 

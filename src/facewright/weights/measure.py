@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from ..data.split import split_id
 from ..errors import UsageError
 from ..tasks.card import card_path
 from ..tasks.measurement import Measurement, read_measurements, write_measurements
@@ -32,6 +31,8 @@ def record(
     `facewright.data.split` held out. `sha256` are the weights that were measured: UsageError unless they are the
     card's. Records of other weights of that name are dropped, for nobody can load those any more.
     """
+    from ..data.split import split_id
+
     path = card_path(slug)
     points = {point["name"]: point for point in json.loads(path.read_text(encoding="utf-8"))["checkpoints"]}
     if checkpoint not in points:

@@ -154,7 +154,7 @@ def test_published_tokens_named_by_the_pictures_side_are_the_subjects() -> None:
 
 
 def test_wrong_checkpoints_are_refused() -> None:
-    with pytest.raises(WeightsError, match="no backbone"):
+    with pytest.raises(WeightsError, match="none of the paper"):
         convert.import_published({"conv1.weight": torch.zeros(1)})
     state = published_keys(SegFaceConfig(backbone="mobilenet_v3_l"))
     with pytest.raises(WeightsError, match="not a complete checkpoint"):
@@ -232,7 +232,7 @@ def test_wrong_input_is_refused() -> None:
         build(dataclasses.replace(COMPACT, size=64, labels="lapa", warp=True)).parse(crops())
     with pytest.raises(UsageError, match="uint8 crops"):
         model.parse(crops()[0])
-    with pytest.raises(UsageError, match="no backbone 'vgg'"):
+    with pytest.raises(UsageError, match="none of the paper 'vgg'"):
         SegFace(SegFaceConfig(backbone="vgg"))
 
 

@@ -332,7 +332,7 @@ def test_onnx_files_that_do_not_fit_are_refused(onnx, tmp_path):
     exporter = Exporter(fold=True)
     small = MobileFaceNet(8, width=8, hidden=8, last=8, groups=8)
     path = exporter.save(exporter.mobilefacenet("data", small), tmp_path / "small.onnx")
-    with pytest.raises(WeightsError, match="none of the networks known as ONNX: iresnet18"):
+    with pytest.raises(WeightsError, match="not one of the networks known as ONNX: iresnet18"):
         published.import_onnx(path)
 
     classic = create_backbone("mobilefacenet", 8)

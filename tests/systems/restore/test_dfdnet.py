@@ -354,7 +354,7 @@ def test_dictionaries_of_other_features_are_refused():
     model = with_dictionaries(0)
     kept = {name: atoms.clone() for name, atoms in model.dictionary.named_buffers()}
     other = build_dictionaries(with_features(1), [(crops(4), None)], 4)
-    with pytest.raises(WeightsError, match=r"other features .* make new ones with this one"):
+    with pytest.raises(WeightsError, match=r"other features .* build new ones with this one"):
         model.load_dictionaries(other)
     assert model.config.atoms == 3
     assert model.config.dictionary_features == fingerprint(model.extractor)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import cv2
-import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from ....geometry.crop import CropSpec
 from ....tasks.card import Preprocess
@@ -19,6 +19,7 @@ from ...restore.facedetail.network import FaceDetail, FaceDetailConfig
 from ..tiles import in_tiles
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -36,7 +37,7 @@ class SceneDetailConfig(FaceDetailConfig):
 
 
 class SceneDetail(FaceDetail):
-    """Cleaner of whole pictures; an `Enlarger` of scale 1. `forward` is that of FaceDetail."""
+    """Cleaner of whole pictures; an `Enlarger` of scale 1."""
 
     slug: ClassVar[str] = "scenedetail"
     Config: ClassVar[type[FaceDetailConfig]] = SceneDetailConfig
@@ -51,16 +52,24 @@ class SceneDetail(FaceDetail):
         """How many times larger: 1, it only cleans."""
         return 1
 
+    def forward(
+        self,
+        image: Tensor,
+        *,
+        fidelity: float | Tensor = 1.0,
+        place: Tensor | None = None,
+        return_aux: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """As FaceDetail's, for pictures of any size."""
+        height, width = image.shape[-2:]
+        stride = self.config.stride
+        padded = F.pad(image, (0, -width % stride, 0, -height % stride), mode="replicate")
+        found = super().forward(padded, fidelity=fidelity, place=place, return_aux=return_aux)
+        if isinstance(found, tuple):
+            return found[0][..., :height, :width], found[1]
+        return found[..., :height, :width]
+
     @torch.inference_mode()
     def enlarge(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB of any size to the same size."""
-        return in_tiles(image, self._clean, self.scale, self.overlap)
-
-    def _clean(self, part: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Any (H, W, 3) part, through the network at the next size it takes."""
-        height, width = part.shape[:2]
-        stride = self.config.stride
-        below, beside = -height % stride, -width % stride
-        padded = cv2.copyMakeBorder(part, 0, below, 0, beside, cv2.BORDER_REPLICATE)
-        cleaned: NDArray[np.uint8] = self.restore(np.asarray(padded, np.uint8)[None])[0]
-        return cleaned[:height, :width]
+        return in_tiles(image, lambda part: self.restore(part[None])[0], self.scale, self.overlap)
