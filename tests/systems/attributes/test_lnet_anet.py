@@ -213,6 +213,8 @@ def test_faces_found_by_statements_alone() -> None:
             return F.relu(F.avg_pool2d(x[:, 1] - x[:, 0], 4)), x.new_zeros(len(x), 3)
 
     model.lnet_o, model.lnet_s = Green(), Green()  # type: ignore[assignment]
+    with pytest.raises(UsageError, match="no trained LNets"):
+        model.localise(np.zeros((9, 9, 3), np.uint8))
     model.threshold.fill_(500_000)
     photo = np.full((200, 300, 3), 90, np.uint8)
     assert model.localise(photo) == []

@@ -348,8 +348,11 @@ class LNetANet(System):
         """The faces LNets find in an (H, W, 3) uint8 RGB photo, as squares without landmarks, the clearest first.
 
         LNet_o finds the head and shoulders in the whole photo, LNet_s the face in them; where a window holds several
-        peaks of response, each is a face. Empty where no window reaches the threshold.
+        peaks of response, each is a face. Empty where no window reaches the threshold. Raises UsageError for weights
+        whose LNets were never trained, which have no threshold.
         """
+        if not int(self.threshold):
+            raise UsageError("these weights hold no trained LNets, so they find no faces; use a detector")
         whole = Window(0, 0, photo.shape[1], photo.shape[0], 0.0)
         head, _ = self._window(self.lnet_o, photo, whole)
         if head.score < float(self.threshold) / _MILLIONTHS:
