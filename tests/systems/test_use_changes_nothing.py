@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 CHANGES_THE_NETWORK = {
     *("adopt_prior", "calibrate", "fit", "load_dictionaries", "load_dictionary", "load_imagenet", "load_prior"),
-    *("set_threshold", "update_mean_latent"),
+    *("set_threshold", "update_mean_latent", "store_classifiers"),
 }
+NEEDS_TRAINING = {"localise"}
 
 
 def build(slug: str) -> System:
@@ -38,7 +39,7 @@ def build(slug: str) -> System:
     cls = system_class(slug)
     config = cls.preset("compact")
     model: Any = cls(replace(config, wflw=True) if hasattr(config, "wflw") else config).eval()
-    if slug == "vitfiqa":  # what it says of quality needs scores to compare with
+    if hasattr(model, "calibrate") and slug not in ("fpage", "lnet_anet", "mlcr"):  # whose tables are of other shapes
         model.calibrate(np.linspace(-3, 3, 500))
     return model
 
@@ -86,6 +87,12 @@ class Arguments:
             "a": lambda: model.embed(random_crops(model)),  # type: ignore[operator]
             "b": lambda: model.embed(random_crops(model)[::-1]),  # type: ignore[operator]
             "level": lambda: 0,
+            "view": lambda: 0,
+            "size": lambda: 64,
+            "logits": lambda: _zeros(parameter, (2, model.config.ages)),
+            "scores": lambda: np.zeros(len(model.config.attributes)),
+            "units": lambda: np.zeros(len(model.config.units)),
+            "expressions": lambda: np.zeros(7),
             "height": lambda: 128,
             "width": lambda: 192,
             "max_side": lambda: 320,
@@ -106,6 +113,10 @@ class Arguments:
         return self.model.normalise(random_crops(self.model)) if parameter.annotation == "Tensor" else self.photo
 
 
+def _zeros(parameter: inspect.Parameter, shape: tuple[int, ...]) -> Any:
+    return torch.zeros(shape) if parameter.annotation == "Tensor" else np.zeros(shape)
+
+
 def public_methods(model: System) -> Iterator[str]:
     for name in dir(type(model)):
         method = inspect.getattr_static(type(model), name)
@@ -118,7 +129,7 @@ def test_no_public_call_changes_a_bit(slug: str, fakes: SimpleNamespace) -> None
     model = build(slug)
     arguments, before, called = Arguments(model, fakes), digest(model), []
     for name in public_methods(model):
-        if name in CHANGES_THE_NETWORK:
+        if name in CHANGES_THE_NETWORK | NEEDS_TRAINING:
             continue
         method = getattr(model, name)
         parameters = inspect.signature(method).parameters
