@@ -239,7 +239,7 @@ class Watermark:
         """A crop (h, h, 3) with the mark, 0..255, unrounded; UsageError for a crop of another size."""
         if rgb.shape != (*self.change.shape, 3):
             raise UsageError(f"a mark for {self.change.shape} does not fit a crop of {rgb.shape}")
-        return np.clip(np.asarray(rgb, np.float32) + self.change[..., None], 0, 255)
+        return np.asarray(np.clip(np.asarray(rgb, np.float32) + self.change[..., None], 0, 255), np.float32)
 
 
 def watermark_for(rgb: NDArray[np.floating], payload: int = 0, *, key: int = 0, psnr: float | None = None) -> Watermark:

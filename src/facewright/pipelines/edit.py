@@ -186,7 +186,7 @@ class Editor:
             masks = self.masks([face.cut for face in group], outputs, options)
             for face, shown, mask in zip(group, outputs, masks):
                 patch = patch_of(face.cut, shown, mask, base, options)
-                outcome = replace(face.outcome, output=shown)
+                outcome = Outcome(shown, record=None if face.outcome is None else face.outcome.record)
                 if patch is None:
                     outcome = Outcome(None, "outside the picture", outcome.record)
                 change = 0.0 if patch is None else _mean_change(patch)
@@ -259,7 +259,7 @@ def largest_only(faces: Sequence[Face], decisions: Sequence[Decision], count: in
 def marked(crop: Image, mark: Watermark | None = None) -> Image:
     """A crop with the invisible mark: one of its own, or one that was made for a crop like it."""
     mark = mark or watermark_for(crop.astype(np.float32))
-    return np.asarray(np.rint(mark.on(crop)), np.uint8)
+    return np.asarray(np.rint(mark.on(crop.astype(np.float32))), np.uint8)
 
 
 def patch_of(cut: Cut, output: Image, mask: Mask, base: Image, options: EditOptions) -> FacePatch | None:

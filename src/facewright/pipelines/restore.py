@@ -315,8 +315,8 @@ class RestoreEdit:
     def _again(self, crop: Image) -> Image:
         """Another crop of a face restored, with its damage estimated anew."""
         options, restorer = self.options, self._restorer(len(crop))
-        dials = {"relight": options.relight, "seed": options.seed}
-        return restore_crops(restorer, crop[None], options.fidelity, **dials)[0]  # type: ignore[arg-type]
+        restored = restore_crops(restorer, crop[None], options.fidelity, relight=options.relight, seed=options.seed)
+        return np.asarray(restored[0], np.uint8)
 
     def report(self, decision: Decision, outcome: Outcome | None) -> dict[str, Any]:
         """Quality before and after, likeness and warnings, as in the report of a photo."""

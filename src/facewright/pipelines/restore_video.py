@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ..io.video import Deinterlace
     from .restore import RestorePipeline
 
-FRAMES_PER_CALL = 12
-PRESET, CRF = "faster", 15  # of the encoder: as good as x264's defaults at crf 16, in two thirds of their time
+FRAMES_PER_CALL = 8
+PRESET, CRF = "faster", 14  # of the encoder: as good as "medium" at crf 16, in less time and more room
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ _CHECK_AGAIN = 48  # frames in which what the edit made of a face is judged agai
 _MASK_FRAMES, _MASK_STEP = 24, 0.25  # a mask is made anew after so many frames, and taken over by such steps
 _MASK_NEAR = 0.005
 _LEAST_GRAIN = 2.0  # grey levels; fainter grain an encoder takes out of a picture that moves
-_MEMORY_FRAMES = 24  # memory is returned once in so many frames; more often costs speed, less often lets it pile up
+_MEMORY_FRAMES = 16  # memory is returned once in so many frames; more often costs speed, less often lets it pile up
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class VideoOptions:
     batch.
     """
 
-    detect_every: int = 12
-    edit_every: int = 6
+    detect_every: int = 16
+    edit_every: int = 8
     steadiness: float = 0.85
     crops_per_call: int = 16
     tracker: TrackerOptions = field(default_factory=TrackerOptions)
