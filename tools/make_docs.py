@@ -238,9 +238,8 @@ def task_page(task: Task) -> str:
     schema = json.dumps(task.schema()["result"], indent=2, ensure_ascii=False)
     blocks = [
         task.summary,
-        f"`fw.{task.verb}(…)` in Python, `facewright {task.command}` on the command line, `POST /v1/{task.verb}` over HTTP. "
-        f"Takes: {', '.join(task.media)}.",
-        f"Takes: {', '.join(task.media)}.",
+        f"`fw.{task.verb}(…)` in Python, `facewright {task.command}` on the command line, `POST /v1/{task.verb}` over "
+        f"HTTP. Takes: {', '.join(task.media)}.",
         f"More in [the guide](../../{task.guide})." if task.guide else "",
         "## Options",
         table(("Python", "command line", "what it does", "default"), rows) if rows else "None of its own.",
