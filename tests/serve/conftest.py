@@ -13,9 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facewright.face import DegradationEstimate, FaceQuality, Landmarks
+from facewright.face import (
+    ActionUnit,
+    AgeEstimate,
+    DegradationEstimate,
+    FaceActions,
+    FaceAttributes,
+    FaceQuality,
+    Landmarks,
+)
 from facewright.geometry.crop import CropSpec
-from facewright.tasks.card import Preprocess
+from facewright.tasks.card import Preprocess, get_card
 
 pytest.importorskip("fastapi", reason="the extra web is not installed")
 pytest.importorskip("uvicorn", reason="the extra web is not installed")
@@ -91,6 +99,19 @@ class Generator:
         return np.random.default_rng(seed).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
 
 
+class Teller:
+    """Says of every face that it looks 40, smiles, and lifts its brows."""
+
+    def estimate(self, photo: np.ndarray, faces: list[Any]) -> list[AgeEstimate]:
+        return [AgeEstimate(40.0, 33.0, 48.0) for _ in faces]
+
+    def describe_faces(self, photo: np.ndarray, faces: list[Any]) -> list[FaceAttributes]:
+        return [FaceAttributes({"Smiling": 0.9}) for _ in faces]
+
+    def read_actions(self, photo: np.ndarray, faces: list[Any]) -> list[FaceActions]:
+        return [FaceActions({"AU1": ActionUnit(2.0, 0.9)}, {"happy": 0.8}) for _ in faces]
+
+
 class FakeSource:
     """A `Networks` whose networks are fakes; `restorer` and `detector` count and can be held.
 
@@ -101,22 +122,22 @@ class FakeSource:
         self.detector = fakes.Detector(*faces)
         self.detector.slug, self.detector.refiner = "mos", None
         self.restorer = _Restorer(fakes.Restorer())
-        self.others = {
-            "facewarp": Landmarker(),
-            "faceverifier": Verifier(),
-            "segface": Parser(),
-            "sface": Recogniser(),
-            "vitfiqa": Rater(),
-            "stylegan2": Generator(),
-            "printscan": SimpleNamespace(find=lambda image: np.zeros(image.shape[:2], np.float32)),
+        finder = SimpleNamespace(find=lambda image: np.zeros(image.shape[:2], np.float32))
+        self.by_task = {
+            "detect": self.detector,
+            "restore": self.restorer,
+            "landmarks": Landmarker(),
+            "parse": Parser(),
+            "recognise": Recogniser(),
+            "quality": Rater(),
+            "synthesise": Generator(),
         }
+        self.others = {"faceverifier": Verifier(), "printscan": finder}
         self.asked: list[str] = []
 
     def network(self, slug: str, weights: Any = None, device: str = "auto", dtype: str = "auto") -> Any:
         self.asked.append(slug)
-        if slug == "mos":
-            return self.detector
-        return self.restorer if slug in ("facedetail", "frgp", "gfpgan") else self.others[slug]
+        return self.others.get(slug) or self.by_task.setdefault(get_card(slug).task, Teller())
 
 
 class _Restorer:

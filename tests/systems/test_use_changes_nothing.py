@@ -75,7 +75,7 @@ class Arguments:
             "score": lambda: np.zeros((2, model.features)),
         }
         known: dict[str, Callable[[], Any]] = {
-            "crops": lambda: random_crops(model),
+            "crops": lambda: self._crops(parameter),
             "crop": lambda: random_crops(model)[0],
             "photo": lambda: self.photo,
             "picture": lambda: self.model.normalise(self.photo[None, :128, :192]),
@@ -103,6 +103,10 @@ class Arguments:
             "image": lambda: self._picture(method, parameter),
         }
         return known[name]()
+
+    def _crops(self, parameter: inspect.Parameter) -> Any:
+        crops = random_crops(self.model)
+        return self.model.normalise(crops) if parameter.annotation == "Tensor" else crops
 
     def _pictures(self, parameter: inspect.Parameter, pictures: list[np.ndarray]) -> Any:
         return self.model.normalise(np.stack(pictures)) if parameter.annotation == "Tensor" else pictures

@@ -296,7 +296,7 @@ def test_download_goes_on_after_a_failure(offer: Any, run: Any) -> None:
     code, out, said = run("download", "mos", "dfdnet", "--accept-licence")
     assert code == 1
     assert out.startswith("mos/small: ")
-    assert "failed: dfdnet/dfdnet: latest_net_G.pth of dfdnet cannot be fetched without a person" in said
+    assert "failed: dfdnet/dfdnet: latest_net_G.pth of dfdnet cannot be downloaded automatically" in said
 
 
 def test_models_says_where_a_file_can_be_had(offer: Any, run: Any, served: Any) -> None:

@@ -24,6 +24,7 @@ def set_up(verbosity: int) -> None:
 
 
 def _show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
-    """Warnings as lines of the log: people at the command line need no source code."""
-    where = "" if issubclass(category, DeprecationWarning) else f" ({filename}:{lineno})"
-    logging.getLogger("facewright").warning("%s%s", message, where)
+    """Warnings as lines of the log: people at the command line need no source code, nor what libraries tell authors."""
+    ours = issubclass(category, DeprecationWarning)
+    level, where = (logging.WARNING, "") if ours else (logging.INFO, f" ({filename}:{lineno})")
+    logging.getLogger("facewright").log(level, "%s%s", message, where)

@@ -36,6 +36,9 @@ STAGES = {
     "find": "looking for damage",
     "enlarge": "drawing the background",
     "sample": "making faces",
+    "estimate": "estimating ages",
+    "describe_faces": "reading attributes",
+    "read_actions": "reading expressions",
 }
 """What a person is told while a method runs; methods of tasks to come are told by their name."""
 

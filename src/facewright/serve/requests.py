@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..errors import FacewrightError, UsageError
 from ..io.kinds import PHOTOS
+from ..runtime.session import EMBEDDED_CLEANER
 from ..tasks.card import cards, get_card
 from ..tasks.declare import (
     COMPONENTS,
@@ -194,7 +195,7 @@ def _choice(task: Task, form: Form, device: str) -> NetworkChoice:
     for name, slug in chosen.items():
         if name == "model":
             continue
-        card = get_card(slug)
+        card = get_card(EMBEDDED_CLEANER if (name, slug) == ("background", "clean") else slug)
         if networks[name][0] not in card.tasks:
             known = ", ".join(c.slug for c in cards().values() if networks[name][0] in c.tasks)
             raise UsageError(f"{card.slug} is not possible as {name}; choose one of {known}")
@@ -269,7 +270,7 @@ def form_schema(task: Task) -> dict[str, Any]:
     for name, (system_task, noun, default) in network_fields(task).items():
         properties[name] = {
             "type": "string",
-            "enum": [card.slug for card in cards().values() if system_task in card.tasks],
+            "enum": _names(name, system_task),
             "description": f"{noun.capitalize()}; what is ready on this server is in /v1/tasks.",
             **({"default": default} if default else {}),
         }
@@ -282,6 +283,12 @@ def form_schema(task: Task) -> dict[str, Any]:
         **({"required": required} if required else {}),
         "additionalProperties": False,
     }
+
+
+def _names(name: str, system_task: str) -> list[str]:
+    """What a field for a network takes."""
+    known = [card.slug for card in cards().values() if system_task in card.tasks]
+    return ["clean", *known] if name == "background" else known
 
 
 def field_schema(option: OptionField, task: Task) -> dict[str, Any]:

@@ -32,6 +32,7 @@ async function begin() {
     $("choose").hidden = true;
     return undefined;
   }
+  server.tasks = server.tasks.filter((one) => !one.networks.model || one.networks.model.some(isUsable));
   for (const one of server.tasks) $("task").append(new Option(label(one.verb), one.verb));
   $("task").value = server.tasks.some((one) => one.verb === "restore") ? "restore" : server.tasks[0].verb;
   for (const format of ["", "PNG", "JPEG", "WEBP", "TIFF", "HEIF", "AVIF"]) {
@@ -39,6 +40,11 @@ async function begin() {
   }
   setTask($("task").value);
   return undefined;
+}
+
+// Whether a model has weights here: only such are shown.
+function isUsable(model) {
+  return model.ready || model.weights.length > 0;
 }
 
 function askForToken() {
@@ -442,6 +448,11 @@ function factsOf(face) {
   }
   if (face.quality) facts.push(["Quality", `${Math.round(face.quality.quality)} of 100`]);
   if (face.quality?.reasons.length) facts.push(["What is wrong", face.quality.reasons.join(", ").replaceAll("_", " ")]);
+  if (face.age) facts.push(["Looks", `${Math.round(face.age.years)}${face.age.low === null ? "" : ` (${Math.round(face.age.low)} to ${Math.round(face.age.high)})`}`]);
+  if (face.expression) facts.push(["Expression", face.expression]);
+  if (face.attributes) facts.push(["Likely", likely(face.attributes, (p) => p)]);
+  if (face.action_units) facts.push(["Muscles", likely(face.action_units, (unit) => unit.probability)]);
+  if (face.withheld?.length) facts.push(["Not said", `the picture does not show it: ${face.withheld.join(", ").replaceAll("_", " ")}`]);
   if (typeof face.same_person === "number") facts.push(["Same person", `${Math.round(100 * face.same_person)} %`]);
   if (typeof face.identity === "number") facts.push(["Likeness", face.identity.toFixed(2)]);
   if (face.pose) facts.push(["Turned", `${Math.round(face.pose.yaw)}° sideways, ${Math.round(face.pose.pitch)}° up`]);
@@ -449,6 +460,11 @@ function factsOf(face) {
   if (face.mask) facts.push(["Parts", Object.keys(face.mask.pixels).filter((n) => n !== "background").join(", ").replaceAll("_", " ")]);
   if (face.embedding) facts.push(["Embedding", `${face.embedding.length} numbers, in the report`]);
   return facts;
+}
+
+function likely(values, probability) {
+  const there = Object.entries(values).filter(([, value]) => probability(value) >= 0.5).map(([name]) => name);
+  return there.join(", ").replaceAll("_", " ") || "nothing";
 }
 
 function faceSwitch(face, index) {
@@ -495,7 +511,7 @@ function setCurrentFace(index) {
 // --- two models
 
 function fillVersus() {
-  const models = (task.networks.model || []).filter((model) => model.ready || model.weights.length);
+  const models = (task.networks.model || []).filter(isUsable);
   $("versus").replaceChildren(new Option("nothing", ""));
   for (const model of models) {
     const weights = model.ready ? "" : model.weights[0];
