@@ -123,8 +123,8 @@ def test_a_compressed_form_is_not_unpacked(client: Any, photo_bytes: Callable[..
 @given(data=st.data())
 def test_whatever_comes_is_answered_in_order(client: Any, photo_bytes: Callable[..., bytes], data: Any) -> None:
     """A proper form with bytes changed, cut and added: no status 500, no traceback."""
-    body, headers = multipart(part("source", photo_bytes(32, 24), "a.png"), part("min_score", b"0.5"))
-    body = bytearray(body)
+    form, headers = multipart(part("source", photo_bytes(32, 24), "a.png"), part("min_score", b"0.5"))
+    body = bytearray(form)
     for _ in range(data.draw(st.integers(1, 6))):
         at = data.draw(st.integers(0, len(body) - 1))
         body[at] = data.draw(st.integers(0, 255))
@@ -267,7 +267,8 @@ def test_a_file_in_pieces_goes_on_where_it_stopped(
 def test_uploads_are_bounded(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "MOST", 3)
     assert client.post("/v1/uploads", json={"name": "a", "bytes": 5_000_000_000}).status_code == 413
-    for wrong in ({"name": "a"}, {"name": "a", "bytes": 0}, {"name": "a", "bytes": -1}, {"bytes": 5}, [], "x"):
+    refused: list[Any] = [{"name": "a"}, {"name": "a", "bytes": 0}, {"name": "a", "bytes": -1}, {"bytes": 5}, [], "x"]
+    for wrong in refused:
         assert client.post("/v1/uploads", json=wrong).status_code == 422
     assert client.post("/v1/uploads", content=b"[" * 20_000).status_code == 413
     first = client.post("/v1/uploads", json={"name": "a", "bytes": 5}).json()

@@ -363,7 +363,9 @@ def _add_jobs(app: FastAPI, server: Server) -> None:
             raise problem_of(error) from error
         return Response(file.content, media_type=file.media_type, headers=_named(file.name, attached=False))
 
-    picture_types = {200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
+    picture_types: dict[int | str, dict[str, Any]] = {
+        200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
+    }
 
     def picture_route(path: str, summary: str) -> Callable[..., Any]:
         return app.get(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, Field, create_model
 
 from ..tasks.card import cards
-from ..tasks.declare import Shape, Task, entry
+from ..tasks.declare import Shape, Task, entry, option_fields
 from . import requests
 from .problems import Problem, ProblemDocument
 
@@ -107,22 +107,27 @@ class ServerDocument(BaseModel):
 
 def result_type(task: Task) -> Any:
     """The type of a task's result."""
+    record: Any = task.record
     if task.shape is Shape.RECORDS:
         return create_model(
-            f"{task.verb.capitalize()}Result",
+            f"{_class_name(task)}Result",
             __doc__="What was found in a photo.",
             source=(str, ...),
             size=(list[int], ...),
             notes=(list[str], ...),
-            faces=(list[task.record], ...),
+            faces=(list[record], ...),
         )
-    return task.record | dict[str, Any] if task.video else task.record
+    return record | dict[str, Any] if task.video else record
+
+
+def _class_name(task: Task) -> str:
+    return task.verb.title().replace("_", "")
 
 
 def job_type(task: Task) -> type[BaseModel]:
     """The type of a task's jobs."""
     return create_model(
-        f"{task.verb.capitalize()}Job",
+        f"{_class_name(task)}Job",
         __base__=JobDocument,
         __doc__=f"A job: {task.summary}",
         result=(result_type(task) | None, Field(None, description="What came out, when it is done.")),
@@ -186,7 +191,7 @@ def task_document(task: Task) -> dict[str, Any]:
         "inputs": list(requests.INPUTS[task.shape]),
         "media": list(task.media),
         "form": requests.form_schema(task),
-        "own": [option.name for option in requests.option_fields(task.options)],
+        "own": [option.name for option in option_fields(task.options)],
         "live": live_options(task),
         "networks": {
             name: [_model(card) for card in cards().values() if system_task in card.tasks]

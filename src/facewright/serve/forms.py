@@ -21,9 +21,10 @@ from ..io.kinds import HEAD, Kind, sniff
 from .problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from python_multipart.multipart import MultipartCallbacks
     from starlette.requests import Request
 
     from .settings import ServeOptions
@@ -184,7 +185,7 @@ class _Reader:
         self._part = _Part()
         self._fields = self._files = 0
 
-    def callbacks(self) -> dict[str, Callable[..., None]]:
+    def callbacks(self) -> MultipartCallbacks:
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._header_field,

@@ -209,9 +209,8 @@ class Jobs:
         self.table: dict[str, Job] = {}
         self.stopping = False
         self._sweeper: asyncio.Task[None] | None = None
-        for name, lane in (("photo", self.photos), ("video", self.videos)):
-            metrics.watch(f"{name}_jobs_waiting", f"{name} jobs in the queue".capitalize(), lambda it=lane: it.waiting)
-            metrics.watch(f"{name}_jobs_running", f"{name} jobs at work".capitalize(), lambda it=lane: it.busy)
+        for lane in (self.photos, self.videos):
+            metrics.watch_lane(lane)
         metrics.watch("disk_bytes", "Bytes of uploads and results on disk", lambda: store.used_bytes)
         metrics.watch("kept_bytes", "Memory of results kept ready", lambda: self.values.bytes)
 

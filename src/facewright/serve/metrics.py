@@ -11,6 +11,8 @@ from ..nn.memory import resident_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .lanes import Lane
+
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 1800, 7200)
 
 
@@ -39,6 +41,11 @@ class Metrics:
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
         """A gauge whose value is asked for when it is read."""
         Gauge(f"facewright_{name}", text, registry=self.registry).set_function(value)
+
+    def watch_lane(self, lane: Lane) -> None:
+        """How many jobs of a lane wait and run."""
+        self.watch(f"{lane.name}_jobs_waiting", f"{lane.name} jobs in the queue", lambda: lane.waiting)
+        self.watch(f"{lane.name}_jobs_running", f"{lane.name} jobs at work", lambda: lane.busy)
 
     def watch_memory(self) -> None:
         """How much memory the process holds, where the system says so."""

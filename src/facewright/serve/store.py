@@ -68,7 +68,7 @@ class Record:
             return {name: path.relative_to(folder).as_posix() for name, path in paths.items()}
 
         pictures = relative(order.pictures)
-        options = {k: v for k, v in asdict(order.options).items() if k not in pictures}
+        options: dict[str, Any] = {k: v for k, v in asdict(order.options).items() if k not in pictures}
         return cls(
             identity,
             order.task.verb,
@@ -87,7 +87,7 @@ class Record:
         pictures = {name: folder / path for name, path in self.pictures.items()}
         given = {**self.options, **{name: str(path) for name, path in pictures.items()}}
         try:
-            options = TypeAdapter(task.options).validate_python(given)
+            options: Any = TypeAdapter(task.options).validate_python(given)
             writing = TypeAdapter(writing_of(task)).validate_python(self.writing)
         except (ValueError, TypeError) as error:
             raise UsageError(f"the options of {self.task} are of another version") from error
