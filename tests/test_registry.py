@@ -67,6 +67,7 @@ UNTRAINED: dict[str, tuple[str, ...]] = {
     ),
     "arcface": ("backbone.pool.1.bias",),  # a constant shift in front of a batch norm
     "distilledface": ("backbone.bn2.bias", "backbone.pool.1.bias"),  # the same
+    "sface": ("backbone.pool.1.bias", "project.bias"),  # the same
     "vitfiqa": ("vit.head.1.bias",),  # the same
 }
 """Parameters that get no gradient at the start, with the reason as a comment."""

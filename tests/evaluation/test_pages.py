@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from facewright.data.split import split_id
-from facewright.evaluation.pages import numbers_digest, read_records, write_page
+from facewright.evaluation.pages import held_out, numbers_digest, read_records, write_page
 from facewright.tasks.card import get_card
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +35,8 @@ def test_a_page_is_written_with_its_record(tmp_path: Path) -> None:
     assert list(records) == ["a.md", "b.md"]
     assert records["a.md"].weights == {"frgp": get_card("frgp").checkpoints[0].sha256}
     assert (records["a.md"].split, records["b.md"].split) == (split_id(), "")
+    assert (tmp_path / "a.md").read_text().endswith(f"1.5 dB\n\n{held_out()}\n")
+    assert (tmp_path / "b.md").read_text() == "# B\n"
 
 
 def test_words_may_change_and_numbers_may_not() -> None:

@@ -13,10 +13,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from facewright.geometry.templates import template_points
 from facewright.losses.face import FaceDistance
+from facewright.systems.detect.mos.network import BIN_DEGREES, LOWEST_ANGLE
 from facewright.systems.detect.mos.refiner import Refinement
-from facewright.systems.detect.mos.training import RefinerTraining, stitch
+from facewright.systems.detect.mos.training import MOSTraining, RefinerTraining, stitch
+from facewright.systems.landmarks.facewarp.network import NEAR
+from facewright.systems.landmarks.facewarp.training import spread_loss
 from facewright.systems.parse.segface.training import SegFaceTraining
+from facewright.systems.restore.facedetail.training import FaceDetailTraining
 from facewright.systems.restore.frgp.network import FRGP, FRGPConfig
 from facewright.systems.restore.frgp.training import FRGPTraining
 from facewright.systems.restore.restoreformer.training import DictionaryTraining, RestorationTraining
@@ -203,6 +208,68 @@ def test_the_step_of_both_stages_is_fed_the_same() -> None:
         assert float(fed[-1].mean()) == pytest.approx(level / 127.5 - 1, abs=1e-5)
 
 
+# --- the restorer of detail
+
+
+class Detail(nn.Module):
+    """In place of FaceDetail: a share of a picture, and an estimate; `config.size` is that of the crop."""
+
+    def __init__(self, share: float, picture: Tensor) -> None:
+        super().__init__()
+        self.share = nn.Parameter(torch.tensor(share))
+        self.picture = picture
+        self.config = SimpleNamespace(size=64)
+
+    def forward(self, image: Tensor, **options: Any) -> Any:
+        return self.share * self.picture, torch.zeros(len(image), 5)
+
+
+def detail_step(model: Detail, truth: Tensor, place: Tensor, **options: Any) -> dict[str, float]:
+    training = FaceDetailTraining(
+        model,  # type: ignore[arg-type]
+        gan_weight=0.0,
+        **({"log_weight": 0.0, "edge_weight": 0.0, "energy_weight": 0.0, "estimate_weight": 0.0} | options),
+    )
+    batch = {
+        "lq": truth,
+        "hq": truth,
+        "mask": torch.ones(1, 1, *truth.shape[1:3], dtype=torch.bool),
+        "place": place,
+        "damage": torch.zeros(1, 5),
+    }
+    logs = training.step(batch, lambda name, loss: loss.backward(), 0.0)
+    return {name: float(value) for name, value in logs.items()}
+
+
+def test_texture_energy_pulls_towards_as_much_texture_as_the_truth() -> None:
+    rng = torch.Generator().manual_seed(0)
+    truth = torch.randint(0, 256, (1, 64, 64, 3), generator=rng, dtype=torch.uint8)
+    picture = truth.permute(0, 3, 1, 2).float() / 127.5 - 1
+    place = torch.zeros(1, 2)
+    grads = {}
+    for share in (0.5, 1.5):
+        alone, both = Detail(share, picture), Detail(share, picture)
+        without = detail_step(alone, truth, place)
+        energy = detail_step(both, truth, place, energy_weight=1.0)["energy"]
+        assert without["energy"] == 0
+        assert energy > 0
+        grads[share] = float(both.share.grad) - float(alone.share.grad)  # type: ignore[arg-type]
+    assert grads[0.5] < 0 < grads[1.5]
+
+
+def test_errors_at_an_eye_cost_more_than_in_the_corner() -> None:
+    truth = torch.full((1, 64, 64, 3), 128, dtype=torch.uint8)
+    level = 128 / 127.5 - 1
+    x, y = template_points("ffhq", 64)[0].round().astype(int)
+    cost = {}
+    for name, (row, column) in {"eye": (y, x), "corner": (60, 3)}.items():
+        picture = torch.full((1, 3, 64, 64), level)
+        picture[:, :, row - 1 : row + 2, column - 1 : column + 2] += 0.5
+        model = Detail(1.0, picture)
+        cost[name] = detail_step(model, truth, torch.zeros(1, 2), region_weight=2.0)["pixel"]
+    assert cost["eye"] > 2 * cost["corner"] > 0
+
+
 # --- parsing
 
 
@@ -233,6 +300,20 @@ def test_photos_without_exact_labels_teach_the_parser() -> None:
     assert float(logs["loss"]) == pytest.approx(float(logs["exact"]) + 0.5 * float(logs["partial"]), rel=1e-5)
 
 
+# --- landmarks
+
+
+def test_how_sure_a_landmarker_is_does_not_move_its_points() -> None:
+    points, scale = torch.zeros(1, 68, 2, requires_grad=True), torch.full((1, 68), 0.02, requires_grad=True)
+    found = SimpleNamespace(last=points, scale=scale)
+    truth = torch.full((1, 68, 2), 0.1)
+    loss = spread_loss(found, truth, torch.ones(1, 68))  # type: ignore[arg-type]
+    loss.backward()
+    assert points.grad is None or not points.grad.any()
+    assert (scale.grad < 0).all()  # type: ignore[operator]
+    assert float(loss) == pytest.approx(0.1 * 2**0.5 / 0.02 + 2 * math.log(0.02 / NEAR), rel=1e-5)
+
+
 # --- detection
 
 
@@ -250,6 +331,22 @@ def test_pose_of_the_second_look_is_learned_from_faces_alone() -> None:
     assert angles.grad is not None
     assert torch.equal(angles.grad[0].sign(), -truth[0].sign())
     assert not angles.grad[1].any()
+
+
+@pytest.mark.parametrize("pose", [(30.0, 0.0, 0.0), (-30.0, 10.0, 0.0), (0.0, 20.0, -15.0)])
+def test_bins_of_the_detector_learn_the_yaw_that_published_networks_mean(pose: tuple[float, float, float]) -> None:
+    """Their yaw has the other sign than `face.Pose`; bins that say the pose in their signs cost next to nothing."""
+    training = MOSTraining.__new__(MOSTraining)
+    training.angle_weight, training.bin_centre = 0.005, True
+    yaw, pitch, roll = pose
+    cost = {}
+    for sign in (-1, 1):
+        angles = torch.tensor([sign * yaw, pitch, roll])
+        bins = torch.full((1, 3, 66), -30.0)
+        bins[0, range(3), ((angles - LOWEST_ANGLE) / BIN_DEGREES).long()] = 30.0
+        cost[sign] = float(training._pose_loss(bins, torch.tensor([pose])))
+    assert cost[-1] < 0.1
+    assert cost[1] > 10 or yaw == 0
 
 
 def test_points_of_the_second_look_are_learned_from_faces_alone() -> None:

@@ -288,14 +288,14 @@ BUGS: tuple[Bug, ...] = (
         "systems/restore/facedetail/training.py",
         '"energy": self.energy_weight * texture_energy_loss',
         '"energy": -self.energy_weight * texture_energy_loss',
-        ("systems/restore/test_facedetail.py",),
+        _TERMS,
     ),
     Bug(
         "eyes and mouth weigh no more",
         "systems/restore/facedetail/training.py",
         'mask * self._weights(batch["place"], mask)',
         "mask",
-        ("systems/restore/test_facedetail.py",),
+        _TERMS,
     ),
     # the shared protocol
     Bug(
@@ -339,8 +339,7 @@ BUGS: tuple[Bug, ...] = (
         "systems/detect/mos/training.py",
         "angle = (pose * pose.new_tensor([-1, 1, 1]))",
         "angle = (pose * pose.new_tensor([1, 1, 1]))",
-        ("systems/detect/test_mos.py",),
-        "pose or training or loss or learn",
+        _TERMS,
     ),
     Bug(
         "hard negatives are easy ones",
@@ -433,8 +432,7 @@ BUGS: tuple[Bug, ...] = (
         "systems/landmarks/facewarp/training.py",
         "distance = (found.last.detach() - truth).norm(dim=-1)",
         "distance = (found.last - truth).norm(dim=-1)",
-        ("systems/landmarks/test_facewarp.py", *_TERMS),
-        "spread or best or scale",
+        _TERMS,
     ),
     # geometry
     Bug(
@@ -452,10 +450,10 @@ BUGS: tuple[Bug, ...] = (
         _GEOMETRY,
     ),
     Bug(
-        "mirrored borders are pasted",
+        "the mask of a patch is ignored",
         "geometry/paste.py",
-        "difference *= crop.valid[..., None]",
-        "difference *= 1.0",
+        "weight = (patch.mask * strength)[..., None]",
+        "weight = np.full_like(patch.mask, strength)[..., None]",
         _GEOMETRY,
     ),
     # metrics

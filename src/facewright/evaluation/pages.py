@@ -54,10 +54,20 @@ def write_records(folder: Path, records: dict[str, PageRecord]) -> None:
     (folder / RECORDS_FILE).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
+def held_out() -> str:
+    """The line that names the split of people."""
+    return f"Validation people are those of the split `{split_id()}` (see [People](../results.md#people))."
+
+
 def write_page(path: str | Path, text: str, *, command: str, systems: Sequence[str] = (), people: bool = True) -> None:
-    """Write a page and its record; `systems` are those whose embedded weights were measured or measured with."""
+    """Write a page and its record; `systems` are those whose embedded weights were measured or measured with.
+
+    Where `people` were held out, a last line says by which split.
+    """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    if people:
+        text = f"{text.rstrip()}\n\n{held_out()}\n"
     target.write_text(text, encoding="utf-8")
     weights = {slug: point.sha256 for slug in systems if (point := get_card(slug).default_checkpoint)}
     record = PageRecord(command, numbers_digest(text), weights, split_id() if people else "")
