@@ -118,7 +118,7 @@ class FoundFaces:
 def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """(N, D) vectors of length 1."""
     values = np.asarray(vectors, np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True), np.float32)
 
 
 def find_faces(
@@ -255,15 +255,17 @@ def split_people(people: Mapping[str, PeopleOf], former: SplitTable) -> SplitTab
                 pairs = links[name, earlier]
                 flags[pairs[sides[pairs[:, 1]] == side, 0]] = True
         named = [f"{name}/{picture}" for picture in people[name].names]
-        sides = divide(named, groups[name], before[name], seen[name] | near["train"])
-        placed[name] = np.where(near["val"] | _spread(near["val"], groups[name]), NEITHER, sides)
+        divided = divide(named, groups[name], before[name], seen[name] | near["train"])
+        placed[name] = np.where(near["val"] | _spread(near["val"], groups[name]), NEITHER, divided)
     return _table(people, placed, groups)
 
 
 def _groups_or_names(people: PeopleOf) -> NDArray[np.int64]:
     """The groups of a set; in LFW those of its names."""
-    named = people.subjects is not None and len(np.unique(people.subjects)) < len(people.subjects)
-    return np.unique(people.subjects, return_inverse=True)[1] if named else groups_of(people)
+    subjects = people.subjects
+    if subjects is None or len(np.unique(subjects)) == len(subjects):
+        return groups_of(people)
+    return np.unique(subjects, return_inverse=True)[1]
 
 
 def _seen(
@@ -338,7 +340,8 @@ def divide(
 def person_numbers(names: Sequence[str], groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """(N,) numbers of people from 1, in the order of their first names; 0 where a group has one face, or is a crowd."""
     counts = np.bincount(groups)[groups]
-    numbers, known = np.zeros(len(names), np.int64), {}
+    numbers = np.zeros(len(names), np.int64)
+    known: dict[int, int] = {}
     for index in sorted(range(len(names)), key=lambda i: names[i]):
         if 1 < counts[index] <= CROWD:
             numbers[index] = known.setdefault(int(groups[index]), len(known) + 1)

@@ -37,7 +37,7 @@ class MeanTeacher(Generic[M]):
         if not 0 <= decay < 1:
             raise UsageError(f"the teacher's decay must be in [0, 1), not {decay}")
         self._mean = RunningMean(student, lambda count: decay)
-        self.network: M = self._mean.module
+        self.network: M = self._mean.module  # type: ignore[assignment]  # a copy of the student
 
     def update(self, student: nn.Module) -> None:
         """Follow the student by one step; what is not a floating tensor is copied."""

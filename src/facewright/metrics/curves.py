@@ -132,8 +132,8 @@ def draw(
         style |= {"marker": "o" if curve.dots else "", "color": tuple(c / 255 for c in colour), "linewidth": 2}
         axes.plot(_visible(curve.x, x), _visible(curve.y, y), label=name, **style)
     axes.legend(loc="best", framealpha=1)
-    canvas.draw()
-    return np.array(canvas.buffer_rgba())[..., :3].copy()
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.array(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
 def _scale(axes: Any, x: Axis, y: Axis) -> None:

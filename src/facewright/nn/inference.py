@@ -99,7 +99,7 @@ def converted(network: M, dtype: torch.dtype, read: Callable[[Tensor], object] =
             if uses[id(old)] > 1:
                 shared[id(old)] = old, new
             read(old)
-            table[name] = new
+            table[name] = new  # type: ignore[assignment]  # frozen, so a parameter is not wanted
     return network
 
 

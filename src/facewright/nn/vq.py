@@ -177,7 +177,7 @@ class WideConv(nn.Module):
         self.stride, self.padding = layer.stride, layer.padding
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x.float(), self.weight.float(), self.bias.float(), self.stride, self.padding)  # type: ignore[arg-type]
+        return F.conv2d(x.float(), self.weight.float(), self.bias.float(), self.stride, self.padding)
 
 
 class Level(nn.Module):

@@ -38,7 +38,7 @@ class PictureNetwork(System):
         def draw(part: NDArray[np.uint8]) -> NDArray[np.uint8]:
             drawn = self(self.normalise(part[None]))[0]
             pixels = drawn.float().mul(255).round().clamp(0, 255).to(torch.uint8)
-            return pixels.permute(1, 2, 0).cpu().numpy()
+            return np.asarray(pixels.permute(1, 2, 0).cpu().numpy(), np.uint8)
 
         return in_tiles(image, draw, self.scale, self.overlap)
 

@@ -513,8 +513,16 @@ def _without_norm(layer: nn.Module) -> nn.Conv2d:
     """The convolution that one with spectral norm is in use."""
     assert isinstance(layer, nn.Conv2d)
     with torch.device("meta"):
-        plain = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, 1, layer.padding, layer.dilation)
-    (norm,), stored = layer.parametrizations.weight, layer.parametrizations.weight.original  # type: ignore[union-attr]
+        plain = nn.Conv2d(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,  # type: ignore[arg-type]
+            1,
+            layer.padding,  # type: ignore[arg-type]
+            layer.dilation,  # type: ignore[arg-type]
+        )
+    parametrised: Any = layer.parametrizations
+    (norm,), stored = parametrised.weight, parametrised.weight.original
     aligned = stored.detach().clone(memory_format=torch.contiguous_format)  # so that sums round alike, loaded or made
     with torch.no_grad():
         plain.weight = nn.Parameter(norm(aligned), requires_grad=False)
