@@ -349,7 +349,7 @@ class TestJpegXl:
         monkeypatch.setattr("facewright.io.kinds.Extra.installed", property(lambda _: False))
         with pytest.raises(ImageReadError, match=r"JPEG XL picture; install .*facewright\[jxl\]"):
             read(content)  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match=r"JPEG XL needs .*facewright\[jxl\]"):  # said before the work
+        with pytest.raises(UsageError, match=r"JPEG XL cannot be written .*facewright\[jxl\]"):  # said before the work
             format_of("a.jxl")
 
 

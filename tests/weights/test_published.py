@@ -144,7 +144,7 @@ def test_partial_and_older_checkpoints_of_gfpgan(tmp_path: Path) -> None:
     torch.save(zeros("conv_body_first.0.weight"), tmp_path / "b.pth")
     with (
         torch.device("meta"),
-        pytest.raises(WeightsError, match=r"original form \(1\.0\); versions 1\.2, 1\.3 and 1\.4"),
+        pytest.raises(WeightsError, match=r"the original form\): \d+ tensors missing"),
     ):
         published.import_checkpoint("gfpgan", tmp_path / "b.pth", tmp_path / "out")
 

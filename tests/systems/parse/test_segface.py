@@ -232,7 +232,7 @@ def test_wrong_input_is_refused() -> None:
         build(dataclasses.replace(COMPACT, size=64, labels="lapa", warp=True)).parse(crops())
     with pytest.raises(UsageError, match="uint8 crops"):
         model.parse(crops()[0])
-    with pytest.raises(UsageError, match="none of the paper 'vgg'"):
+    with pytest.raises(UsageError, match="no backbone 'vgg'"):
         SegFace(SegFaceConfig(backbone="vgg"))
 
 
