@@ -67,7 +67,7 @@ UNTRAINED: dict[str, tuple[str, ...]] = {
     ),
     "arcface": ("backbone.pool.1.bias",),  # a constant shift in front of a batch norm
     "distilledface": ("backbone.bn2.bias", "backbone.pool.1.bias"),  # the same
-    "sface": ("backbone.pool.1.bias", "project.bias"),  # the same
+    "sface": ("backbone.pool.1.bias", "backbone.project.bias"),  # the same
     # only the estimate of the damage passes them, which the picture does not need
     "scenedetail": ("look.weight", "look.bias", "estimate.weight", "estimate.bias"),
     "vitfiqa": ("vit.head.1.bias",),  # the same
