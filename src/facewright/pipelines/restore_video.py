@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FRAMES_PER_CALL = 8
 PRESET, CRF = "veryfast", 14
-"""Of the encoder: as close as "medium" at crf 16, and steadier, in a third of its time; grain takes a fifth more room."""
+"""Of the encoder: as close as "medium" at crf 16 and steadier, in a third of its time; grain takes more room."""
 
 
 @dataclass(frozen=True, slots=True)
