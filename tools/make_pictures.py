@@ -92,7 +92,7 @@ def dials(pipeline: RestorePipeline) -> None:
 def detection(pipeline: RestorePipeline) -> None:
     """The collage with what the detector finds, and restored."""
     picture = collage()
-    result = pipeline(read(picture), RestoreOptions(force=True))
+    result = pipeline(read(picture))
     found = draw_faces(picture, [f.face for f in result.faces])
     rows = [[found, result.image.rgb()]]
     save_rgb(grid(rows, [["faces found", "restored"]]), IMAGES / "collage.png", overwrite=True)

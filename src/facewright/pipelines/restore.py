@@ -21,6 +21,7 @@ from ..systems.quality.sharpness import MOST_SIDE, SHARP, native_side, sharpness
 from ..tasks.quality import DegradationEstimator
 from ..tasks.restore import RestoreOptions, Restorer
 from .background import redrawn
+from .choosing import sure_faces
 from .colour_match import restore_crops
 from .edit import BATCH, MAX_YAW, MIN_EYE_DISTANCE, Clock, Cut, Decision, EditedFace, Editor, Outcome, selected
 from .old_photo import Repair, likely_marks, mended_print, plausible_damage, with_tones, without_features
@@ -202,7 +203,7 @@ class RestorePipeline:
         else:
             mask = likely_marks(rgb, plausible_damage(self.damage_finder.find(rgb)))
             if mask.any():
-                mask = without_features(mask, [f for f in self.detector.detect(rgb) if f.score >= options.min_score])
+                mask = without_features(mask, sure_faces(self.detector.detect(rgb), options.min_score))
         return mended_print(rgb, mask)
 
     def assess(self, crops: Image) -> list[DegradationEstimate]:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from .restore import RestorePipeline
 
 FRAMES_PER_CALL = 8
-PRESET, CRF = "faster", 14  # of the encoder: as good as "medium" at crf 16, in less time and more room
+PRESET, CRF = "veryfast", 14
+"""Of the encoder: as close as "medium" at crf 16 and steadier, in a third of its time; grain takes more room."""
 
 
 @dataclass(frozen=True, slots=True)
