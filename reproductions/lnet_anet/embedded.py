@@ -158,6 +158,8 @@ def report(model: LNetANet, labels: str) -> tuple[list[str], dict[str, float], F
         f"- with true and untrue weighing alike: {traits.text(balanced)} %;",
         f"- expected calibration error of all probabilities together: {100 * metrics['ece']:.1f} %.",
         "",
+        "![Stated probabilities and how often they come true](../images/attributes-reliability.png)",
+        "",
         *common.table(
             ["attribute", "true %", "majority %", "accuracy %", "balanced %", "AUC", "ECE %", "paper %", ""], rows
         ),

@@ -142,3 +142,19 @@ def test_grey_and_transparent_pictures_stay_so(run: Any, tmp_path: Path, astrona
     target = tmp_path / "out.png"
     assert run("portrait", grey, "-o", target, "--background", "blur", "--smooth-skin", "0.5")[0] == 0
     assert Image.open(target).mode == "LA"
+
+
+def test_attributes_of_a_smiling_woman(run: Any, portrait: Path) -> None:
+    code, out, _ = run("attributes", portrait, "--json")
+    assert code == 0
+    (face,) = json.loads(out)[0]["faces"]
+    told = face["attributes"]
+    assert face["calibrated"]
+    assert face["withheld"] == []
+    assert told["Smiling"] > 0.8
+    assert max(told["Eyeglasses"], told["Mustache"], told["Bald"], told["Wearing_Hat"]) < 0.3
+    assert "Attractive" not in told
+    (every,) = fw.attributes(portrait, every=True)
+    assert every.traits.attributes is not None
+    assert len(every.traits.attributes.probabilities) == 40
+    assert every.traits.attributes.probabilities["Male"] < 0.5
