@@ -27,7 +27,7 @@ EARLIER = "earlier weights"
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 _MEASURED = re.compile(r"(?<![\w.])[+−]\d+(?:\.\d+)?|\d+(?:\.\d+)? ?(?:%|dB\b|percent\b)|\b\d+\.\d+\b")
 NOT_MEASUREMENTS = re.compile(
-    r"arXiv \d+\.\d+|threshold of 0\.5|ask for 0\.7|\d+(?:\.\d+)? M\b|margin 0\.2|acceptance of 0\.001|scale 32"
+    r"arXiv \d+\.\d+|threshold of 0\.5|ask for 0\.7|\d+(?:\.\d+)? M\b|margin 0\.2|acceptance of 0\.001|truncation 0\.7|scale 32"
 )
 """What looks like a measured number in a sentence but is an address, a setting, or the size of a network."""
 
