@@ -31,10 +31,10 @@ INTRODUCTION = """<!-- Written by tools/make_evidence.py; edit the card, the tes
 
 # Evidence
 
-What is proven of every system, by what, and what is not known. *Parity*: our network, given the weights of the published
-one, gives the same outputs; the vectors are those of [the models' pages](models/index.md). *Recipe*: whether the embedded
-weights say by which recipe they were made. *Claims*: what came out when the paper's claims were tested at this size; the
-pages say how. *Measured*: the records behind the numbers of the card, with the split of
+What is proven of every system, by what, and what is not known. *Parity*: our network, given the weights of the
+published one, gives the same outputs; the vectors are those of [the models' pages](models/index.md). *Recipe*: whether
+the embedded weights say by which recipe they were made. *Claims*: what came out when the paper's claims were tested at
+this size; the pages say how. *Measured*: the records behind the numbers of the card, with the split of
 [people](results.md#people) that was held out (*first*: the split before it, whose UTKFace half is too good). *Seen in
 judging*: embedded networks that took part in measuring; one trained with the same teacher is no unrelated judge.
 """
