@@ -26,6 +26,7 @@ import av
 import cv2
 import numpy as np
 
+from facewright.evaluation.pages import write_page
 from facewright.geometry.crop import CropSpec
 from facewright.pipelines.tracking import warped_difference
 
@@ -186,7 +187,8 @@ def main() -> int:
             lines += rows
     if options.write:
         start = ["# Videos: this build and another", "", "Made by `benchmarks/video_builds.py`; see there.", ""]
-        options.write.write_text("\n".join([*start, *lines, ""]), encoding="utf-8")
+        text = "\n".join([*start, *lines, ""])
+        write_page(options.write, text, command="python -m benchmarks.video_builds", people=False)
     return 0
 
 

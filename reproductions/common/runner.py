@@ -110,6 +110,12 @@ def mean_std(values: list[float], scale: float = 100.0, digits: int = 1) -> str:
     return f"{array.mean():.{digits}f}{spread}"
 
 
-def verdict(name: str, holds: bool, numbers: str) -> str:
-    """One line of a claim's outcome."""
+def verdict(name: str, holds: bool, numbers: str, *, harmful: bool = False) -> str:
+    """One line of a claim's outcome.
+
+    `harmful`: the networks compared leave pictures farther from the truth than they got them, so that which of them is
+    better says nothing of the claim.
+    """
+    if harmful:
+        return f"- **inconclusive**, every network is worse than its input: {name} ({numbers})"
     return f"- {'**holds**' if holds else '**does not hold**'}: {name} ({numbers})"

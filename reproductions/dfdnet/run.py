@@ -302,17 +302,23 @@ def gain(results: dict[str, dict[str, Any]], measure: str, better: str, than: st
 
 def verdicts(results: dict[str, dict[str, Any]]) -> list[str]:
     lines = []
+    given = results[INPUT]["psnr"]
+    harmful = all(found["psnr"] < given for arm, found in results.items() if arm != INPUT)
     for name in ("features", "identity"):
         for rival in (NOTHING, RANDOM, ONE):
             by = gain(results, name, MANY, rival)
             words = "are nearer to the true features" if name == "features" else "keep the person better"
-            lines.append(common.verdict(f"{MANY} {words} than {rival}", by.low > 0, by.text(4, sign=True)))
+            lines.append(
+                common.verdict(f"{MANY} {words} than {rival}", by.low > 0, by.text(4, sign=True), harmful=harmful)
+            )
     change = gain(results, "psnr", MANY, NOTHING)
     kept = f"the PSNR of the whole crop is at most {ALLOWED_LOSS} dB below that of {NOTHING}"
-    lines.append(common.verdict(kept, change.low > -ALLOWED_LOSS, change.text(2, sign=True) + " dB"))
+    said = change.text(2, sign=True) + " dB"
+    lines.append(common.verdict(kept, change.low > -ALLOWED_LOSS, said, harmful=harmful))
     curve = [results[arm]["features"] for arm in (ONE, FEW, MANY)]
     falls = curve[0] > curve[1] > curve[2]
-    lines.append(common.verdict("1, 8 and 32 atoms come ever nearer", falls, ", ".join(f"{v:.4f}" for v in curve)))
+    numbers = ", ".join(f"{v:.4f}" for v in curve)
+    lines.append(common.verdict("1, 8 and 32 atoms come ever nearer", falls, numbers, harmful=harmful))
     return lines
 
 

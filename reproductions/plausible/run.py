@@ -32,6 +32,7 @@ import numpy as np
 
 from facewright.data.faces import open_faces
 from facewright.degrade import degrade_photo
+from facewright.evaluation.pages import write_page
 from facewright.geometry.similarity import fit_similarity, transform_points
 from facewright.io.image import read
 from facewright.loading import load_pipeline
@@ -192,7 +193,8 @@ def main() -> None:
     ]
     print("\n".join(lines))
     if options.write:
-        options.write.write_text("\n".join(lines), encoding="utf-8")
+        command = f"python -m reproductions.plausible.run --faces {options.faces}"
+        write_page(options.write, "\n".join(lines), command=command, systems=["facewarp", "frgp", "facedetail"])
 
 
 if __name__ == "__main__":

@@ -29,10 +29,13 @@ from .. import common
 from ..common import Arms, Faces, Images, Indices
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 SLUG = "restoreformer"
 TITLE = "RestoreFormer: undegraded keys and values"
+INPUT = "input, not restored"
 ARMS = {
     "self": "self-attention, reconstruction dictionary",
     "cross1": "cross-attention at one side",
@@ -208,13 +211,18 @@ def run_arm(faces: Faces, split: Split, s: Settings, arm: str, seed: int) -> dic
         return reconstruction(model, damaged(images, rng), images)
 
     fit(ARMS[arm], [p for p in model.parameters() if p.requires_grad], loss, s, s.restore_steps)
-    return measure(model.eval(), faces, split, s)
+    return measure(model.eval().restore, faces, split, s)
 
 
-def measure(model: RestoreFormer, faces: Faces, split: Split, s: Settings) -> dict[str, Any]:
+def run_input(faces: Faces, split: Split, s: Settings) -> dict[str, Any]:
+    """The damaged pictures themselves."""
+    return measure(lambda images: images, faces, split, s)
+
+
+def measure(restore: Callable[[Images], Images], faces: Faces, split: Split, s: Settings) -> dict[str, Any]:
     """Fidelity to the truth and to the person, face by face."""
     truth = faces.images[split.test]
-    restored = model.restore(damaged(truth, np.random.default_rng(1)))
+    restored = restore(damaged(truth, np.random.default_rng(1)))
     network = judge(faces, split, s)
     a, b = (common.run(network, common.signed, images) for images in (restored, truth))
     cosine = (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-9)
@@ -232,8 +240,8 @@ def lower(better: NDArray[np.float64], worse: NDArray[np.float64]) -> tuple[bool
     return bool(low > 0), f"smaller by {differences.mean():.4f} rad, 95 % interval {low:.4f} to {high:.4f}"
 
 
-def report(results: dict[str, list[dict[str, Any]]], s: Settings) -> list[str]:
-    """The table and the verdicts."""
+def report(results: dict[str, list[dict[str, Any]]], given: dict[str, Any], s: Settings) -> list[str]:
+    """The table and the verdicts, which are inconclusive where no arm is better than its input `given`."""
     rows = [
         [
             name,
@@ -242,6 +250,8 @@ def report(results: dict[str, list[dict[str, Any]]], s: Settings) -> list[str]:
         ]
         for arm, name in ARMS.items()
     ]
+    rows.insert(0, [INPUT, f"{given['identity']:.4f}", f"{given['psnr']:.2f}"])
+    harmful = all(r["psnr"] < given["psnr"] for runs in results.values() for r in runs)
     angles = {arm: np.concatenate([r["angles"] for r in runs]) for arm, runs in results.items()}
     claims = {
         "asking with the picture beats self-attention": lower(angles["cross1"], angles["self"]),
@@ -255,7 +265,7 @@ def report(results: dict[str, list[dict[str, Any]]], s: Settings) -> list[str]:
         "",
         *common.table(["arm", "identity distance, rad", "PSNR, dB"], rows),
         "",
-        *(common.verdict(name, *outcome) for name, outcome in claims.items()),
+        *(common.verdict(name, *outcome, harmful=harmful) for name, outcome in claims.items()),
     ]
 
 
@@ -266,11 +276,12 @@ def main() -> None:
     faces = common.load_faces("aligned")
     split = Split.of(faces, s)
     s = replace(s, test_faces=len(split.test))
-    arms = Arms(common.arms_file(args, SLUG), s, len(ARMS) * len(s.seeds))
+    arms = Arms(common.arms_file(args, SLUG), s, len(ARMS) * len(s.seeds) + 1)
+    given = arms.run(INPUT, run_input, faces, split, s)
     results = {
         arm: [arms.run(f"{arm}, seed {seed}", run_arm, faces, split, s, arm, seed) for seed in s.seeds] for arm in ARMS
     }
-    common.finish(args, SLUG, report(results, s))
+    common.finish(args, SLUG, report(results, given, s))
 
 
 if __name__ == "__main__":

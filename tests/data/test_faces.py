@@ -51,6 +51,19 @@ def test_pictures_are_read_by_row(root: Path) -> None:
     assert Image.open(io.BytesIO(faces.encoded(3))).size == (16, 12)
 
 
+def test_colours_are_read_in_the_order_red_green_blue(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 12), (200, 120, 40)).save(buffer, "JPEG", quality=95)
+    with tarfile.open(tmp_path / "lfw.tar", "w") as tar:
+        info = tarfile.TarInfo("lfw/a.jpg")
+        info.size = len(buffer.getvalue())
+        tar.addfile(info, io.BytesIO(buffer.getvalue()))
+    labels = {"filename": np.array(["a.jpg"]), "subject": np.array(["somebody"]), "detected": np.ones(1, bool)}
+    np.savez(tmp_path / "lfw_labels.npz", **labels)  # type: ignore[arg-type]
+    mean = open_faces("lfw", root=tmp_path).read(0).mean((0, 1))
+    assert np.abs(mean - (200, 120, 40)).max() < 4
+
+
 def test_splits_share_nobody_and_lose_nobody(root: Path) -> None:
     whole, train, val = (open_faces("lfw", split, root) for split in (None, "train", "val"))
     people = [{str(s) for s in part.labels["subject"][part.rows]} for part in (train, val)]

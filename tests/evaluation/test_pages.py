@@ -60,5 +60,25 @@ def test_a_typed_number_is_noticed(audit: Any, tmp_path: Path) -> None:
     assert "nobody measured 'gain'" in next(audit.problems_of_sentences("x", ["gains {gain}"], {}))
 
 
+ARMS = "| arm | PSNR, dB |\n| --- | --- |\n{}| a | 21.0 [20, 22] |\n| b | 22.0 [21, 23] |\n\n- **{}**: b beats a\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict", "wrong"),
+    [
+        ("| input, not restored | 20.0 |\n", "holds", False),
+        ("| input, not restored | 30.0 |\n", "holds", True),
+        ("| damaged picture | 30.0 |\n", "does not hold", True),
+        ("| damaged picture | 30.0 |\n", "inconclusive", False),
+        ("", "inconclusive", True),
+    ],
+)
+def test_claims_between_restorers_that_do_harm_are_inconclusive(
+    audit: Any, tmp_path: Path, given: str, verdict: str, *, wrong: bool
+) -> None:
+    (tmp_path / "a.md").write_text(ARMS.format(given, verdict))
+    assert bool(list(audit.problems_of_claims(tmp_path))) == wrong
+
+
 def test_every_number_that_ships_was_measured(audit: Any) -> None:
     assert audit.problems() == []

@@ -2,7 +2,8 @@
 
     python tools/audit/records.py
 
-Prints what is wrong and exits with 1, or nothing and exits with 0. Needs no data.
+It also asks that claims are not decided between restorers that do harm. Prints what is wrong and exits with 1, or
+nothing and exits with 0. Needs no data.
 """
 
 from __future__ import annotations
@@ -24,17 +25,21 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
 SENTENCES = ("summary", "faithful", "bias")
 EARLIER = "earlier weights"
+GIVEN = r"input|damaged picture"
+"""Names of the row of what was not restored."""
+_DECIDED = re.compile(r"\*\*(?:holds|does not hold)\*\*")
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 _MEASURED = re.compile(r"(?<![\w.])[+−]\d+(?:\.\d+)?|\d+(?:\.\d+)? ?(?:%|dB\b|percent\b)|\b\d+\.\d+\b")
 NOT_MEASUREMENTS = re.compile(
-    r"arXiv \d+\.\d+|threshold of 0\.5|ask for 0\.7|\d+(?:\.\d+)? M\b|margin 0\.2|acceptance of 0\.001|scale 32"
+    r"arXiv \d+\.\d+|threshold of 0\.5|ask for 0\.7|\d+(?:\.\d+)? M\b|margin 0\.2|scale 32"
+    r"|acceptance of 0\.001|truncation 0\.7"
 )
 """What looks like a measured number in a sentence but is an address, a setting, or the size of a network."""
 
 
 def problems() -> list[str]:
     """Everything wrong, one sentence each."""
-    return [*problems_of_cards(), *problems_of_pages(RESULTS)]
+    return [*problems_of_cards(), *problems_of_pages(RESULTS), *problems_of_claims(RESULTS)]
 
 
 def problems_of_cards() -> Iterator[str]:
@@ -84,6 +89,29 @@ def problems_of_pages(folder: Path) -> Iterator[str]:
                 yield f"{path.name}: measured with {EARLIER} of {slug}, and does not say so; again: {record.command}"
     for name in records:
         yield f"{RECORDS_FILE} speaks of {name}, which is gone"
+
+
+def problems_of_claims(folder: Path) -> Iterator[str]:
+    """Tables of arms that restore without the input's row, and claims decided between networks that do harm."""
+    for path in sorted(folder.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        for head, rows in tables(text):
+            columns = [k for k, name in enumerate(head) if name.startswith("PSNR, dB")]
+            if not columns or head[0] != "arm":
+                continue
+            values = {row[0]: float(row[columns[0]].split()[0]) for row in rows}
+            given = [value for name, value in values.items() if re.match(GIVEN, name)]
+            if not given:
+                yield f"{path.name}: no row says what the input of the restorers has"
+            elif max(v for n, v in values.items() if not re.match(GIVEN, n)) < given[0] and _DECIDED.search(text):
+                yield f"{path.name}: every network is worse than its input, so that its claims are inconclusive"
+
+
+def tables(text: str) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """Head and rows of every Markdown table."""
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        head, _, *rows = ([cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines())
+        yield head, rows
 
 
 def main() -> int:
