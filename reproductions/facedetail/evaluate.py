@@ -152,9 +152,9 @@ def main() -> None:
             }
         if options.pictures:
             write_sheet(options.pictures / f"{preset}.png", truths, list(outputs.values()))
-    given = f"FACES.npz --count {options.count}"
+    arguments = f"FACES.npz --count {options.count}"
     systems = ["facedetail", "frgp", "distilledface"]
-    command = common.finish(options, "facedetail", page(lines, options.count), systems, given=given)
+    command = common.finish(options, "facedetail", page(lines, options.count), systems, given=arguments)
     if command and not options.weights:
         record_on_card(numbers, command, min(options.count, len(faces)))
     if options.numbers:
