@@ -113,7 +113,7 @@ def read_choices(path: Path, numbers: set[int]) -> dict[int, str]:
             continue
         found = re.fullmatch(r"\s*(\d+)\s+([ABab=])\s*", line)
         if found is None:
-            raise UsageError(f'{path}, line {place}: {line.strip()!r} is no choice; write such as "{place} A"')
+            raise UsageError(f'{path}, line {place}: {line.strip()!r} is not a choice; write for example "{place} A"')
         number = int(found[1])
         if number in choices or number not in numbers:
             problem = "was chosen twice" if number in choices else "is not in the key"
