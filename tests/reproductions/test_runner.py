@@ -54,7 +54,7 @@ def test_pages_go_where_write_says(runner: Any, tmp_path: Path, monkeypatch: pyt
     lines = ["# Title", runner.verdict("a", True, "1"), runner.verdict("b", False, "2")]
     for given, target in ([], None), (["--write", "mine.md"], "mine.md"), (["--write"], "docs/results/page.md"):
         before = set(tmp_path.rglob("*.md"))
-        command = runner.finish(parser.parse_args(given), "page", lines, given="--faces 3")
+        command = runner.finish(parser.parse_args(given), "page", lines, people=False, given="--faces 3")
         assert bool(command) == (target is not None)
         assert set(tmp_path.rglob("*.md")) - before == (set() if target is None else {tmp_path / target})
     assert (tmp_path / "mine.md").read_text().splitlines() == [
