@@ -1,24 +1,22 @@
 """Speed and memory of landmarks, parsing and the whole analysis of a photo; ratios are measured within one run.
 
-python -m benchmarks.analyse --threads 2 [--write docs/results/analyse-speed.md]
+python -m benchmarks.analyse --threads 2 [--write]
 """
 
 from __future__ import annotations
 
-import argparse
 import resource
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import torch
 
-from facewright.evaluation.pages import write_page
 from facewright.io.image import read
 from facewright.loading import create, load_analyser
 from facewright.pipelines.demo import astronaut
 from facewright.processors import processors
+from reproductions import common
 
 from .restore import best, group_photo
 
@@ -48,11 +46,9 @@ def row(title: str, model: System, shipped: Callable[[np.ndarray], object], side
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description="Benchmark the analysis of photos.")
-    options.add_argument("--threads", type=int, default=processors())
-    options.add_argument("--write", type=Path)
+    options = common.options(__doc__, quick="", arms=False, threads=processors())
     chosen = options.parse_args()
-    torch.set_num_threads(chosen.threads)
+    common.begin(chosen)
     landmarker: Any = create("facewarp", pretrained=True)
     landmarker.mirror = False
     parser: Any = create("segface", pretrained=True)
@@ -74,7 +70,7 @@ def main() -> None:
             "# Speed of the analysis",
             "",
             "```",
-            f"python -m benchmarks.analyse --threads {chosen.threads} --write docs/results/analyse-speed.md",
+            f"python -m benchmarks.analyse --threads {chosen.threads} --write",
             "```",
             "",
             f"Milliseconds a face ({FACES} faces; median of nine), {chosen.threads} threads.",
@@ -89,11 +85,9 @@ def main() -> None:
             "",
         ]
     )
-    print(text)
-    if chosen.write:
-        command = f"python benchmarks/analyse.py --threads {chosen.threads}"
-        systems = ["mos", "facewarp", "segface"]
-        write_page(chosen.write, text, command=command, systems=systems, people=False)
+    common.finish(
+        chosen, "analyse-speed", text, ["mos", "facewarp", "segface"], people=False, given=f"--threads {chosen.threads}"
+    )
 
 
 if __name__ == "__main__":

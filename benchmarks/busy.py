@@ -1,6 +1,6 @@
 """A busy computer and pictures of many sizes: the detector's time beside other processes, and its memory.
 
-python -m benchmarks.busy [--before ../other/src] [--write docs/results/busy.md]
+python -m benchmarks.busy [--before ../other/src] [--write]
 
 The detector looks at one photo of 960×640 with all processors, alone and beside one and two neighbours that never rest:
 a loop, and a loop and another torch process. All measurements are taken in one run, in turns, each in a process of its
@@ -9,7 +9,6 @@ own; times are medians. `--before` names the source folder of another build to c
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -20,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from facewright.evaluation.pages import write_page
 from facewright.processors import processors
+from reproductions import common
 
 HERE = Path(__file__).resolve().parents[1] / "src"
 SETTINGS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
@@ -137,13 +136,12 @@ def of_many_sizes(builds: list[Build], count: int) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.options(__doc__, quick="", arms=False)
     parser.add_argument("--before", type=Path, help="source folder of a build to compare with")
     parser.add_argument("--spin", nargs="*", default=[], help="further values of GOMP_SPINCOUNT to try")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=15, help="calls per turn, fewer where they take over 15 s")
     parser.add_argument("--photos", type=int, default=500, help="photos of the memory table; 0 leaves it out")
-    parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     builds = [Build("this", HERE, {})]
     builds += [Build(f"this, spin {value}", HERE, {"GOMP_SPINCOUNT": value}) for value in options.spin]
@@ -156,9 +154,7 @@ def main() -> None:
     if options.photos:
         compared = [build for build in builds if "spin" not in build.name]
         text += ["", *of_many_sizes(compared, options.photos)]
-    print("\n".join(text))
-    if options.write:
-        write_page(options.write, "\n".join(text) + "\n", command="python benchmarks/busy.py", people=False)
+    common.finish(options, "busy", text, people=False)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from facewright.evaluation.pages import write_page
+from reproductions import common
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +114,17 @@ def peak_mb() -> float:
 
 def measured_apart(form: str, args: argparse.Namespace) -> dict[str, float]:
     """`measure` in a fresh process."""
-    command = [sys.executable, __file__, "--form", form, "--size", str(args.size), "--threads", str(args.threads)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.detectors",
+        "--form",
+        form,
+        "--size",
+        str(args.size),
+        "--threads",
+        str(args.threads),
+    ]
     command += ["--repeats", str(args.repeats), *(["--yunet", args.yunet] if args.yunet else [])]
     environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
@@ -131,12 +141,10 @@ def why_no_yunet(path: str | None) -> str | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.options(__doc__, quick="", arms=False, threads=1)
     parser.add_argument("--yunet", help="ONNX file of YuNet, from OpenCV's model zoo")
     parser.add_argument("--size", type=int, default=640)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--write", type=Path)
     parser.add_argument("--form", choices=FORMS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.form:
@@ -151,17 +159,15 @@ def main() -> None:
         m = measured_apart(form, args)
         rows.append(f"| {name} | {m['ms']:.0f} | {m['mb']:.0f} | {m['peak']:.0f} | {m['faces']:.0f} |")
         print(rows[-1], flush=True)
-    if args.write:
-        lines = [
-            f"One {args.size} × {args.size} picture with one face, {args.threads} thread(s): median processor time of",
-            f"{args.repeats} runs, memory added by running and the process's peak in MiB, faces found at 0.5.",
-            "",
-            "| | ms | added MiB | peak MiB | faces |",
-            "| --- | --- | --- | --- | --- |",
-            *rows,
-        ]
-        text = "\n".join(lines) + "\n"
-        write_page(args.write, text, command="python benchmarks/detectors.py", systems=["mos"], people=False)
+    lines = [
+        f"One {args.size} × {args.size} picture with one face, {args.threads} thread(s): median processor time of",
+        f"{args.repeats} runs, memory added by running and the process's peak in MiB, faces found at 0.5.",
+        "",
+        "| | ms | added MiB | peak MiB | faces |",
+        "| --- | --- | --- | --- | --- |",
+        *rows,
+    ]
+    common.finish(args, "detector-speed", lines, ["mos"], people=False)
 
 
 if __name__ == "__main__":

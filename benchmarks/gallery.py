@@ -1,6 +1,6 @@
 """Speed of the gallery: enrolment, and search exactly and by the index, as a markdown table.
 
-    python -m benchmarks.gallery --write docs/results/gallery-speed.md
+    python -m benchmarks.gallery --write
     python -m benchmarks.gallery --people 10000 --in-file 0     # search alone, nothing written
 
 People are random unit vectors, one picture each, which is the hardest distribution to index. A probe is the vector of
@@ -11,7 +11,6 @@ a time, in milliseconds of processor time, which other programs do not disturb; 
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -19,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from facewright.evaluation.pages import write_page
 from facewright.gallery import Gallery, RecogniserId, Sample
 from facewright.gallery.index import Templates, turned
+from reproductions import common
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,11 +100,11 @@ def measure_file(vectors: NDArray[np.float32], folder: Path) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.options(__doc__, quick="", arms=False)
     parser.add_argument("--people", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--in-file", type=int, default=10_000, help="up to so many people are enrolled in a file, too")
-    parser.add_argument("--write", type=Path, help="write the page here")
     options = parser.parse_args()
+    common.begin(options)
     lines = [HEADER]
     print(HEADER)
     for count in options.people:
@@ -114,9 +113,7 @@ def main() -> None:
             written = measure_file(vectors, Path(folder)) if count <= options.in_file else [""] * 4
         lines.append("| " + " | ".join([str(count), *measure_search(vectors), *written]) + " |")
         print(lines[-1], flush=True)
-    if options.write:
-        text = "\n".join([*INTRODUCTION, *lines]) + "\n"
-        write_page(options.write, text, command="python benchmarks/gallery.py", people=False)
+    common.finish(options, "gallery-speed", [*INTRODUCTION, *lines], people=False)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Embeddings per second of the shipped recogniser against the same weights in plain float32.
 
-    python -m benchmarks.recognise --write docs/results/recognise-speed.md
+    python -m benchmarks.recognise --write
 
 Both forms run in turn in one process, on crops that are cut already; the better of several runs counts. The mirror
 image is part of the work in both.
@@ -8,18 +8,16 @@ image is part of the work in both.
 
 from __future__ import annotations
 
-import argparse
 import resource
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from facewright.evaluation.pages import write_page
 from facewright.systems.recognise.distilledface.network import DistilledFace
+from reproductions import common
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,11 +50,9 @@ def best_of(runs: int, *calls: Callable[[], object]) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Speed of the recogniser.")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--write", type=Path)
+    parser = common.options(__doc__, quick="", arms=False, threads=2)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    common.begin(options)
     shipped = DistilledFace.from_pretrained()
     eager = DistilledFace.from_pretrained().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     rows = []
@@ -67,24 +63,19 @@ def main() -> None:
         rows.append(f"| {count} | {count / fast:.0f} | {count / slow:.0f} | {slow / fast:.1f} | {agreement:.4f} |")
         print(rows[-1], flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"peak memory {peak:.0f} MiB")
-    if options.write:
-        lines = [
-            "# Speed of the recogniser",
-            "",
-            "Made by `python -m benchmarks.recognise`.",
-            "",
-            f"Embeddings (with the mirror image) per second on {options.threads} threads; best of several, in",
-            f"one process with a peak of {peak:.0f} MiB. *Cosine* is the worst agreement of the two forms.",
-            "",
-            "| batch | shipped | float32 eager | ratio | cosine |",
-            "| --- | --- | --- | --- | --- |",
-            *rows,
-        ]
-        text = "\n".join(lines) + "\n"
-        write_page(
-            options.write, text, command="python benchmarks/recognise.py", systems=["distilledface"], people=False
-        )
+    lines = [
+        "# Speed of the recogniser",
+        "",
+        "Made by `python -m benchmarks.recognise`.",
+        "",
+        f"Embeddings (with the mirror image) per second on {options.threads} threads; best of several, in",
+        f"one process with a peak of {peak:.0f} MiB. *Cosine* is the worst agreement of the two forms.",
+        "",
+        "| batch | shipped | float32 eager | ratio | cosine |",
+        "| --- | --- | --- | --- | --- |",
+        *rows,
+    ]
+    common.finish(options, "recognise-speed", lines, ["distilledface"], people=False)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Speed and memory of the renderer: `python -m benchmarks.render [--model PATH] [--record]`.
+"""Speed and memory of the renderer: `python -m benchmarks.render [--model PATH] [--write]`.
 
 Pictures of random scenes are whole: person, dress, light with shadows, camera effects and truth. Faces are bare:
 vertices from coefficients, pose, normals, projection, rasterisation, interpolation, spherical harmonics light and
@@ -9,12 +9,10 @@ less; of several processes that run together the rates add up.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -22,7 +20,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from facewright.evaluation.pages import write_page
 from facewright.render import (
     Camera,
     MorphableData,
@@ -38,6 +35,7 @@ from facewright.render import (
     sh_of_light,
 )
 from facewright.render.jobs import load_model
+from reproductions import common
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +43,6 @@ if TYPE_CHECKING:
 POSE = torch.tensor([[20.0, 5.0, 0.0]])
 SIZES = (128, 256)
 LEVELS = (0, 1, 2)
-RECORD = Path("docs/results/render-speed.md")
 
 
 def single_thread() -> None:
@@ -175,7 +172,7 @@ def page(model: str, count: int, repeats: int) -> str:
         "# Speed of the renderer",
         "",
         "```",
-        "python -m benchmarks.render --model path/to/FaceXModel --record",
+        "python -m benchmarks.render --model path/to/FaceXModel --write",
         "```",
         "",
         "Processor time on one thread for each process; other work ran on the machine at the same time.",
@@ -199,17 +196,14 @@ def page(model: str, count: int, repeats: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = common.options(__doc__, quick="", arms=False, threads=1)
     parser.add_argument("--model", default="coarse", help="folder or .npz file of ICT-FaceKit")
     parser.add_argument("--count", type=int, default=8, help="pictures for each process")
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--record", action="store_true", help=f"write {RECORD}")
     arguments = parser.parse_args()
+    common.begin(arguments)
     single_thread()
-    text = page(arguments.model, arguments.count, arguments.repeats)
-    print(text)
-    if arguments.record:
-        write_page(RECORD, text, command="python benchmarks/render.py --record", people=False)
+    common.finish(arguments, "render-speed", page(arguments.model, arguments.count, arguments.repeats), people=False)
 
 
 if __name__ == "__main__":

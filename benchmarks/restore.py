@@ -1,11 +1,10 @@
 """Speed and memory of restoring photos, printed as Markdown tables; ratios are measured side by side in one run.
 
-python -m benchmarks.restore --threads 2 [--write docs/results/speed.md]
+python -m benchmarks.restore --threads 2 [--write]
 """
 
 from __future__ import annotations
 
-import argparse
 import resource
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from facewright.evaluation.pages import write_page
 from facewright.io.image import read, save_rgb
 from facewright.loading import load_pipeline
 from facewright.metrics import psnr
@@ -25,6 +23,7 @@ from facewright.pipelines.demo import astronaut
 from facewright.processors import processors
 from facewright.systems.restore.frgp.network import FRGP
 from facewright.tasks.restore import RestoreOptions
+from reproductions import common
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,11 +115,9 @@ def from_start(folder: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Benchmark photo restoration.")
-    parser.add_argument("--threads", type=int, default=processors())
-    parser.add_argument("--write", type=Path)
+    parser = common.options(__doc__, quick="", arms=False, threads=processors())
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    common.begin(options)
     pipeline: Any = load_pipeline()
     lines = [
         "# Speed of photo restoration",
@@ -139,11 +136,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         lines += stages(Path(folder))
         lines += ["", from_start(Path(folder)) + ".", ""]
-    print("\n".join(lines))
-    if options.write:
-        options.write.parent.mkdir(parents=True, exist_ok=True)
-        command = f"python benchmarks/restore.py --threads {options.threads}"
-        write_page(options.write, "\n".join(lines), command=command, systems=["mos", "frgp"], people=False)
+    common.finish(options, "speed", lines, ["mos", "frgp"], people=False, given=f"--threads {options.threads}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Speed and memory of the large restorers at full size with random weights, as a Markdown table.
 
-    python benchmarks/restorers.py [--threads 2] [--repeats 2] [--record]
-    python benchmarks/restorers.py --only codeformer --preset compact
+    python -m benchmarks.restorers [--threads 2] [--repeats 2] [--write]
+    python -m benchmarks.restorers --only codeformer --preset compact
 
 Three forms of each network read weights from a folder and restore one aligned crop, then four: plain eager float32,
 channels first, without thinking of speed; `restore` of the build at an earlier commit (`--before`); `restore`. Every
 form runs in a process of its own, so that each peak of memory is its own and loading counts. One process works at a
-time, and they take turns, so that a busy machine slows all alike. `--record` writes docs/results/restorer-speed.md.
+time, and they take turns, so that a busy machine slows all alike. `--write` writes docs/results/restorer-speed.md.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from reproductions import common
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 Form = Literal["plain", "before", "shipped"]
 
 NETWORKS = ("restoreformer++", "codeformer", "gfpgan", "dfdnet")
-PAGE = Path("docs/results/restorer-speed.md")
 ROOT = Path(__file__).parents[1]
 FACES = 4
 
@@ -130,7 +131,7 @@ class Build:
 
     def command(self, *arguments: str) -> list[str]:
         fixed = ["--threads", str(self.options.threads), "--preset", self.options.preset]
-        return [sys.executable, __file__, *fixed, *arguments]
+        return [sys.executable, "-m", "benchmarks.restorers", *fixed, *arguments]
 
     def make(self, slug: str, folder: Path) -> None:
         subprocess.run(self.command("--only", slug, "--make", str(folder)), env=self.environment, check=True)
@@ -264,7 +265,7 @@ def page(found: list[Comparison], options: argparse.Namespace) -> str:
     lines = [
         "# Speed and memory of the large restorers",
         "",
-        f"Made by `python benchmarks/restorers.py --threads {options.threads} --repeats {options.repeats} --record`, "
+        f"Made by `python -m benchmarks.restorers --threads {options.threads} --repeats {options.repeats} --write`, "
         f"torch {torch.__version__}, {platform.machine()}. Random weights, read from a file. Every form in a process "
         f"of its own, median of {options.repeats} turns after a first one; *before* is the build at commit "
         f"{options.before}. Seconds are for one crop; the factor is that of the processor time, which other work on "
@@ -281,13 +282,11 @@ def page(found: list[Comparison], options: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.options(__doc__, quick="", arms=False)
     parser.add_argument("--only", default="", help="one restorer instead of those of the table")
     parser.add_argument("--preset", default="", help="a preset of the configuration instead of the full size")
     parser.add_argument("--before", default="006e743", help="commit of the build to compare with")
-    parser.add_argument("--threads", type=int, default=0, help="0: all processors")
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--record", action="store_true", help=f"write {PAGE}")
     for hidden in ("--make", "--weights", "--picture"):
         parser.add_argument(hidden, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--serve", choices=get_args(Form), help=argparse.SUPPRESS)
@@ -309,11 +308,7 @@ def main() -> None:
         }
         chosen = [options.only] if options.only else NETWORKS
         text = page([compare(slug, builds, options) for slug in chosen], options)
-    print(text)
-    if options.record:
-        from facewright.evaluation.pages import write_page
-
-        write_page(PAGE, text, command=f"python benchmarks/restorers.py --threads {options.threads}", people=False)
+    common.finish(options, "restorer-speed", text, people=False, given=f"--threads {options.threads}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Two builds of facewright on the same videos: speed, memory, and whether the faces are as good and as steady.
 
-    python benchmarks/video_builds.py --against ../other/src [--frames 150] [--write docs/results/video-builds.md]
+    python -m benchmarks.video_builds --against ../other/src [--frames 150] [--write]
 
 Three synthetic 1280×720 clips are restored by `python -m facewright restore` of this build and of the one at the given
 source folder, in turn. Each has one face, of which the truth is known: small and soft, large and soft, and one that
@@ -26,9 +26,9 @@ import av
 import cv2
 import numpy as np
 
-from facewright.evaluation.pages import write_page
 from facewright.geometry.crop import CropSpec
 from facewright.pipelines.tracking import warped_difference
+from reproductions import common
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,13 +145,11 @@ def quality(clip: Clip, path: Path, frames: int) -> tuple[float, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.options(__doc__, quick="", arms=False, threads=2)
     parser.add_argument("--against", type=Path, help="source folder (src) of the other build")
     parser.add_argument("--frames", type=int, default=150)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clips", nargs="+", default=[clip.name for clip in CLIPS])
     parser.add_argument("--keep", type=Path, help="keep the videos in this folder")
-    parser.add_argument("--write", type=Path)
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
@@ -185,10 +183,10 @@ def main() -> int:
                 )
             print("\n".join(rows), flush=True)
             lines += rows
-    if options.write:
-        start = ["# Videos: this build and another", "", "Made by `benchmarks/video_builds.py`; see there.", ""]
-        text = "\n".join([*start, *lines, ""])
-        write_page(options.write, text, command="python -m benchmarks.video_builds", people=False)
+    start = ["# Videos: this build and another", "", "Made by `python -m benchmarks.video_builds`; see there.", ""]
+    common.finish(
+        options, "video-builds", [*start, *lines], people=False, given=f"--against OTHER/src --frames {options.frames}"
+    )
     return 0
 
 

@@ -6,10 +6,8 @@ a score would vary with other test pictures and other seeds; verdicts come from 
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,12 +17,12 @@ from torch import Tensor, nn
 
 from facewright.data.faces import data_root
 from facewright.data.parsing import RENDERS, mirror_pair, parsing_renders
-from facewright.evaluation.pages import write_page
 from facewright.metrics.segmentation import SegmentationScores
 from facewright.nn.inference import has_bf16
 from facewright.systems.parse.taxonomy import IGNORED
 
 from . import common
+from .common import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -214,38 +212,13 @@ def points(samples: Samples) -> str:
     return f"{100 * found.value:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
 
 
-def outcome(difference: Interval, least: float = 0.0) -> str:
+def outcome(difference: Interval, least: float = 0.0) -> Verdict:
     """Whether a difference is above that: decided only where the whole interval lies on one side."""
     if difference.low > least:
-        return "confirmed"
-    return "not confirmed" if difference.high < least else "undecided"
+        return Verdict.REPRODUCED
+    return Verdict.NOT_REPRODUCED if difference.high < least else Verdict.INCONCLUSIVE
 
 
 def verdict(claim: str, difference: Samples, least: float = 0.0) -> str:
     """One line of a claim's outcome."""
-    return f"- **{outcome(Interval.of(difference), least)}**: {claim}: {points(difference)} points"
-
-
-# --- running
-
-
-def options(description: str | None, result: Path) -> argparse.Namespace:
-    """The command line of a reproduction; threads and seeds are set."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="under a minute; says nothing about the claim")
-    parser.add_argument("--work", type=Path, default=Path("runs/reproductions"), help="folder of finished arms")
-    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves torch's choice")
-    parser.add_argument("--record", action="store_true", help=f"write the tables to {result}")
-    args = parser.parse_args()
-    if args.quick and args.record:
-        parser.error("--quick says nothing about the claim; record the full run")
-    common.begin(args)
-    return args
-
-
-def finish(args: argparse.Namespace, result: Path, lines: list[str]) -> None:
-    """Print a report, and record it if asked."""
-    text = "\n".join(lines) + "\n"
-    print("\n" + text)
-    if args.record:
-        write_page(result, text, command=f"python -m reproductions.{result.stem}.run --record")
+    return common.verdict(claim, outcome(Interval.of(difference), least), f"{points(difference)} points")

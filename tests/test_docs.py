@@ -79,7 +79,12 @@ def calls(page: Path) -> list[tuple[str, str]]:
     lines = [line for body in fences(page, "bash") for line in body.replace("\\\n", " ").splitlines()]
     spans = re.findall(r"`([^`\n]+)`", prose(page))
     parts = (part for line in (*lines, *spans) for part in line.split("&&"))
-    return [(m[1], m[2]) for part in parts for m in [re.search(r"(?<!import )\bfacewright ([a-z-]+)(.*)", part)] if m]
+    return [
+        (m[1], m[2])
+        for part in parts
+        for m in [re.search(r"(?<!import )\bfacewright (?:-vv? )?([a-z][a-z-]*)(.*)", part)]
+        if m
+    ]
 
 
 def slugs(page: Path) -> set[str]:

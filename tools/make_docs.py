@@ -272,7 +272,9 @@ def cli_page() -> str:
     root: Any = typer.main.get_command(app)
     blocks = [
         "Exit codes: **0** all done · **1** some files of a folder failed · **2** nothing done, because of an error or "
-        "wrong usage · **130** stopped with Ctrl-C. Errors are one line on standard error."
+        "wrong usage · **130** stopped with Ctrl-C. Errors are one line on standard error.",
+        "`facewright -v COMMAND …` shows what is decided and skipped on the way: device, fallbacks, downloads, skipped "
+        "files. `-vv` shows more.",
     ]
     for name, command in leaf_commands(root.commands):
         arguments = [p for p in command.params if p.param_type_name == "argument"]

@@ -1,20 +1,18 @@
-"""What every reproduction does around its experiment: options, finished arms on disk, tables, verdicts, the page."""
+"""What reproductions and benchmarks do around their work: options, finished arms, tables, verdicts, the page."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
-import torch
-
-from facewright.evaluation.pages import write_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,34 +62,108 @@ class Arms:
         print(f"    {numbers}\n    {estimate}", flush=True)
 
 
-def options(description: str | None) -> argparse.ArgumentParser:
-    """The options every reproduction has."""
+_THE_PAGE = Path("")  # what --write gives without a file
+
+
+class Verdict(StrEnum):
+    """What became of a claim: it held, in part, not, or the numbers are too uncertain to say."""
+
+    REPRODUCED = "reproduced"
+    PARTLY = "partly"
+    NOT_REPRODUCED = "not reproduced"
+    INCONCLUSIVE = "inconclusive"
+
+
+def options(
+    description: str | None,
+    *,
+    quick: str = "minutes instead of half an hour; says nothing about the claim",
+    arms: bool = True,
+    threads: int = 0,
+    seed: int | None = None,
+    pictures: str = "",
+) -> argparse.ArgumentParser:
+    """The options that reproductions and benchmarks share; each has those that mean something to it.
+
+    Args:
+        description: The docstring of the script.
+        quick: What --quick does; "" leaves it out.
+        arms: Whether finished arms are remembered in --work.
+        threads: Default of --threads; 0 leaves torch's choice.
+        seed: Default of --seed; None leaves it out.
+        pictures: What --pictures puts into its folder; "" leaves it out.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if quick:
+        parser.add_argument("--quick", action="store_true", help=quick)
+    if arms:
+        parser.add_argument("--work", type=Path, default=Path("runs/reproductions"), help="folder of finished arms")
     parser.add_argument(
-        "--quick", action="store_true", help="minutes instead of half an hour; says nothing about the claim"
+        "--write",
+        type=Path,
+        nargs="?",
+        const=_THE_PAGE,
+        help="write the page: to this file, or without one into docs/results",
     )
-    parser.add_argument("--work", type=Path, default=Path("runs/reproductions"), help="folder of finished arms")
-    parser.add_argument("--write", type=Path, help="file of the table (default: the docs; nothing with --quick)")
-    parser.add_argument("--threads", type=int, default=0, help="processor threads; 0 leaves torch's choice")
+    parser.add_argument("--threads", type=int, default=threads, help="processor threads; 0 leaves torch's choice")
+    if seed is not None:
+        parser.add_argument("--seed", type=int, default=seed, help="of all that is drawn")
+    if pictures:
+        parser.add_argument("--pictures", type=Path, help=f"folder of your own for {pictures}")
     return parser
 
 
 def begin(args: argparse.Namespace) -> None:
-    """Threads and seeds."""
+    """Threads and seeds. Exits when a quick run is to replace a page."""
+    import cv2
+    import torch
+
+    if getattr(args, "quick", False) and args.write == _THE_PAGE:
+        raise SystemExit("--quick says nothing about the claim: run all of it to write the page, or name another file")
     cv2.setNumThreads(1)
     if args.threads:
         torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
+    torch.manual_seed(getattr(args, "seed", 0))
 
 
-def finish(args: argparse.Namespace, slug: str, lines: list[str], systems: Sequence[str] = ()) -> None:
-    """Print a report and write it where it belongs; `systems` are those whose embedded weights were measured with."""
-    text = "\n".join(lines) + "\n"
+def finish(
+    args: argparse.Namespace,
+    page: str,
+    lines: str | list[str],
+    systems: Sequence[str] = (),
+    *,
+    people: bool = True,
+    given: str = "",
+) -> str:
+    """Print a report, and write it with its record where --write says.
+
+    Args:
+        args: What `options` made.
+        page: Name of the page in docs/results.
+        lines: The report.
+        systems: Those whose embedded weights were measured or measured with.
+        people: Whether people held out from training were measured.
+        given: What the command was given, for the record.
+
+    Returns:
+        The command of the record; "" where nothing was written.
+    """
+    text = lines if isinstance(lines, str) else "\n".join(lines)
+    text = "\n".join([text.rstrip("\n"), *summary(text), ""])
     print("\n" + text)
-    target = args.write or (None if args.quick else Path("docs/results") / f"{slug}.md")
-    if target is not None:
-        command = f"python -m {getattr(sys.modules['__main__'].__spec__, 'name', f'reproductions.{slug}.run')}"
-        write_page(target, text, command=command, systems=systems)
+    if args.write is None:
+        return ""
+    from facewright.evaluation.pages import write_page
+
+    target = Path("docs/results") / f"{page}.md" if args.write == _THE_PAGE else args.write
+    command = f"python -m {module()} {given}".rstrip()
+    write_page(target, text, command=command, systems=systems, people=people)
+    return command
+
+
+def module() -> str:
+    """The name of the module that runs."""
+    return str(getattr(sys.modules["__main__"].__spec__, "name", Path(sys.argv[0]).stem))
 
 
 def arms_file(args: argparse.Namespace, slug: str) -> Path:
@@ -110,12 +182,24 @@ def mean_std(values: list[float], scale: float = 100.0, digits: int = 1) -> str:
     return f"{array.mean():.{digits}f}{spread}"
 
 
-def verdict(name: str, holds: bool, numbers: str, *, harmful: bool = False) -> str:
+def verdict(name: str, holds: bool | Verdict, numbers: str, *, harmful: bool = False) -> str:
     """One line of a claim's outcome.
 
     `harmful`: the networks compared leave pictures farther from the truth than they got them, so that which of them is
     better says nothing of the claim.
     """
     if harmful:
-        return f"- **inconclusive**, every network is worse than its input: {name} ({numbers})"
-    return f"- {'**holds**' if holds else '**does not hold**'}: {name} ({numbers})"
+        return f"- **{Verdict.INCONCLUSIVE}**: {name} ({numbers}); every network is worse than its input"
+    if not isinstance(holds, Verdict):
+        holds = Verdict.REPRODUCED if holds else Verdict.NOT_REPRODUCED
+    return f"- **{holds}**: {name} ({numbers})"
+
+
+def summary(text: str) -> list[str]:
+    """The outcome of a page's claims together, as lines to append; none where it has fewer than two."""
+    found = [Verdict(word) for word in re.findall(rf"(?m)^- \*\*({'|'.join(Verdict)})\*\*: ", text)]
+    if len(found) < 2:
+        return []
+    decided = set(found) - {Verdict.INCONCLUSIVE}
+    outcome = Verdict.INCONCLUSIVE if not decided else decided.pop() if len(decided) == 1 else Verdict.PARTLY
+    return ["", f"Outcome: **{outcome}**."]

@@ -1,6 +1,6 @@
 """Whether a light SegFormer keeps up with an FPN on whole portraits, and what resolution does to small classes.
 
-    python -m reproductions.easyportrait.run [--quick] [--record]
+    python -m reproductions.easyportrait.run [--quick] [--write]
 
 Needs the backgrounds and the face model of the labelled collections (FACEWRIGHT_DATA) and a quarter of an hour on two
 processor cores, once the faces are rendered.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from ..parsing_arms import Images, Samples
 
 SLUG = "easyportrait"
-RESULT = Path("docs/results/easyportrait.md")
 SEGFORMER, FPN = "SegFormer", "FPN"
 TO_EASYPORTRAIT = conversion(CELEBAMASK_19, EASYPORTRAIT_9)
 KNOWN = [i for i, name in enumerate(EASYPORTRAIT_9) if name != "teeth"]  # the labels do not tell teeth from the mouth
@@ -158,7 +156,8 @@ def report(s: Settings, runs: dict[tuple[str, int], list[dict[str, Any]]], pictu
 
 
 def main() -> None:
-    args = parsing_arms.options(__doc__, RESULT)
+    args = common.options(__doc__, quick="under a minute; says nothing about the claim").parse_args()
+    common.begin(args)
     s = Settings.quick() if args.quick else Settings()
     train, test = parsing_arms.load_faces(quick=args.quick)
     arms = common.Arms(common.arms_file(args, SLUG), s, len(s.arms()) * len(s.seeds))
@@ -170,14 +169,14 @@ def main() -> None:
     lines = [
         "# EasyPortrait: a light SegFormer, an FPN, and resolution",
         "",
-        "Made by `python -m reproductions.easyportrait.run --record`. Small relatives of two published baselines,",
+        "Made by `python -m reproductions.easyportrait.run --write`. Small relatives of two published baselines,",
         "trained from scratch on whole rendered portraits, without alignment. The labels are converted from the 19",
         "classes of CelebAMask-HQ, which do not tell teeth from the rest of the mouth, so that eight classes remain.",
         "No test person was trained on.",
         "",
         *report(s, runs, len(test)),
     ]
-    parsing_arms.finish(args, RESULT, lines)
+    common.finish(args, SLUG, lines)
 
 
 if __name__ == "__main__":

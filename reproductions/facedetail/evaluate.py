@@ -1,6 +1,6 @@
 """What FaceDetail restores of faces of 512 px of people it has never seen, against the input and the 256 px restorer.
 
-    python -m reproductions.facedetail.evaluate FACES.npz --write docs/results/facedetail.md --pictures local/facedetail
+    python -m reproductions.facedetail.evaluate FACES.npz --write --pictures local/facedetail
 
 FACES.npz is made by `facewright.data.highres`. Measured are the validation faces at half, a quarter and an eighth of
 their size (blurred as shrinking wants it, with light noise and JPEG, and back by any filter) and under the training's
@@ -10,7 +10,6 @@ people, so they are written to a folder of your own.
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,14 @@ from numpy.typing import NDArray
 from facewright import create
 from facewright.data.highres import SIDE, PackedFaces, open_packed
 from facewright.degrade import apply, sample, target
-from facewright.evaluation.pages import write_page
 from facewright.geometry.resample import crop_face
 from facewright.geometry.templates import template_points
 from facewright.metrics import detail_ratio, gmsd, psnr
 from facewright.pipelines.colour_match import restore_crops
 from facewright.pipelines.two_stage import TwoStageRestorer
 from facewright.weights.measure import record
+
+from .. import common
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,17 +117,16 @@ def measure(outputs: list[Image], truths: list[tuple[Image, Image, NDArray[np.bo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Evaluate FaceDetail on validation faces.")
+    parser = common.options(__doc__, quick="", arms=False, pictures="the sheets")
     parser.add_argument("faces", type=Path, help="file made by facewright.data.highres")
     parser.add_argument("--count", type=int, default=80, help="faces per preset")
     parser.add_argument("--weights", help="weights other than the embedded ones")
     parser.add_argument("--fidelity", type=float, default=1.0)
     parser.add_argument("--presets", nargs="+", default=list(PRESETS))
     parser.add_argument("--only", action="store_true", help="leave out the 256 px restorer")
-    parser.add_argument("--write", type=Path, help="Markdown file for the table")
-    parser.add_argument("--record", type=Path, help="JSON file for the numbers")
-    parser.add_argument("--pictures", type=Path, help="folder of your own for sheets")
+    parser.add_argument("--numbers", type=Path, help="JSON file for the numbers")
     options = parser.parse_args()
+    common.begin(options)
     faces = open_packed(options.faces, "val")
     model: Any = create("facedetail", pretrained=options.weights or True)
     restorers: dict[str, Callable[[Image], Image]] = {}
@@ -153,15 +152,13 @@ def main() -> None:
             }
         if options.pictures:
             write_sheet(options.pictures / f"{preset}.png", truths, list(outputs.values()))
-    if options.write:
-        command = f"python reproductions/facedetail/evaluate.py faces.npz --count {options.count}"
-        write_page(
-            options.write, page(lines, options.count), command=command, systems=["facedetail", "frgp", "distilledface"]
-        )
-        if not options.weights:
-            record_on_card(numbers, command, min(options.count, len(faces)))
-    if options.record:
-        options.record.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    arguments = f"FACES.npz --count {options.count}"
+    systems = ["facedetail", "frgp", "distilledface"]
+    command = common.finish(options, "facedetail", page(lines, options.count), systems, given=arguments)
+    if command and not options.weights:
+        record_on_card(numbers, command, min(options.count, len(faces)))
+    if options.numbers:
+        options.numbers.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
 
 
 def record_on_card(numbers: dict[str, dict[str, float]], command: str, count: int) -> None:
@@ -180,9 +177,9 @@ def page(lines: list[str], count: int) -> str:
     """The Markdown page of the results."""
     return f"""# FaceDetail on faces of 512 px
 
-{count} validation faces (no person of them was trained on) per row, by `reproductions/facedetail/evaluate.py`. Detail:
-energy of the Laplacian against the truth's. GMSD: lower is better. Identity: cosine with the true face to the embedded
-recogniser; slipped: share of the faces whose identity falls by more than {SLIPPED} below the input's.
+{count} validation faces (no person of them was trained on) per row, by `python -m reproductions.facedetail.evaluate`.
+Detail: energy of the Laplacian against the truth's. GMSD: lower is better. Identity: cosine with the true face to the
+embedded recogniser; slipped: share of the faces whose identity falls by more than {SLIPPED} below the input's.
 
 | damage | restorer | detail | GMSD | PSNR, dB | identity | slipped |
 | --- | --- | --- | --- | --- | --- | --- |

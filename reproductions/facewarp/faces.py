@@ -1,6 +1,6 @@
 """The embedded landmarker on people it has never seen: photos of two collections, and rendered faces at any turn.
 
-    python -m reproductions.facewarp.faces --write docs/results/landmarks.md
+    python -m reproductions.facewarp.faces --write
 
 Errors are shares of the distance of the outer eye corners (of 0.4 of the face's diagonal where that is more: turned
 heads). Landmarks of the photos were placed by another network, those of the renders are exact. Crops are cut by five
@@ -10,19 +10,18 @@ Needs the labelled face collections (FACEWRIGHT_DATA); 160 faces are rendered on
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from facewright.data.landmarks import PointedFace, RealFaces, RenderedFaces, eye_distance, face_length, five_of
-from facewright.evaluation.pages import write_page
 from facewright.face import Face
 from facewright.loading import create
 from facewright.metrics.uncertainty import bootstrap
 from facewright.weights.measure import record
+
+from .. import common
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,10 +86,10 @@ def milliseconds(model: FaceWarp, count: int) -> float:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description="Evaluate the embedded landmarker.")
+    options = common.options(__doc__, quick="", arms=False)
     options.add_argument("--photos", type=int, default=300)
-    options.add_argument("--write", type=Path)
     chosen = options.parse_args()
+    common.begin(chosen)
     model: FaceWarp = create("facewarp", pretrained=True)  # type: ignore[assignment]
     real, rng = RealFaces("val"), np.random.default_rng(5)
     rows = []
@@ -107,10 +106,7 @@ def main() -> None:
         rows.append(measure(model, f"renders, yaw {low} to {high}°", [f for f in drawn if low <= abs(f.yaw) <= high]))
     wflw = points98(model, renders, 60.0)
     text = report(rows, wflw, milliseconds(model, 1), milliseconds(model, 16))
-    print(text)
-    if chosen.write:
-        command = "python reproductions/facewarp/faces.py"
-        write_page(chosen.write, text, command=command, systems=["facewarp"])
+    if command := common.finish(chosen, "landmarks", text, ["facewarp"]):
         data = f"{chosen.photos} photos each of LFW's and UTKFace's validation people, rendered faces"
         record("facewarp", "faces", card_numbers(rows, wflw), command=command, data=data)
 
@@ -128,7 +124,7 @@ def report(rows: list[Row], wflw: NDArray[np.float64], single: float, batch: flo
         "# FaceWarp, embedded landmarker: results on unseen people",
         "",
         "```",
-        "python -m reproductions.facewarp.faces --write docs/results/landmarks.md",
+        "python -m reproductions.facewarp.faces --write",
         "```",
         "",
         "Mean error in percent of the distance of the outer eye corners (of 0.4 of the face's diagonal where that is",

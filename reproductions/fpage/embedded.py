@@ -1,14 +1,13 @@
 """The embedded FP-Age: the temperature of its intervals, and how far off it is on people it never saw.
 
     python -m reproductions.fpage.embedded --fit runs/fpage/model
-    python -m reproductions.fpage.embedded --fgnet FOLDER --write docs/results/age.md
+    python -m reproductions.fpage.embedded --fgnet FOLDER --write
 
 FOLDER is FG-NET's, with `images`. Needs the labelled face collections (FACEWRIGHT_DATA).
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,6 @@ import numpy as np
 import torch
 
 from facewright.data.ages import AgeCrops, read_fgnet
-from facewright.evaluation.pages import write_page
 from facewright.loading import load_detector
 from facewright.pipelines.choosing import largest_face, sure_faces
 from facewright.systems.age.fpage.network import COVERAGE, FPAge
@@ -136,7 +134,7 @@ def report(model: FPAge, fgnet: Path | None) -> tuple[list[str], dict[str, float
         "# Ages of unseen people",
         "",
         "```",
-        "python -m reproductions.fpage.embedded --fgnet FOLDER --write docs/results/age.md",
+        "python -m reproductions.fpage.embedded --fgnet FOLDER --write",
         "```",
         "",
         f"The embedded FP-Age on {len(ages)} photos of UTKFace of people that it was not trained on. Ages are those",
@@ -194,21 +192,17 @@ def report(model: FPAge, fgnet: Path | None) -> tuple[list[str], dict[str, float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.options(__doc__, quick="", arms=False)
     parser.add_argument("--fit", type=Path, help="folder of a trained model that gets its temperature")
     parser.add_argument("--model", type=Path, help="folder of the model to measure (default: the embedded one)")
     parser.add_argument("--fgnet", type=Path, help="folder of FG-NET")
-    parser.add_argument("--write", type=Path, help="page to write; numbers go to the card, too")
     chosen = parser.parse_args()
-    torch.manual_seed(0)
+    common.begin(chosen)
     if chosen.fit:
         fit(chosen.fit)
         return
     lines, metrics = report(FPAge.from_pretrained(chosen.model), chosen.fgnet)
-    print("\n".join(lines))
-    if chosen.write:
-        command = "python -m reproductions.fpage.embedded"
-        write_page(chosen.write, "\n".join(lines) + "\n", command=command, systems=["fpage"])
+    if command := common.finish(chosen, "age", lines, ["fpage"]):
         record("fpage", "embedded", metrics, command=command, data="photos of UTKFace's validation people, FG-NET")
 
 

@@ -1,11 +1,11 @@
 """What each idea of FRGP is worth: the MMRB codec, self-supervision, and the prior, by pose and by severity.
 
-    python -m reproductions.frgp.ablation [--quick] [--seeds 3] [--record]
+    python -m reproductions.frgp.ablation [--quick] [--seeds 3] [--write]
 
 Networks of 64 px and about 0.93 M + 0.53 M parameters learn from photos of LFW and rendered faces turned by up to 75°,
 damaged severely, and are judged on other people. A small StyleGAN2 is trained first for every seed, and taken by all
 arms but one. Nothing that judges (recogniser, landmarker) is in any loss. Needs the labelled face collections
-(FACEWRIGHT_DATA); less than half an hour a seed on one processor core. `--record` writes the report and its figures
+(FACEWRIGHT_DATA); less than half an hour a seed on one processor core. `--write` writes the report and its figures
 into the documentation.
 """
 
@@ -554,7 +554,6 @@ def figures(r: Results, folder: Path) -> list[str]:
 def main() -> None:
     parser = common.options(__doc__)
     parser.add_argument("--seeds", type=int, default=1, help="runs of every arm")
-    parser.add_argument("--record", action="store_true", help="write report and figures into the documentation")
     args = parser.parse_args()
     common.begin(args)
     s = replace(Settings.quick() if args.quick else Settings(), seeds=tuple(range(args.seeds)))
@@ -568,12 +567,9 @@ def main() -> None:
             runs[arm].append(arms.run(f"{arm}, seed {seed}", run_arm, faces, tests, s, arm, seed, prior))
     results = Results(runs, tests)
     lines = report(results, s)
-    if args.record and not args.quick:
+    if args.write is not None and not args.quick:
         lines += figures(results, Path("docs/images"))
-    if args.record or args.write:
-        common.finish(args, SLUG, lines, ["distilledface"])
-    else:
-        print("\n" + "\n".join(lines))
+    common.finish(args, SLUG, lines, ["distilledface"])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A blind look at the outputs of two restorers, pair by pair.
 
     python -m reproductions.frgp.blind make local/blind --before first/frgp-compact.safetensors --pairs 40 --seed 0
-    python -m reproductions.frgp.blind score local/blind choices.txt --write docs/results/frgp-blind.md
+    python -m reproductions.frgp.blind score local/blind choices.txt --write
 
 `make` restores validation faces with the embedded and with other weights and writes sheets on which A and B are
 shuffled, and `key.json`, which the viewer does not open. The viewer writes a line for every pair: "1 A", "2 B", or
@@ -113,7 +113,7 @@ def read_choices(path: Path, numbers: set[int]) -> dict[int, str]:
             continue
         found = re.fullmatch(r"\s*(\d+)\s+([ABab=])\s*", line)
         if found is None:
-            raise UsageError(f'{path}, line {place}: {line.strip()!r} is no choice; write such as "{place} A"')
+            raise UsageError(f'{path}, line {place}: {line.strip()!r} is not a choice; write for example "{place} A"')
         number = int(found[1])
         if number in choices or number not in numbers:
             problem = "was chosen twice" if number in choices else "is not in the key"
@@ -200,7 +200,7 @@ def main() -> None:
         parser.error(str(error))
     print(text)
     if options.write:
-        write_page(options.write, text, command="python reproductions/frgp/blind.py score", systems=["frgp"])
+        write_page(options.write, text, command="python -m reproductions.frgp.blind score", systems=["frgp"])
 
 
 if __name__ == "__main__":

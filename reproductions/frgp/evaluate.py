@@ -1,6 +1,6 @@
 """How good the embedded restorer is on people it has never seen: numbers, intervals, and a sheet to look at.
 
-    python -m reproductions.frgp.evaluate --faces 300 --write docs/results/frgp.md --pictures local/frgp
+    python -m reproductions.frgp.evaluate --faces 300 --write --pictures local/frgp
 
 Needs the labelled face collections (FACEWRIGHT_DATA). Faces: the validation split (no person of it was trained on).
 The sheet shows real people, so it is written to a folder of your own and never into the documentation.
@@ -8,7 +8,6 @@ The sheet shows real people, so it is written to a folder of your own and never 
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from dataclasses import dataclass, replace
@@ -22,11 +21,12 @@ from numpy.typing import NDArray
 from facewright import create
 from facewright.data.restoration import RestorationPairs
 from facewright.degrade import PRESETS, MotionRange, Preset, apply, sample
-from facewright.evaluation.pages import write_page
 from facewright.metrics import psnr, ssim
 from facewright.metrics.uncertainty import bootstrap
 from facewright.pipelines.sheets import grid
 from facewright.weights.measure import record
+
+from .. import common
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,13 +128,12 @@ def in_batches(restore: Callable[[Image], Image], images: list[Image]) -> list[I
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Evaluate the embedded FRGP weights.")
+    parser = common.options(__doc__, quick="", arms=False, pictures="the sheet of 20 faces")
     parser.add_argument("--faces", type=int, default=300, help="validation faces per collection and setting")
     parser.add_argument("--weights", help="weights other than the embedded ones")
-    parser.add_argument("--write", type=Path, help="Markdown file for the tables")
-    parser.add_argument("--record", type=Path, help="JSON file for the numbers")
-    parser.add_argument("--pictures", type=Path, help="folder of your own for the sheet of 20 faces")
+    parser.add_argument("--numbers", type=Path, help="JSON file for the numbers")
     options = parser.parse_args()
+    common.begin(options)
     start = time.perf_counter()
     model: Any = create("frgp", pretrained=options.weights or True)
     setting = tune_classical(load("train", SETTINGS["default (vqfr)"], 40, "lfw"))
@@ -183,14 +182,12 @@ def main() -> None:
         print(alone[-1], flush=True)
         numbers[f"{preset.name}/psnr_gain"] = float((ours.psnr - given.psnr).mean())
     seconds = time.perf_counter() - start
-    if options.write:
-        command = f"python reproductions/frgp/evaluate.py --faces {options.faces}"
-        text = page(rows, alone, clean, setting, options.faces, seconds)
-        write_page(options.write, text, command=command, systems=["frgp"])
-        if not options.weights:
-            record_on_card(numbers, command, options.faces)
-    if options.record:
-        options.record.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    text = page(rows, alone, clean, setting, options.faces, seconds)
+    command = common.finish(options, "frgp", text, ["frgp"], given=f"--faces {options.faces}")
+    if command and not options.weights:
+        record_on_card(numbers, command, options.faces)
+    if options.numbers:
+        options.numbers.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     if options.pictures:
         options.pictures.mkdir(parents=True, exist_ok=True)
         write_sheet(model, options.pictures)

@@ -1,6 +1,6 @@
 """Where the embedded restorer does worse: gains by age, gender, ethnicity, light, pose and glasses, with intervals.
 
-    python -m reproductions.frgp.groups --write docs/results/frgp-groups.md --pictures local/frgp-groups
+    python -m reproductions.frgp.groups --write --pictures local/frgp-groups
     python -m reproductions.frgp.groups --gallery docs/images/frgp-failures.jpg --model path/to/FaceXModel
 
 Validation faces of UTKFace, for pose and glasses of LFW too; labels as published, poses by a regressor, glasses where
@@ -10,7 +10,6 @@ worst faces show real people, so they go to a folder of your own; the gallery sh
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,11 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
-import torch
 
 from facewright.data.restoration import CropCache, open_crops
 from facewright.degrade import apply, sample
-from facewright.evaluation.pages import write_page
 from facewright.geometry.paste import face_mask
 from facewright.geometry.resample import crop_face
 from facewright.geometry.templates import template_points
@@ -37,6 +34,7 @@ from facewright.systems.base import batches
 from facewright.systems.restore.frgp.network import FRGP
 from facewright.weights.measure import record
 
+from .. import common
 from .evaluate import BATCH
 from .honesty import table
 from .identity import judges
@@ -298,17 +296,13 @@ def gallery(restorer: FRGP, model: str, seed: int) -> Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Which groups of people gain less?")
+    parser = common.options(__doc__, quick="", arms=False, threads=1, seed=0, pictures="the sheets of the worst faces")
     parser.add_argument("--faces", type=int, default=MOST, help="most faces of a group")
     parser.add_argument("--weights", help="weights other than the embedded ones")
-    parser.add_argument("--write", type=Path, help="Markdown file for the tables")
-    parser.add_argument("--pictures", type=Path, help="folder of your own for the sheets of the worst faces")
     parser.add_argument("--gallery", type=Path, help="draw only the gallery of rendered faces, into this JPEG file")
     parser.add_argument("--model", default="coarse", help="face model of the gallery: coarse, or ICT-FaceKit's folder")
-    parser.add_argument("--seed", type=int, default=0, help="of the rendered people")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    common.begin(options)
     restorer = FRGP.from_pretrained(options.weights)
     if options.gallery:
         save_rgb(gallery(restorer, options.model, options.seed), options.gallery, overwrite=True, quality=74)
@@ -328,14 +322,12 @@ def main() -> None:
             for name, flags in parts.items():
                 sheet = worst_sheet(restorer, people, flags, values[:, 1], damage)
                 save_rgb(sheet, folder / f"{heading}, {name}.png", overwrite=True)
-    command = f"python -m reproductions.frgp.groups --faces {options.faces}"
-    text = page(tables, command)
-    print(text)
-    if options.write:
-        write_page(options.write, text, command=command, systems=["frgp", "vitfiqa", "segface"])
-        if not options.weights:
-            data = "UTKFace's validation people, for pose and glasses LFW's too, 256 px"
-            record("frgp", "groups", gains(groups, found), command=command, data=data, listed=False)
+    given = f"--faces {options.faces}"
+    text = page(tables, f"python -m reproductions.frgp.groups {given}")
+    command = common.finish(options, "frgp-groups", text, ["frgp", "vitfiqa", "segface"], given=given)
+    if command and not options.weights:
+        data = "UTKFace's validation people, for pose and glasses LFW's too, 256 px"
+        record("frgp", "groups", gains(groups, found), command=command, data=data, listed=False)
 
 
 if __name__ == "__main__":

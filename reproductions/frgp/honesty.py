@@ -1,6 +1,6 @@
 """Never another person: how often is a restored face less alike than the damaged one, and does its warning say so?
 
-    python -m reproductions.frgp.honesty --write docs/results/frgp-honesty.md
+    python -m reproductions.frgp.honesty --write
 
 Two recognisers compare the damaged and the restored face with the true one. Then the simplest rule is looked for that
 knows only what is known when a face is restored and catches most of the faces that became less alike; it is fitted on
@@ -9,25 +9,21 @@ training people and judged on validation people. Needs the labelled face collect
 
 from __future__ import annotations
 
-import argparse
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from facewright.evaluation.pages import write_page
 from facewright.loading import load_pipeline
 from facewright.metrics.uncertainty import bootstrap
 from facewright.pipelines.restore import GOOD_SSIM, warnings_for
 from facewright.systems.base import batches
 
+from .. import common
 from .evaluate import BATCH, in_batches, load
 from .identity import judges, recogniser_crops
 
@@ -241,14 +237,12 @@ def page(judged: dict[str, Outputs], fitted: Outputs, command: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Does a warning tell where the restored face is less alike?")
+    parser = common.options(__doc__, quick="", arms=False, threads=1)
     parser.add_argument("--faces", type=int, default=150, help="validation faces of each collection and damage")
     parser.add_argument("--training", type=int, default=150, help="the same of training people, for the rule")
     parser.add_argument("--weights", help="weights other than the embedded ones")
-    parser.add_argument("--write", type=Path, help="Markdown file for the tables")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    common.begin(options)
     pipeline: Any = load_pipeline(weights=options.weights)
     seen_by = recognisers(pipeline)
     judged, training = {}, []
@@ -257,11 +251,9 @@ def main() -> None:
         training.append(observe(pipeline, seen_by, "train", damage, options.training))
         print(f"{damage}: {percent(judged[damage].lost)} less alike", flush=True)
     fitted = joined(part.subset(part.wanted) for part in training)
-    command = f"python -m reproductions.frgp.honesty --faces {options.faces} --training {options.training}"
-    text = page(judged, fitted, command)
-    print(text)
-    if options.write:
-        write_page(options.write, text, command=command, systems=["frgp", "distilledface", "vitfiqa"])
+    given = f"--faces {options.faces} --training {options.training}"
+    text = page(judged, fitted, f"python -m reproductions.frgp.honesty {given}")
+    common.finish(options, "frgp-honesty", text, ["frgp", "distilledface", "vitfiqa"], given=given)
 
 
 if __name__ == "__main__":

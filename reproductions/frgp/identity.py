@@ -1,6 +1,6 @@
 """Does the embedded restorer bring a damaged face nearer to the true one? By two recognisers, against other weights.
 
-    python -m reproductions.frgp.identity --write docs/results/frgp-identity.md --before first/frgp-compact.safetensors
+    python -m reproductions.frgp.identity --write --before first/frgp-compact.safetensors
 
 Validation faces, reduced until the eyes are 8, 12 or 20 pixels apart, and the default damage. `distilledface` is the
 recogniser in the restorer's loss (an earlier state of it); `vitfiqa`, a transformer, was never in any loss of the
@@ -9,8 +9,6 @@ restorer. Both were distilled from the same teacher. Needs the labelled face col
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -18,12 +16,12 @@ import numpy as np
 import torch
 
 from facewright import create
-from facewright.evaluation.pages import write_page
 from facewright.geometry.resample import recut
 from facewright.geometry.templates import template_points
 from facewright.metrics.uncertainty import bootstrap
 from facewright.systems.base import batches
 
+from .. import common
 from .evaluate import BATCH, in_batches, load
 
 if TYPE_CHECKING:
@@ -65,12 +63,12 @@ def reduced(face: NDArray[np.uint8], eyes: float) -> NDArray[np.uint8]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Identity of restored faces.")
+    parser = common.options(__doc__, quick="", arms=False)
     parser.add_argument("--faces", type=int, default=100, help="of each collection")
     parser.add_argument("--weights", help="weights other than the embedded ones")
     parser.add_argument("--before", help="earlier weights to compare with")
-    parser.add_argument("--write", type=Path)
     options = parser.parse_args()
+    common.begin(options)
     models: dict[str, Any] = {"restored": create("frgp", pretrained=options.weights or True)}
     if options.before:
         models["earlier weights"] = create("frgp", pretrained=options.before)
@@ -91,24 +89,21 @@ def main() -> None:
                     f"{bootstrap(after - before).text(3, sign=True)} | {lost:.0f} % |"
                 )
                 print(rows[-1], flush=True)
-    if options.write:
-        lines = [
-            "# FRGP, embedded weights: identity to the true face",
-            "",
-            f"Made by `python -m reproductions.frgp.identity --faces {options.faces}`: cosine of the embeddings of the",
-            "damaged or restored face and of the true face, validation people, 95 % bootstrap intervals over faces.",
-            "`distilledface` was in the restorer's loss in an earlier state; `vitfiqa` never was. *Less alike*: the",
-            "share of faces whose similarity fell. *Earlier weights*: the first embedded ones, trained without a",
-            "recogniser.",
-            "",
-            "| judge | damage | weights | damaged | restored | change | less alike |",
-            "|" + " --- |" * 7,
-            *rows,
-        ]
-        command = f"python reproductions/frgp/identity.py --faces {options.faces}"
-        write_page(
-            options.write, "\n".join(lines) + "\n", command=command, systems=["frgp", "distilledface", "vitfiqa"]
-        )
+    lines = [
+        "# FRGP, embedded weights: identity to the true face",
+        "",
+        f"Made by `python -m reproductions.frgp.identity --faces {options.faces}`: cosine of the embeddings of the",
+        "damaged or restored face and of the true face, validation people, 95 % bootstrap intervals over faces.",
+        "`distilledface` was in the restorer's loss in an earlier state; `vitfiqa` never was. *Less alike*: the",
+        "share of faces whose similarity fell. *Earlier weights*: the first embedded ones, trained without a",
+        "recogniser.",
+        "",
+        "| judge | damage | weights | damaged | restored | change | less alike |",
+        "|" + " --- |" * 7,
+        *rows,
+    ]
+    systems = ["frgp", "distilledface", "vitfiqa"]
+    common.finish(options, "frgp-identity", lines, systems, given=f"--faces {options.faces}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The whole pipeline on real photos made small: are the faces found, and are they better than plain enlargement?
 
-    python -m reproductions.frgp.small_faces --photos 150 --write docs/results/small-faces.md
+    python -m reproductions.frgp.small_faces --photos 150 --write
 
 Photos of the LFW validation split are reduced until the eyes are 8, 12 or 20 pixels apart, restored and
 enlarged (4, 4 and 2 times), and compared with the true photo inside the face oval, against Lanczos enlargement.
@@ -9,16 +9,13 @@ Needs the labelled face collections (FACEWRIGHT_DATA).
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 
 from facewright.data.faces import open_faces
-from facewright.evaluation.pages import write_page
 from facewright.geometry.paste import face_mask
 from facewright.geometry.resample import crop_face
 from facewright.geometry.templates import template_points
@@ -28,15 +25,17 @@ from facewright.metrics import psnr, ssim
 from facewright.metrics.uncertainty import bootstrap
 from facewright.tasks.restore import RestoreOptions
 
+from .. import common
+
 SIZE = 160  # about the resolution of the photos themselves
 UPSCALE: dict[int, Literal[1, 2, 4]] = {8: 4, 12: 4, 20: 2}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Evaluate the pipeline on small faces.")
+    parser = common.options(__doc__, quick="", arms=False)
     parser.add_argument("--photos", type=int, default=150)
-    parser.add_argument("--write", type=Path)
     options = parser.parse_args()
+    common.begin(options)
     start = time.perf_counter()
     pipeline: Any = load_pipeline()
     collection = open_faces("lfw", "val")
@@ -70,23 +69,21 @@ def main() -> None:
             f"{bootstrap(np.array(similar)).text(3, sign=True)} | {worse:.0f} % |"
         )
         print(rows[-1], flush=True)
-    if options.write:
-        minutes = (time.perf_counter() - start) / 60
-        lines = [
-            "# Small faces, whole pipeline",
-            "",
-            f"Made by `python -m reproductions.frgp.small_faces --photos {options.photos}` in {minutes:.0f} minutes.",
-            "LFW photos of people the weights never saw, reduced until the eyes are this far apart, restored with",
-            "`--upscale` and compared with the true photo inside the face oval. Gains are over Lanczos enlargement,",
-            "with 95 % bootstrap intervals; *made worse* is a PSNR loss of more than 0.1 dB.",
-            "",
-            "| between the eyes | faces found | PSNR gain (dB) | SSIM gain | made worse |",
-            "|" + " --- |" * 5,
-            *rows,
-            "",
-        ]
-        command = f"python reproductions/frgp/small_faces.py --photos {options.photos}"
-        write_page(options.write, "\n".join(lines), command=command, systems=["frgp", "mos"])
+    minutes = (time.perf_counter() - start) / 60
+    lines = [
+        "# Small faces, whole pipeline",
+        "",
+        f"Made by `python -m reproductions.frgp.small_faces --photos {options.photos}` in {minutes:.0f} minutes.",
+        "LFW photos of people the weights never saw, reduced until the eyes are this far apart, restored with",
+        "`--upscale` and compared with the true photo inside the face oval. Gains are over Lanczos enlargement,",
+        "with 95 % bootstrap intervals; *made worse* is a PSNR loss of more than 0.1 dB.",
+        "",
+        "| between the eyes | faces found | PSNR gain (dB) | SSIM gain | made worse |",
+        "|" + " --- |" * 5,
+        *rows,
+        "",
+    ]
+    common.finish(options, "small-faces", lines, ["frgp", "mos"], given=f"--photos {options.photos}")
 
 
 if __name__ == "__main__":

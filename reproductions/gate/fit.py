@@ -1,6 +1,6 @@
 """When is a face good: fit and judge the model behind "already good" (`facewright.systems.quality.sharpness`).
 
-    python -m reproductions.gate.fit FACES.npz [--write docs/results/gate.md] [--fit]
+    python -m reproductions.gate.fit FACES.npz [--write] [--fit]
 
 FACES.npz is what `python -m facewright.data.highres` packs. Sharp faces are reduced to sizes from 64 to 512 px,
 damaged, and measured against their undamaged selves: a face has kept its detail when the share of its fine detail
@@ -10,7 +10,6 @@ do. The model learns from training people and is judged on validation people.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,10 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from facewright.data.highres import open_packed
-from facewright.evaluation.pages import write_page
 from facewright.systems.quality import sharpness
 from facewright.systems.quality.sharpness import MOST_SIDE, SharpnessModel, expanded, signals
+
+from .. import common
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -128,23 +128,21 @@ def report(model: SharpnessModel, rows: NDArray[np.float64], kept: NDArray[np.fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Fit and judge when a face is good.")
+    parser = common.options(__doc__, quick="", arms=False)
     parser.add_argument("faces", type=Path)
-    parser.add_argument("--write", type=Path)
     parser.add_argument("--fit", action="store_true", help="fit anew and write the model into the package")
     parser.add_argument("--train", type=int, default=6000)
     parser.add_argument("--judge", type=int, default=3000)
     options = parser.parse_args()
+    common.begin(options)
     target = Path(sharpness.__file__).with_name(sharpness.WEIGHTS_FILE)
     if options.fit:
         rows, kept, _ = samples(open_packed(options.faces, "train"), options.train, seed=0)
         target.write_text(fit(rows, kept).to_json(), encoding="utf-8")
     model = SharpnessModel.from_json(target.read_text(encoding="utf-8"))
     page = report(model, *samples(open_packed(options.faces, "val"), options.judge, seed=1))
-    print(page)
-    if options.write:
-        head = "# When a face is already good\n\n" + (__doc__ or "").partition("\n\n")[2].rstrip() + "\n\n"
-        write_page(options.write, head + page + "\n", command="python -m reproductions.gate.fit FACES.npz")
+    head = "# When a face is already good\n\n" + (__doc__ or "").partition("\n\n")[2].rstrip() + "\n\n"
+    common.finish(options, "gate", head + page, given="FACES.npz")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """The embedded ANet: its support vector machines and their calibration, and how good it is on people it never saw.
 
     python -m reproductions.lnet_anet.embedded LIST --fit runs/lnet_anet/model
-    python -m reproductions.lnet_anet.embedded LIST --write docs/results/attributes.md
+    python -m reproductions.lnet_anet.embedded LIST --write
 
 LIST is list_attr_lfwa+.txt. Needs the labelled face collections (FACEWRIGHT_DATA).
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ import numpy as np
 import torch
 
 from facewright.data.attributes import AttributeCrops
-from facewright.evaluation.pages import write_page
 from facewright.metrics.calibration import reliability
 from facewright.metrics.curves import reliability_figure, save_figure
 from facewright.pipelines.traits import UNTOLD
@@ -145,7 +143,7 @@ def report(model: LNetANet, labels: str) -> tuple[list[str], dict[str, float], F
         "# Attributes of unseen people",
         "",
         "```",
-        "python -m reproductions.lnet_anet.embedded LIST --write docs/results/attributes.md",
+        "python -m reproductions.lnet_anet.embedded LIST --write",
         "```",
         "",
         f"The embedded ANet on {len(people)} photos of {len(np.unique(people))} people of LFW that neither",
@@ -181,21 +179,17 @@ def report(model: LNetANet, labels: str) -> tuple[list[str], dict[str, float], F
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.options(__doc__, quick="", arms=False)
     parser.add_argument("labels", help="list_attr_lfwa+.txt")
     parser.add_argument("--fit", type=Path, help="folder of a trained model that gets its machines")
     parser.add_argument("--model", type=Path, help="folder of the model to measure (default: the embedded one)")
-    parser.add_argument("--write", type=Path, help="page to write; numbers go to the card, too")
     chosen = parser.parse_args()
-    torch.manual_seed(0)
+    common.begin(chosen)
     if chosen.fit:
         fit(chosen.labels, chosen.fit)
         return
     lines, metrics, chances, true = report(LNetANet.from_pretrained(chosen.model), chosen.labels)
-    print("\n".join(lines))
-    if chosen.write:
-        command = "python -m reproductions.lnet_anet.embedded"
-        write_page(chosen.write, "\n".join(lines) + "\n", command=command, systems=["lnet_anet"])
+    if command := common.finish(chosen, "attributes", lines, ["lnet_anet"]):
         record("lnet_anet", "embedded", metrics, command=command, data="LFW's validation people, attributes of LFWA")
         figure = reliability_figure({"attributes": reliability(chances.ravel(), true.ravel(), bins=15)})
         save_figure(figure, Path("docs/images/attributes-reliability.png"), overwrite=True)

@@ -1,6 +1,6 @@
 """What skin colour and wavelets are worth: detection, recognition by level, and whom the colour rule fails.
 
-    python -m reproductions.lowcost_dwt.run [--quick] [--record]
+    python -m reproductions.lowcost_dwt.run [--quick] [--write]
 
 Needs the labelled face collections (FACEWRIGHT_DATA), PyWavelets, and a few minutes on one processor core.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -18,7 +17,6 @@ import numpy as np
 from facewright.data.detection import five_points
 from facewright.data.faces import FaceCollection, open_faces
 from facewright.data.split import shipped_split
-from facewright.evaluation.pages import write_page
 from facewright.geometry.resample import crop_face
 from facewright.loading import load_recogniser
 from facewright.metrics.detection import box_iou
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     Image = NDArray[np.uint8]
     Floats = NDArray[np.float64]
 
-RESULT = Path("docs/results/lowcost_dwt.md")
 LEVELS = (1, 2, 3, 4, 5)
 OTSU = "a* split by Otsu"
 DETECTORS = {
@@ -278,9 +275,7 @@ def verdicts(rows: list[list[str]], speed: float) -> list[str]:
 
 
 def main() -> None:
-    parser = common.options(__doc__)
-    parser.add_argument("--record", action="store_true", help=f"write the tables to {RESULT}")
-    args = parser.parse_args()
+    args = common.options(__doc__).parse_args()
     common.begin(args)
     s = Settings.quick() if args.quick else Settings()
     began = time.monotonic()
@@ -303,7 +298,7 @@ def main() -> None:
     lines = [
         "# Skin colour and wavelets",
         "",
-        "Made by `python -m reproductions.lowcost_dwt.run --record`.",
+        "Made by `python -m reproductions.lowcost_dwt.run --write`.",
         f"{len(reference_rows)} people of LFW with {s.least} pictures or more: one is registered,",
         f"{s.queries} are asked for. *Webcam*: the queries at a quarter to half of their resolution,",
         "exposure × 0.6 to 1.4, noise of 5 to 15 grey levels, JPEG quality 30 to 60.",
@@ -337,10 +332,7 @@ def main() -> None:
         "",
         *verdicts(recognised, speed),
     ]
-    text = "\n".join(lines) + "\n"
-    print("\n" + text)
-    if args.record:
-        write_page(RESULT, text, command="python -m reproductions.lowcost_dwt.run --record", systems=["distilledface"])
+    common.finish(args, "lowcost_dwt", lines, ["distilledface"])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The embedded MLCR: its calibration, and how good it is on faces it never saw.
 
     python -m reproductions.mlcr.embedded SETS FOUND --fit runs/mlcr/model
-    python -m reproductions.mlcr.embedded SETS FOUND --write docs/results/action-units.md
+    python -m reproductions.mlcr.embedded SETS FOUND --write
 
 SETS holds the folder rafdb, FOUND is the `rafdb.npz` of `data.people embed`. Needs the face model and the backgrounds
 of the labelled collections (FACEWRIGHT_DATA); 160 faces are rendered on first use.
@@ -9,7 +9,6 @@ of the labelled collections (FACEWRIGHT_DATA); 160 faces are rendered on first u
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ from facewright.data.actions import MOST_YAW, RafdbPhotos, units_of_truth
 from facewright.data.crops import Variation
 from facewright.data.faces import data_root
 from facewright.data.parsing import parsing_renders
-from facewright.evaluation.pages import write_page
 from facewright.metrics.calibration import fit_affine, reliability
 from facewright.metrics.curves import reliability_figure, save_figure
 from facewright.systems.action_units.mlcr.network import EXPRESSIONS, HIGHEST, MLCR
@@ -184,7 +182,7 @@ def report(model: MLCR, sets: Path, found: Path) -> tuple[list[str], dict[str, f
         "# Action units and expressions of unseen faces",
         "",
         "```",
-        "python -m reproductions.mlcr.embedded SETS FOUND --write docs/results/action-units.md",
+        "python -m reproductions.mlcr.embedded SETS FOUND --write",
         "```",
         "",
         "## Action units",
@@ -224,22 +222,18 @@ def report(model: MLCR, sets: Path, found: Path) -> tuple[list[str], dict[str, f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.options(__doc__, quick="", arms=False)
     parser.add_argument("sets", type=Path)
     parser.add_argument("found", type=Path)
     parser.add_argument("--fit", type=Path, help="folder of a trained model that gets its calibration")
     parser.add_argument("--model", type=Path, help="folder of the model to measure (default: the embedded one)")
-    parser.add_argument("--write", type=Path, help="page to write; numbers go to the card, too")
     chosen = parser.parse_args()
-    torch.manual_seed(0)
+    common.begin(chosen)
     if chosen.fit:
         fit(chosen.sets, chosen.found, chosen.fit)
         return
     lines, metrics, best, right = report(MLCR.from_pretrained(chosen.model), chosen.sets, chosen.found)
-    print("\n".join(lines))
-    if chosen.write:
-        command = "python -m reproductions.mlcr.embedded"
-        write_page(chosen.write, "\n".join(lines) + "\n", command=command, systems=["mlcr"])
+    if command := common.finish(chosen, "action-units", lines, ["mlcr"]):
         record("mlcr", "embedded", metrics, command=command, data="RAF-DB's validation faces")
         figure = reliability_figure({"likeliest expression": reliability(best, right, bins=10)})
         save_figure(figure, Path("docs/images/expression-reliability.png"), overwrite=True)

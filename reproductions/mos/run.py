@@ -1,6 +1,6 @@
 """What MOS's three ideas are worth: pose loss, uncertainty weights and online feedback sampling, each left out once.
 
-    python -m reproductions.mos.run [--quick] [--record]
+    python -m reproductions.mos.run [--quick] [--write]
 
 Needs the labelled face collections (FACEWRIGHT_DATA) and half an hour on two processor cores.
 """
@@ -26,7 +26,6 @@ from facewright.data.detection import (
     box_size,
 )
 from facewright.data.operating_room import render_heads
-from facewright.evaluation.pages import write_page
 from facewright.metrics.detection import Detections, GroundTruth, average_precision, box_iou
 from facewright.systems.detect.mos.network import MOS
 from facewright.training.trainer import Recipe, Trainer
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     Labelled = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 SLUG = "mos-ablation"
-RESULT = Path("docs/results/mos-ablation.md")
 SMALL = 24.0  # px
 TURNED = 45.0  # degrees of yaw
 RENDERED_SHARE = 0.35
@@ -193,7 +191,7 @@ def report_lines(s: Settings, results: dict[str, list[dict[str, Any]]]) -> list[
     return [
         "# MOS with one idea left out",
         "",
-        "Made by `python -m reproductions.mos.run --record`. A narrow ShuffleNetV2 (width 0.35, pyramid of 32) from",
+        "Made by `python -m reproductions.mos.run --write`. A narrow ShuffleNetV2 (width 0.35, pyramid of 32) from",
         f"scratch, {s.steps} steps of {s.batch_size} scenes with faces of 10 to 100 px, a third of the cut-out heads",
         f"rendered at any yaw; judged on {s.tested} scenes of other people and heads.",
         f"Seeds: {', '.join(map(str, s.seeds))}.",
@@ -223,7 +221,6 @@ def report_lines(s: Settings, results: dict[str, list[dict[str, Any]]]) -> list[
 
 def main() -> None:
     parser = common.options(__doc__)
-    parser.add_argument("--record", action="store_true", help=f"write the table to {RESULT}")
     parser.add_argument("--workers", type=int, default=1, help="processes that compose scenes")
     args = parser.parse_args()
     common.begin(args)
@@ -236,10 +233,7 @@ def main() -> None:
         for seed in s.seeds:
             folder = Path(args.work) / f"{SLUG}{'-quick' if args.quick else ''}-{number}-{seed}"
             results[name].append(arms.run(f"{name}, seed {seed}", arm, name, seed, s, scenes, folder, args.workers))
-    text = "\n".join(report_lines(s, results)) + "\n"
-    print("\n" + text)
-    if args.record:
-        write_page(RESULT, text, command="python -m reproductions.mos.run --record")
+    common.finish(args, "mos-ablation", report_lines(s, results))
 
 
 if __name__ == "__main__":

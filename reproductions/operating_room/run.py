@@ -1,6 +1,6 @@
 """Whether a face detector learns a new place from its own detections, without a label.
 
-    python -m reproductions.operating_room.run [--quick] [--record]
+    python -m reproductions.operating_room.run [--quick] [--write]
 
 Needs the labelled face collections (FACEWRIGHT_DATA) and half an hour on two processor cores.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from torch import nn
 
 from facewright.data.detection import BOX, BOX_ONLY, FACE, IGNORED, LABEL, Scenes, box_size
 from facewright.data.operating_room import OperatingRoomScenes, render_heads
-from facewright.evaluation.pages import write_page
 from facewright.metrics.detection import Detections, average_precision, box_iou, precision_recall
 from facewright.nn.inference import has_bf16
 from facewright.systems.detect.mos.network import MOS
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     Labelled = tuple[NDArray[np.uint8], NDArray[np.float32]]
 
 SLUG = "operating_room"
-RESULT = Path("docs/results/operating_room.md")
 SIZES = (14.0, 24.0, 40.0, 72.0)
 SOURCE_ONLY, STATISTICS, NAIVE = "source only", "batch norm statistics", "naive: τ = 0.5, one view, no ignore band"
 ADAPTED, SUPERVISED = "self-training", "supervised on the same pictures (upper bound)"
@@ -232,7 +229,7 @@ def report_lines(s: Settings, results: dict[str, dict[str, Any]]) -> list[str]:
     return [
         "# A detector adapts to the operating room by itself",
         "",
-        "Made by `python -m reproductions.operating_room.run --record`. The operating room is made by code: masks,",
+        "Made by `python -m reproductions.operating_room.run --write`. The operating room is made by code: masks,",
         "caps, side views, rendered heads, a dim ceiling camera, in pictures of 256 px.",
         f"{s.pictures} pictures are unlabelled, {s.tested} with other people are tested on.",
         f"{s.rounds} rounds of {s.steps} steps with batches of {s.batch_size}. "
@@ -267,7 +264,6 @@ def report_lines(s: Settings, results: dict[str, dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     parser = common.options(__doc__)
-    parser.add_argument("--record", action="store_true", help=f"write the tables to {RESULT}")
     parser.add_argument("--workers", type=int, default=1, help="processes that compose scenes")
     args = parser.parse_args()
     common.begin(args)
@@ -282,10 +278,7 @@ def main() -> None:
         SUPERVISED: partial(supervised, world, s, args.workers),
     }
     results = {name: arms.run(name, call) for name, call in work.items()}
-    text = "\n".join(report_lines(s, results)) + "\n"
-    print("\n" + text)
-    if args.record:
-        write_page(RESULT, text, command="python -m reproductions.operating_room.run --record", systems=["mos"])
+    common.finish(args, "operating_room", report_lines(s, results), ["mos"])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Never a monster: are restored faces as plausible as what they were made of?
 
-    python -m reproductions.plausible.run [--faces 100] [--write docs/results/plausible.md]
+    python -m reproductions.plausible.run [--faces 100] [--write]
 
 Photos of LFW people that no network here was trained on are made bad in two ways: reduced until the eyes are 8 pixels
 apart (and enlarged four times by the pipeline), and damaged by the preset `severe`. The whole pipeline restores them,
@@ -20,11 +20,9 @@ independent of it. Needs the labelled face collections (FACEWRIGHT_DATA).
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -32,13 +30,14 @@ import numpy as np
 
 from facewright.data.faces import open_faces
 from facewright.degrade import degrade_photo
-from facewright.evaluation.pages import write_page
 from facewright.geometry.similarity import fit_similarity, transform_points
 from facewright.io.image import read
 from facewright.loading import load_pipeline
 from facewright.metrics.uncertainty import bootstrap
 from facewright.pipelines.restore import RestorePipeline
 from facewright.tasks.restore import RestoreOptions
+
+from .. import common
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -137,10 +136,10 @@ def look(locate: Landmarks, picture: Picture, face: Face, truth: Floats, shapes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.options(__doc__, quick="", arms=False)
     parser.add_argument("--faces", type=int, default=100)
-    parser.add_argument("--write", type=Path)
     options = parser.parse_args()
+    common.begin(options)
     start = time.perf_counter()
     pipeline = load_pipeline()
     unchecked = Unchecked(
@@ -191,10 +190,8 @@ def main() -> None:
         f"Not found by the detector: {', '.join(f'{case}: {missed[case]}' for case in CASES)}.",
         "",
     ]
-    print("\n".join(lines))
-    if options.write:
-        command = f"python -m reproductions.plausible.run --faces {options.faces}"
-        write_page(options.write, "\n".join(lines), command=command, systems=["facewarp", "frgp", "facedetail"])
+    systems = ["facedetail", "frgp", "facewarp"]
+    common.finish(options, "plausible", lines, systems, given=f"--faces {options.faces}")
 
 
 if __name__ == "__main__":

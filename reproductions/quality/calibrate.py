@@ -1,6 +1,6 @@
 """Fit the 0–100 qualities of damaged and of restored faces and the limit of "already good", and judge all on others.
 
-    python -m reproductions.quality.calibrate --write docs/results/quality.md \\
+    python -m reproductions.quality.calibrate --write \\
         --fit src/facewright/systems/quality/retained.json
 
 Fitted on training people of LFW and UTKFace, judged on validation people of LFW. Needs the labelled face collections
@@ -9,23 +9,20 @@ Fitted on training people of LFW and UTKFace, judged on validation people of LFW
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
-import torch
 from scipy.optimize import least_squares
 from scipy.stats import spearmanr
 
-from facewright.evaluation.pages import write_page
 from facewright.pipelines.restore import GOOD_SSIM
 from facewright.systems.quality.reasons import percentiles
 from facewright.systems.quality.retained import RetainedModel, RetainedModels, signals
 from facewright.systems.quality.vitfiqa.network import ViTFIQA
 
+from .. import common
 from .measure import VERSIONS, Measurements, measured
 
 if TYPE_CHECKING:
@@ -225,24 +222,19 @@ def report(fitted: list[Measurements], judged: Measurements, models: RetainedMod
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.options(__doc__, quick="", arms=False, threads=1)
     parser.add_argument("--people", type=int, default=40, help="of each collection and split")
     parser.add_argument("--work", type=Path, default=Path("runs/quality"), help="folder of the measurements")
     parser.add_argument("--fit", type=Path, help="write the fitted weights here")
-    parser.add_argument("--write", type=Path, help="write the results page here")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    common.begin(options)
     fitted = [measured(name, "train", options.people, options.work) for name in ("lfw", "utkface")]
     judged = measured("lfw", "val", options.people, options.work)
     models, limit = RetainedModels(fit(fitted, left), fit(fitted, left_after)), good_from(fitted)
-    text = "\n".join(report(fitted, judged, models, limit)) + "\n"
-    print(text)
     if options.fit:
         options.fit.write_text(models.to_json(), encoding="utf-8")
-    if options.write:
-        systems = ["frgp", "distilledface", "vitfiqa", "mos"]
-        write_page(options.write, text, command="python reproductions/quality/calibrate.py", systems=systems)
+    text = report(fitted, judged, models, limit)
+    common.finish(options, "quality", text, ["frgp", "distilledface", "vitfiqa", "mos"])
 
 
 if __name__ == "__main__":

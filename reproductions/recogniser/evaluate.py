@@ -1,6 +1,6 @@
 r"""How good the embedded recogniser is on people it never saw, clean and degraded, and what its scores mean.
 
-    python -m reproductions.recogniser.evaluate --write docs/results/recogniser.md --figures docs/images
+    python -m reproductions.recogniser.evaluate --write --pictures docs/images
     python -m reproductions.recogniser.evaluate \
         --calibrate src/facewright/systems/recognise/distilledface/compact.calibration.json
 
@@ -10,7 +10,6 @@ pairs that the people's split takes for one person. Needs the labelled face coll
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,6 @@ from facewright.data.detection import five_points
 from facewright.data.identity import SIZE, IdentityCrops, open_identities
 from facewright.data.pairs import Pairs, many_pairs, verification_pairs
 from facewright.data.split import shipped_split
-from facewright.evaluation.pages import write_page
 from facewright.face import Face
 from facewright.geometry.resample import crop_face
 from facewright.loading import create, load_detector
@@ -31,6 +29,7 @@ from facewright.metrics.verification import FoldAccuracy, fold_accuracy, roc
 from facewright.systems.base import batches
 from facewright.weights.measure import record
 
+from .. import common
 from .restored import small_photo
 
 if TYPE_CHECKING:
@@ -124,13 +123,12 @@ def group_rates(model: DistilledFace, threshold: float) -> dict[str, tuple[int, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Evaluate the embedded recogniser.")
+    parser = common.options(__doc__, quick="", arms=False, pictures="the curves")
     parser.add_argument("--model", default="distilledface", help="recogniser")
     parser.add_argument("--weights", default=None, help="file, folder or name; the shipped ones when left out")
-    parser.add_argument("--write", type=Path)
-    parser.add_argument("--figures", type=Path)
     parser.add_argument("--calibrate", type=Path)
     options = parser.parse_args()
+    common.begin(options)
     start = time.perf_counter()
     model: Any = create(options.model, pretrained=options.weights or True)
     crops = open_identities("lfw", "val")
@@ -148,33 +146,33 @@ def main() -> None:
     if options.calibrate:
         options.calibrate.write_text(calibration.to_json(), encoding="utf-8")
         print(f"{options.calibrate}: {calibration.genuine} genuine, {calibration.impostors} impostor pairs")
-    if not options.write:
+    if options.write is None:
         return
     if not on_usual_crops(model):
         raise SystemExit(
             f"the page is about recognisers on crops of the `arcface` template; {options.model} can only be calibrated"
         )
     lines, values, groups = report(model, crops, clean, scores, same, identities, calibration)
-    minutes, command = (time.perf_counter() - start) / 60, "python -m reproductions.recogniser.evaluate"
-    lines.insert(2, f"Made by `{command} --write …` in {minutes:.0f} minutes.\n")
-    write_page(options.write, "\n".join(lines) + "\n", command=command, systems=[options.model])
-    if not options.weights:
+    minutes = (time.perf_counter() - start) / 60
+    lines.insert(2, f"Made by `python -m reproductions.recogniser.evaluate --write` in {minutes:.0f} minutes.\n")
+    command = common.finish(options, "recogniser", lines, [options.model])
+    if command and not options.weights:
         data = f"photos of {len(np.unique(crops.subjects))} validation people of LFW"
         record(options.model, "evaluate", values, command=command, data=data)
         data = "UTKFace's validation people, pairs within each group"
         record(options.model, "groups", groups, command=command, data=data, listed=False)
-    if options.figures:
+    if options.pictures:
         fit, judge = halves(identities)
         stated = ScoreCalibration("distilledface", "", "", 0, 0, fit_affine(scores[fit], same[fit]), ()).probability(
             scores[judge], prior=float(same[judge].mean())
         )
         diagram = reliability(stated, same[judge])
         curves = {"clean": roc(scores, same)}
-        save_figure(det_figure(curves), options.figures / "recogniser-det.png", overwrite=True)
-        save_figure(roc_figure(curves), options.figures / "recogniser-roc.png", overwrite=True)
+        save_figure(det_figure(curves), options.pictures / "recogniser-det.png", overwrite=True)
+        save_figure(roc_figure(curves), options.pictures / "recogniser-roc.png", overwrite=True)
         save_figure(
             reliability_figure({"distilledface": diagram}),
-            options.figures / "recogniser-reliability.png",
+            options.pictures / "recogniser-reliability.png",
             overwrite=True,
         )
 

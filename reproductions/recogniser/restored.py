@@ -1,6 +1,6 @@
 """Does restoring bring a face nearer to another photo of the same person?
 
-    python -m reproductions.recogniser.restored --write docs/results/identity.md
+    python -m reproductions.recogniser.restored --write
 
 Photos of LFW's validation people are reduced until the eyes are a few pixels apart; the similarity of the small and of
 the restored face to *another*, clean photo of the same person is measured with the embedded recogniser, which saw
@@ -9,9 +9,7 @@ degraded but never restored pictures. Needs the labelled face collections (FACEW
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -20,12 +18,13 @@ import numpy as np
 from facewright.data.detection import five_points
 from facewright.data.identity import SIZE, IdentityCrops, open_identities
 from facewright.data.pairs import verification_pairs
-from facewright.evaluation.pages import write_page
 from facewright.geometry.resample import crop_face
 from facewright.geometry.similarity import transform_points
 from facewright.loading import create
 from facewright.metrics.uncertainty import bootstrap
 from facewright.systems.base import batches
+
+from .. import common
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,10 +44,10 @@ def small_photo(crops: IdentityCrops, entry: int, eyes: float) -> tuple[NDArray[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Identity before and after restoring.")
+    parser = common.options(__doc__, quick="", arms=False)
     parser.add_argument("--pairs", type=int, default=200)
-    parser.add_argument("--write", type=Path)
     options = parser.parse_args()
+    common.begin(options)
     start = time.perf_counter()
     recogniser: Any = create("distilledface", pretrained=True)
     restorer: Any = create("frgp", pretrained=True)
@@ -73,21 +72,19 @@ def main() -> None:
             f"{bootstrap(now - was).text(3, sign=True)} | {lost:.0f} % |"
         )
         print(rows[-1], flush=True)
-    if options.write:
-        minutes = (time.perf_counter() - start) / 60
-        lines = [
-            "# Identity before and after restoring",
-            "",
-            f"Made by `python -m reproductions.recogniser.restored --pairs {options.pairs}` in {minutes:.0f} minutes.",
-            "Similarity (cosine) of a small and of the restored face to another, clean photo of the same person, by",
-            f"the embedded recogniser; between two clean photos it is {top:.3f}. People none of the networks ever saw.",
-            "",
-            "| between the eyes | small | restored | change, 95 % interval | less alike than before |",
-            "|" + " --- |" * 5,
-            *rows,
-        ]
-        command = f"python reproductions/recogniser/restored.py --pairs {options.pairs}"
-        write_page(options.write, "\n".join(lines) + "\n", command=command, systems=["frgp", "distilledface"])
+    minutes = (time.perf_counter() - start) / 60
+    lines = [
+        "# Identity before and after restoring",
+        "",
+        f"Made by `python -m reproductions.recogniser.restored --pairs {options.pairs}` in {minutes:.0f} minutes.",
+        "Similarity (cosine) of a small and of the restored face to another, clean photo of the same person, by",
+        f"the embedded recogniser; between two clean photos it is {top:.3f}. People none of the networks ever saw.",
+        "",
+        "| between the eyes | small | restored | change, 95 % interval | less alike than before |",
+        "|" + " --- |" * 5,
+        *rows,
+    ]
+    common.finish(options, "identity", lines, ["frgp", "distilledface"], given=f"--pairs {options.pairs}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Whether the tanh-polar view bears a wrong box better than a plain crop of it, and keeps the hair.
 
-    python -m reproductions.rtnet.run [--quick] [--record]
+    python -m reproductions.rtnet.run [--quick] [--write]
 
 Needs the backgrounds and the face model of the labelled collections (FACEWRIGHT_DATA) and a quarter of an hour on two
 processor cores, once the faces are rendered.
@@ -9,7 +9,6 @@ processor cores, once the faces are rendered.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from ..parsing_arms import Images, Samples
 
 SLUG = "rtnet"
-RESULT = Path("docs/results/rtnet.md")
 POLAR, CROP, WIDE = "tanh-polar view", "crop of the box", "crop of twice the box"
 METHODS = (POLAR, CROP, WIDE)
 REACH = {CROP: 1.0, WIDE: 2.0}  # half sides of the box from its middle to the edge of a crop
@@ -255,7 +253,8 @@ def report(s: Settings, runs: dict[str, list[dict[str, Any]]], test: Faces) -> l
 
 
 def main() -> None:
-    args = parsing_arms.options(__doc__, RESULT)
+    args = common.options(__doc__, quick="under a minute; says nothing about the claim").parse_args()
+    common.begin(args)
     s = Settings.quick() if args.quick else Settings()
     train, test = parsing_arms.load_faces(quick=args.quick)
     arms = common.Arms(common.arms_file(args, SLUG), s, len(METHODS) * len(s.seeds))
@@ -266,13 +265,13 @@ def main() -> None:
     lines = [
         "# RTNet: the tanh-polar view and wrong boxes",
         "",
-        "Made by `python -m reproductions.rtnet.run --record`. A compact RTNet on the tanh-polar view of a box, and",
+        "Made by `python -m reproductions.rtnet.run --write`. A compact RTNet on the tanh-polar view of a box, and",
         "the same trunk on plain crops of the same box, trained from scratch on the same rendered photos with boxes",
         "that are wrong by up to 10 %. No test person was trained on.",
         "",
         *report(s, runs, test),
     ]
-    parsing_arms.finish(args, RESULT, lines)
+    common.finish(args, SLUG, lines)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What SceneDetail takes out of pictures it has never seen, against the input and OpenCV's non-local means.
 
-    python reproductions/scenedetail/evaluate.py --write docs/results/scenedetail.md
+    python -m reproductions.scenedetail.evaluate --write
 
 The pictures are the middles of the validation split of the faceless backgrounds (`../shared/data`, or FACEWRIGHT_DATA).
 Each kind of damage is drawn anew for every picture from a fixed seed. The last line is the time of a picture of 20
@@ -9,9 +9,7 @@ megapixels.
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -21,6 +19,8 @@ from facewright import create
 from facewright.data.detection import load_backgrounds
 from facewright.degrade import apply, sample
 from facewright.metrics import gmsd, psnr
+
+from .. import common
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,18 +119,16 @@ def seconds_of_a_large_picture() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What SceneDetail takes out of unseen pictures.")
-    parser.add_argument("--pictures", type=int, default=30)
-    parser.add_argument("--write", type=Path)
+    parser = common.options(__doc__, quick="", arms=False)
+    parser.add_argument("--count", type=int, default=30, help="pictures")
     options = parser.parse_args()
-    pictures = [square(picture) for picture in load_backgrounds("val")[: options.pictures]]
+    common.begin(options)
+    pictures = [square(picture) for picture in load_backgrounds("val")[: options.count]]
     lines = table(pictures)
     lines += ["", f"{len(pictures)} pictures. 20 megapixels: {seconds_of_a_large_picture():.0f} s."]
     page = "\n".join(lines)
-    print(page)
-    if options.write:
-        head = "# SceneDetail: what is not a face\n\n" + (__doc__ or "").partition("\n\n")[2].rstrip() + "\n\n"
-        options.write.write_text(head + page + "\n", encoding="utf-8")
+    head = "# SceneDetail: what is not a face\n\n" + (__doc__ or "").partition("\n\n")[2].rstrip() + "\n\n"
+    common.finish(options, "scenedetail", head + page, ["scenedetail"], people=False, given=f"--count {options.count}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Fit the second opinion on half of the pictures and count, on the other half, what it spares and what it costs.
 
-    python -m reproductions.second_opinion.run FACELESS_FOLDER [--scenes 300] [--write docs/results/false-faces.md] \\
+    python -m reproductions.second_opinion.run FACELESS_FOLDER [--scenes 300] [--write] \\
         [--fit src/facewright/pipelines/second_opinion.json]
 
 FACELESS_FOLDER holds pictures without faces (textures, objects, animals); the faceless pictures of the labelled
@@ -11,26 +11,25 @@ to 3 times their size. What is kept in `--work` goes on where it was.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from reproductions.second_opinion.finds import MOST_SIDE, SIZES, backgrounds, resized, teaches
 from scipy.optimize import minimize
 
 from facewright.data.detection import BOX, FACE, LABEL, Scenes, labelled_face
 from facewright.data.faces import open_faces
 from facewright.degrade import degrade_photo
-from facewright.evaluation.pages import write_page
 from facewright.geometry.resample import crop_face
 from facewright.io.image import read
 from facewright.loading import load_detector, load_pipeline
 from facewright.metrics.detection import box_iou
 from facewright.pipelines.restore import GOOD_SSIM, MAX_YAW, MIN_EYE_DISTANCE
 from facewright.pipelines.second_opinion import OpinionModel
+
+from .. import common
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,29 +142,25 @@ def cross_fitted(data: dict[str, NDArray[np.generic]]) -> Floats:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = common.options(__doc__, quick="", arms=False)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--scenes", type=int, default=300)
     parser.add_argument("--work", type=Path, default=Path("runs/second-opinion.npz"))
-    parser.add_argument("--write", type=Path)
     parser.add_argument("--fit", type=Path)
     options = parser.parse_args()
-    torch.manual_seed(0)
+    common.begin(options)
     if not options.work.is_file():
         options.work.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(options.work, **measured(options.scenes, options.folder))  # type: ignore[arg-type]
     with np.load(options.work) as stored:
         data = {name: stored[name] for name in stored.files}
     lines, threshold = report(data)
-    print("\n".join(lines))
     weights = fit(np.asarray(data["signals"], np.float64), np.asarray(data["face"], bool))
     model = OpinionModel(float(weights[0] - threshold), *(float(w) for w in weights[1:]))
     if options.fit:
         options.fit.write_text(model.to_json(), encoding="utf-8")
-    if options.write:
-        text = "\n".join(["# Things that are not faces", "", *lines, ""])
-        command = "python -m reproductions.second_opinion.run FACELESS_FOLDER"
-        write_page(options.write, text, command=command, systems=["mos", "faceverifier", "frgp"])
+    text = ["# Things that are not faces", "", *lines]
+    common.finish(options, "false-faces", text, ["mos", "faceverifier", "frgp"], given="FACELESS_FOLDER")
 
 
 def report(data: dict[str, NDArray[np.generic]]) -> tuple[list[str], float]:

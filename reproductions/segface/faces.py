@@ -1,6 +1,6 @@
 """The embedded parser on people it has never seen: on photos and renders with masks, on other photos by landmarks.
 
-    python -m reproductions.segface.faces --celebahq SETS --found FOUND --write docs/results/parser.md
+    python -m reproductions.segface.faces --celebahq SETS --found FOUND --write
 
 SETS holds the folder celebahq with photos and masks, FOUND is the `celebahq.npz` of `data.people embed`. Photos of LFW
 and UTKFace have no masks; what the 68 landmarks outline stands in for them. How well an outline can agree with a mask
@@ -10,7 +10,6 @@ Needs the labelled face collections (FACEWRIGHT_DATA); 160 faces are rendered on
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +23,6 @@ from facewright.data.masked_photos import LEAST_PIXELS, MaskedPhotos, whole_pair
 from facewright.data.parsing import aligned_pair, crop_landmarks, grown, line, outlined, parsing_renders
 from facewright.data.restoration import open_crops
 from facewright.degrade import apply, sample
-from facewright.evaluation.pages import write_page
 from facewright.face import Face
 from facewright.geometry.crop import align_matrix
 from facewright.geometry.similarity import transform_points
@@ -33,6 +31,8 @@ from facewright.loading import load_analyser, load_parser
 from facewright.metrics.segmentation import SegmentationScores
 from facewright.systems.parse.taxonomy import CELEBAMASK_19
 from facewright.weights.measure import record
+
+from .. import common
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -196,13 +196,12 @@ def milliseconds() -> float:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description="Evaluate the embedded parser.")
+    options = common.options(__doc__, quick="", arms=False, pictures="50 masks of real faces")
     options.add_argument("--photos", type=int, default=300)
     options.add_argument("--celebahq", type=Path, help="Folder that holds celebahq with its masks.")
     options.add_argument("--found", type=Path, help="The celebahq.npz of data.people embed.")
-    options.add_argument("--write", type=Path)
-    options.add_argument("--sheet", type=Path, help="Write 50 masks of real faces to look at.")
     chosen = options.parse_args()
+    common.begin(chosen)
     scores, exact, found = on_renders()
     rows = [("exact masks of renders", exact.row()), ("parser on renders", found.row())]
     cells: list[NDArray[np.uint8]] = []
@@ -213,19 +212,17 @@ def main() -> None:
             if preset == "clean":
                 rows.append((f"landmarker on {title}, clean", of_landmarker(name, chosen.photos).row()))
             cells += pictures[:25] if preset == "clean" else []
-    if chosen.sheet:
+    if chosen.pictures:
         sheet = np.vstack([np.hstack(cells[i : i + 10]) for i in range(0, len(cells) // 10 * 10, 10)])
-        save_rgb(sheet[::2, ::2], chosen.sheet, overwrite=True)
+        chosen.pictures.mkdir(parents=True, exist_ok=True)
+        save_rgb(sheet[::2, ::2], chosen.pictures / "masks.png", overwrite=True)
     masks: list[str] = []
     metrics = {"renders_mean_f1_19_classes": round(scores.mean_f1, 3)}
     if chosen.celebahq and chosen.found:
         masks, measured = masks_section(MaskedPhotos(chosen.celebahq, chosen.found, "val"))
         metrics |= measured
     text = report(rows, scores, masks)
-    print(text)
-    if chosen.write:
-        command = "python -m reproductions.segface.faces"
-        write_page(chosen.write, text, command=command, systems=["segface", "facewarp"])
+    if command := common.finish(chosen, "parser", text, ["segface", "facewarp"]):
         data = f"{chosen.photos} photos each of LFW's and UTKFace's validation people, rendered faces"
         record("segface", "faces", metrics | card_numbers(rows, scores), command=command, data=data)
 
@@ -251,7 +248,7 @@ def report(rows: list[tuple[str, list[float]]], scores: SegmentationScores, mask
         "# SegFace, embedded weights: results on unseen people",
         "",
         "```",
-        "python -m reproductions.segface.faces --celebahq SETS --found FOUND --write docs/results/parser.md",
+        "python -m reproductions.segface.faces --celebahq SETS --found FOUND --write",
         "```",
         "",
         *masks,

@@ -1,6 +1,6 @@
 """Whether class tokens find rare classes better than a plain head does on the same backbone.
 
-    python -m reproductions.segface.run [--quick] [--record]
+    python -m reproductions.segface.run [--quick] [--write]
 
 Needs the backgrounds and the face model of the labelled collections (FACEWRIGHT_DATA) and a quarter of an hour on two
 processor cores, once the faces are rendered.
@@ -9,7 +9,6 @@ processor cores, once the faces are rendered.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from ..parsing_arms import Images
 
 SLUG = "segface"
-RESULT = Path("docs/results/segface.md")
 TOKENS, PLAIN = "class tokens", "plain head"
 METHODS = (TOKENS, PLAIN)
 RARE_CLASSES = [CELEBAMASK_19.index(name) for name in RARE]
@@ -184,7 +182,8 @@ def report(s: Settings, runs: dict[str, list[dict[str, Any]]], train: Images, te
 
 
 def main() -> None:
-    args = parsing_arms.options(__doc__, RESULT)
+    args = common.options(__doc__, quick="under a minute; says nothing about the claim").parse_args()
+    common.begin(args)
     s = Settings.quick() if args.quick else Settings()
     train, test = (crops(faces, s.size) for faces in parsing_arms.load_faces(quick=args.quick))
     kept = made_rare(train[1], RARE_CLASSES, s.rare, seed=0)
@@ -197,13 +196,13 @@ def main() -> None:
     lines = [
         "# SegFace: class tokens and rare classes",
         "",
-        "Made by `python -m reproductions.segface.run --record`. Two parsers with one backbone and one fusion, trained",
+        "Made by `python -m reproductions.segface.run --write`. Two parsers with one backbone and one fusion, trained",
         "from scratch on the same batches of rendered faces: one with SegFace's decoder, one with convolutions in its",
         "place. No test person was trained on.",
         "",
         *report(s, runs, train[1], test[1]),
     ]
-    parsing_arms.finish(args, RESULT, lines)
+    common.finish(args, SLUG, lines)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,11 @@ Validation people of LFW and UTKFace stand for real faces. Needs the labelled fa
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from facewright import create
-from facewright.evaluation.pages import write_page
 from facewright.geometry.resample import recut
 from facewright.metrics.diversity import mean_distance, precision_and_recall, same_person_share
 from facewright.pipelines.identity import calibration_of
@@ -25,6 +21,7 @@ from facewright.systems.base import batches
 from facewright.tasks.declare import get_task
 from facewright.weights.measure import record
 
+from .. import common
 from .run import TRUNCATIONS, real_photos
 
 if TYPE_CHECKING:
@@ -92,24 +89,22 @@ def page(found: dict[str, dict[str, float]], command: str, count: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="How different are the faces a generator makes?")
+    parser = common.options(__doc__, quick="", arms=False, threads=1)
     parser.add_argument("--model", help="a trained folder or file; the package's own weights by default")
     parser.add_argument("--count", type=int, default=400)
-    parser.add_argument("--write", type=Path)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+    common.begin(options)
     model: Any = create("stylegan2", pretrained=options.model or True)
     found = measured(model, options.count)
-    command = f"python -m reproductions.stylegan2.diversity --count {options.count}"
-    text = page(found, command, options.count)
-    print(text)
-    if options.write:
-        write_page(options.write, text, command=command, systems=["stylegan2", get_task("verify").default])
-        if not options.model:
-            values = {f"same-person pairs, {name}, percent": 100 * v["same"] for name, v in found.items()}
-            values |= {f"recall of real faces, {name}": v["recall"] for name, v in found.items()}
-            data = f"{options.count} pictures each, made and of validation people of LFW and UTKFace"
-            record("stylegan2", "diversity", values, command=command, data=data)
+    given = f"--count {options.count}"
+    text = page(found, f"python -m reproductions.stylegan2.diversity {given}", options.count)
+    systems = ["stylegan2", get_task("verify").default]
+    command = common.finish(options, "diversity", text, systems, given=given)
+    if command and not options.model:
+        values = {f"same-person pairs, {name}, percent": 100 * v["same"] for name, v in found.items()}
+        values |= {f"recall of real faces, {name}": v["recall"] for name, v in found.items()}
+        data = f"{options.count} pictures each, made and of validation people of LFW and UTKFace"
+        record("stylegan2", "diversity", values, command=command, data=data)
 
 
 if __name__ == "__main__":

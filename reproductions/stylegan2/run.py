@@ -1,14 +1,13 @@
 """How far the prior's faces are from real ones, and pictures of its styles.
 
-    python -m reproductions.stylegan2.run --model runs/stylegan2-compact/model [--quick] [--record]
+    python -m reproductions.stylegan2.run --model runs/stylegan2-compact/model [--quick] [--write]
 
-Needs the labelled face collections (FACEWRIGHT_DATA). Prints a table; `--record` writes docs/results/stylegan2.md and
+Needs the labelled face collections (FACEWRIGHT_DATA). Prints a table; `--write` writes docs/results/stylegan2.md and
 the pictures docs/images/prior-grid.png and prior-walk.png, which show generated faces only.
 """
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 
 from facewright.data.restoration import open_crops
 from facewright.errors import UsageError
-from facewright.evaluation.pages import write_page
 from facewright.geometry.resample import recut
 from facewright.io.image import save_rgb
 from facewright.metrics.frechet import FeatureStatistics, frechet_from_statistics
@@ -28,6 +26,8 @@ from facewright.pipelines.sheets import grid
 from facewright.systems.recognise.distilledface.network import DistilledFace
 from facewright.systems.synthesise.stylegan2.network import StyleGAN2
 from facewright.weights.measure import record
+
+from .. import common
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -166,7 +166,7 @@ def report(found: Sequence[Distances], model: StyleGAN2, samples: int) -> str:
     rows = "\n".join(d.row() for d in found)
     return (
         "# StyleGAN2: the compact prior\n\n"
-        f"Made by `python -m reproductions.stylegan2.run --record`. {model.config.size} px, "
+        f"Made by `python -m reproductions.stylegan2.run --write`. {model.config.size} px, "
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {samples} pictures in every set, "
         f"weights `{(model.weights_sha256 or '')[:12]}`.\n\n"
         "Fréchet distance to validation photos of people the training never saw; lower is better.\n\n"
@@ -210,24 +210,18 @@ def walk(model: StyleGAN2, seed: int = 5, truncation: float = 0.7) -> Images:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.options(__doc__, quick="300 pictures; says little", arms=False, threads=1)
     parser.add_argument("--model", default=None, help="a trained folder or file; the package's own weights by default")
     parser.add_argument("--samples", type=int, default=1700, help="pictures in every set")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="300 pictures; says little")
-    parser.add_argument("--record", action="store_true", help="write the page and the pictures")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    common.begin(options)
     model = StyleGAN2.from_pretrained(options.model)
     samples = 300 if options.quick else options.samples
     found = measure(model, samples)
-    page = report(found, model, samples)
-    print(page)
-    if options.record:
+    command = common.finish(options, "stylegan2", report(found, model, samples), ["stylegan2", "distilledface"])
+    if command:
         save_rgb(truncation_grid(model), "docs/images/prior-grid.png", overwrite=True)
         save_rgb(walk(model), "docs/images/prior-walk.png", overwrite=True)
-        command = "python -m reproductions.stylegan2.run --record"
-        write_page("docs/results/stylegan2.md", page, command=command, systems=["stylegan2", "distilledface"])
         if not options.model:
             record_on_card(found, command, samples)
 

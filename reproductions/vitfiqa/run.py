@@ -121,8 +121,8 @@ def judge(options: argparse.Namespace) -> None:
         cosines = (embedded[pairs.first] * embedded[pairs.second]).sum(1)
         print(f"judged by {slug}, {pairs.same.sum()} genuine and {(~pairs.same).sum()} impostor pairs")
         print(discard_table(cosines, pairs, qualities, fmr=FMR))
-        if options.figures:
-            target = options.figures / f"vitfiqa-discard-{slug}.png"
+        if options.pictures:
+            target = options.pictures / f"vitfiqa-discard-{slug}.png"
             save_figure(discard_figure(discard_curves(cosines, pairs, qualities)), target, overwrite=True)
 
 
@@ -138,7 +138,7 @@ def main() -> None:
     judging.add_argument(
         "--judge", action="append", help="slug, or slug=folder, of a recogniser; default distilledface"
     )
-    judging.add_argument("--figures", type=Path, help="folder for the curves as PNG, one for each recogniser")
+    judging.add_argument("--pictures", type=Path, help="folder for the curves, one PNG for each recogniser")
     judging.set_defaults(run=judge)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -35,11 +35,11 @@ def test_the_page_is_up_to_date_and_speaks_of_every_system(evidence: Any) -> Non
 def test_claims_are_counted_by_their_outcome(evidence: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence, "RESULTS", tmp_path)
     (tmp_path / "dfdnet.md").write_text(
-        "- **holds**: a (1)\n- **does not hold**: b (2)\n- **holds**: c (3)\n"
-        "- **inconclusive**, every network is worse than its input: d (4)\n"
+        "- **reproduced**: a (1)\n- **not reproduced**: b (2)\n- **reproduced**: c (3)\n"
+        "- **inconclusive**: d (4); every network is worse than its input\n"
     )
     assert evidence.claims(get_card("dfdnet")) == (
-        "[dfdnet](results/dfdnet.md): 2 holds, 1 does not hold, 1 inconclusive"
+        "[dfdnet](results/dfdnet.md): 2 reproduced, 1 not reproduced, 1 inconclusive"
     )
 
 

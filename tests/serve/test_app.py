@@ -318,7 +318,7 @@ def test_a_missing_or_surplus_file_is_refused(client: Any, photo_bytes: Callable
     surplus = client.post("/v1/detect", files={"source": ("a.png", photo), "other": ("b.png", photo)})
     assert "has no field other" in surplus.json()["detail"]
     as_text = client.post("/v1/restore", files={"source": ("a.png", photo), "strength": ("s.png", photo)})
-    assert "strength is no picture" in as_text.json()["detail"]
+    assert "strength is not a picture" in as_text.json()["detail"]
 
 
 def test_all_pages_of_a_tiff_are_restored(client: Any, fakes: SimpleNamespace) -> None:

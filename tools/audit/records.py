@@ -27,7 +27,7 @@ SENTENCES = ("summary", "faithful", "bias")
 EARLIER = "earlier weights"
 GIVEN = r"input|damaged picture"
 """Names of the row of what was not restored."""
-_DECIDED = re.compile(r"\*\*(?:holds|does not hold)\*\*")
+_DECIDED = re.compile(r"\*\*(?:reproduced|partly|not reproduced)\*\*")
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 _MEASURED = re.compile(r"(?<![\w.])[+−]\d+(?:\.\d+)?|\d+(?:\.\d+)? ?(?:%|dB\b|percent\b)|\b\d+\.\d+\b")
 NOT_MEASUREMENTS = re.compile(

@@ -14,7 +14,7 @@ import typer
 
 from ..errors import FacewrightError, OutputError, UsageError
 from ..tasks.declare import NetworkChoice, OptionField, Shape, Task, entry, option_fields
-from .weights import ACCEPT_HELP, TRUST_HELP, on_terms
+from .weights import ACCEPT_HELP, TRUST_HELP, end_with, on_terms
 
 Command = Callable[..., None]
 
@@ -271,11 +271,7 @@ def _records_of_folder(
     if survey.others:
         names = listed([str(path.relative_to(source)) for path in survey.others])
         typer.echo(f"{source}: {survey.sentence}: {names}", err=True)
-    failed = [result for result in results if "error" in result]
-    for result in failed:
-        typer.echo(f"failed: {result['error']}", err=True)
-    if failed:
-        raise typer.Exit(2 if len(failed) == len(results) else 1)
+    end_with([result["error"] for result in results if "error" in result], len(results))
 
 
 # --- two photos

@@ -17,6 +17,7 @@ from ..gallery.store import Gallery, is_address
 from ..io.kinds import survey
 from ..pipelines.identity import DEFAULT_FAR
 from ..progress import bar
+from .weights import end_with
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,17 +98,14 @@ def enrol(
         for result in enrol_photos(opened, photos, identity, thumbnails=thumbnails, largest=largest, force=force):
             done.append(result)
             advance(len(done), len(photos))
-    failed = [result for result in done if result.status == "failed"]
+    failed = [str(result.error) for result in done if result.status == "failed"]
     counts = {status: sum(r.status == status for r in done) for status in ("enrolled", "known", "failed")}
     data = {"gallery": _label(gallery), **counts, "photos": [{**asdict(r), "photo": str(r.photo)} for r in done]}
-    for result in failed:
-        typer.echo(f"failed: {result.error}", err=True)
     line = (
         f"{_label(gallery)}: {counts['enrolled']} enrolled, {counts['known']} already there, {counts['failed']} failed"
     )
     _say(data, [line], as_json=as_json)
-    if failed:
-        raise typer.Exit(2 if len(failed) == len(done) else 1)
+    end_with(failed, len(done))
 
 
 @app.command()
@@ -147,11 +145,8 @@ def search(
                 errors.append(str(error))
             found.append(entry)
             advance(index + 1, len(files))
-    for said in errors:
-        typer.echo(f"failed: {said}", err=True)
     _say(found, lines, as_json=as_json)
-    if errors:
-        raise typer.Exit(2 if len(errors) == len(found) else 1)
+    end_with(errors, len(found))
 
 
 @app.command()

@@ -13,7 +13,7 @@ import typer
 from ..errors import FacewrightError, UsageError, WeightsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ..tasks.card import Card, PublishedFile
 
@@ -22,6 +22,14 @@ TRUST_HELP = "Fetch files without a confirmed SHA-256, and pin what comes."
 AcceptLicence = Annotated[bool, typer.Option("--accept-licence", help=ACCEPT_HELP)]
 TrustFirst = Annotated[bool, typer.Option("--trust-first-download", help=TRUST_HELP)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite existing outputs.")]
+
+
+def end_with(failures: Sequence[str], total: int) -> None:
+    """Name what failed of `total` on standard error; exits with 1, or with 2 where nothing was done."""
+    for failure in failures:
+        typer.echo(f"failed: {failure}", err=True)
+    if failures:
+        raise typer.Exit(2 if len(failures) == total else 1)
 
 
 @contextmanager
@@ -121,10 +129,7 @@ def download(
                 if len(chosen) == 1:
                     raise
                 failed.append(f"{card.slug}/{file.name}: {error}")
-    for line in failed:
-        typer.echo(f"failed: {line}", err=True)
-    if failed:
-        raise typer.Exit(2 if len(failed) == len(chosen) else 1)
+    end_with(failed, len(chosen))
 
 
 def import_weights(

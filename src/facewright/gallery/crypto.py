@@ -103,7 +103,7 @@ def create_key(path: str | Path) -> None:
 
 
 def read_key(path: str | Path) -> bytes:
-    """The 32 bytes of a key file. Raises GalleryError when it is missing or is no key."""
+    """The 32 bytes of a key file. Raises GalleryError when it is missing or not a key."""
     try:
         with open(path, encoding="ascii") as file:
             text = file.read(200).strip()

@@ -41,7 +41,7 @@ _MIN_DECODED = 0.1  # a damaged file with less of the picture than this is of no
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a picture file; refuses folders, devices and files whose first bytes are no picture's."""
+    """The content of a picture file; refuses folders, devices and files that do not start like a picture."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):

@@ -11,7 +11,7 @@ Losses are scalars in float32 at least, whatever autocast says.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ class MeanTeacher(Generic[M]):
         if not 0 <= decay < 1:
             raise UsageError(f"the teacher's decay must be in [0, 1), not {decay}")
         self._mean = RunningMean(student, lambda count: decay)
-        self.network: M = self._mean.module  # type: ignore[assignment]  # a copy of the student
+        self.network = cast("M", self._mean.module)
 
     def update(self, student: nn.Module) -> None:
         """Follow the student by one step; what is not a floating tensor is copied."""

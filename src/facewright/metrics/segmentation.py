@@ -32,7 +32,7 @@ class SegmentationScores:
     def add(self, labels: NDArray[np.integer], predicted: NDArray[np.integer]) -> None:
         """Count arrays of equal shape; rows of `confusion` are labels, columns predictions.
 
-        Raises UsageError where shapes differ or a value is no class.
+        Raises UsageError where shapes differ or a value is not a class.
         """
         if labels.shape != predicted.shape:
             raise UsageError(f"labels of shape {labels.shape} cannot be compared with {predicted.shape}")

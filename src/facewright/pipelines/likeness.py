@@ -8,11 +8,10 @@ faces in coins and gravel, too: whether a find is a face at all says `pipelines.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from ..geometry.crop import align_matrix
 from ..geometry.resample import crop_by_matrix
 from ..geometry.similarity import fit_similarity, invert, transform_points
 from ..geometry.templates import template_points
+from .logistic import LogisticModel
 from .second_opinion import in_crop, log_odds
 
 if TYPE_CHECKING:
@@ -69,29 +69,15 @@ class SecondLook(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class LikenessModel:
-    """A logistic model: `bias` and a weight for each of the signals of `signals`."""
+class LikenessModel(LogisticModel):
+    """Log odds of being a face, from the six signals of `Likeness.signals`."""
 
-    bias: float
     detector: float
     inner_points: float
     contour_points: float
     five_points: float
     worst_look: float
     unsteadiness: float
-
-    def __call__(self, signals: Floats) -> Floats:
-        """(..., 6) signals to log odds (...) of being a face."""
-        return np.asarray(np.asarray(signals, np.float64) @ np.array(astuple(self)[1:]) + self.bias)
-
-    def to_json(self) -> str:
-        """The content of the weights' file."""
-        return json.dumps({name: round(value, 4) for name, value in asdict(self).items()}, indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The model of what `to_json` wrote."""
-        return cls(**json.loads(text))
 
 
 class Verdict(NamedTuple):

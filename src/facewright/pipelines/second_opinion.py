@@ -8,15 +8,15 @@ fits, says how likely a face is.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..geometry.similarity import transform_points
+from .logistic import LogisticModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,25 +38,11 @@ _OFTEN = 1e-5  # certainty of a detector is told apart from 1 up to here
 
 
 @dataclass(frozen=True, slots=True)
-class OpinionModel:
-    """A logistic model: `bias` and a weight for each of the signals of `signals`."""
+class OpinionModel(LogisticModel):
+    """Log odds of being a face, from the two signals of `SecondOpinion.signals`."""
 
-    bias: float
     detector: float
     verifier: float
-
-    def __call__(self, signals: Floats) -> Floats:
-        """(..., 2) signals to log odds (...) of being a face."""
-        return np.asarray(np.asarray(signals, np.float64) @ np.array(astuple(self)[1:]) + self.bias)
-
-    def to_json(self) -> str:
-        """The content of the weights' file."""
-        return json.dumps({name: round(value, 4) for name, value in asdict(self).items()}, indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The model of what `to_json` wrote."""
-        return cls(**json.loads(text))
 
 
 class SecondOpinion:

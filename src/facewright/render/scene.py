@@ -131,7 +131,7 @@ class Scene:
 
     @classmethod
     def from_json(cls, line: str) -> Self:
-        """The inverse of `to_json`. Raises UsageError if the line is no scene, or one of another version."""
+        """The inverse of `to_json`. Raises UsageError if the line is not a scene, or one of another version."""
         try:
             data = json.loads(line)
         except json.JSONDecodeError as error:

@@ -102,7 +102,7 @@ def edit_file(
         save: How to read and write.
         compare: Where a before/after sheet of a single photo goes, too.
         damage: Where the mask of an old print's damage goes, too.
-        resume: Go on with an unfinished video.
+        resume: Continue an unfinished video.
         bar: Makes the progress bar of what takes long.
         notify: Hears at once what a video cannot keep.
 

@@ -146,7 +146,7 @@ def order_of(task: Task, form: Form, *, device: str) -> Order:
     pictures = {name: _picture(sent) for name, sent in form.files.items() if name not in inputs}
     wrong = [name for name in pictures if name not in values or not values[name].opt.picture]
     if wrong:
-        raise Problem(422, "invalid", f"{wrong[0]} is no picture; send it as text")
+        raise Problem(422, "invalid", f"{wrong[0]} is not a picture; send it as text")
     given = {name: _parsed(f, form.texts[name]) for name, f in values.items() if _has_text(form, name)}
     given |= {name: str(path) for name, path in pictures.items()}
     try:
@@ -182,7 +182,7 @@ def _input(form: Form, name: str, task: Task) -> SentFile:
 
 def _picture(sent: Sequence[SentFile]) -> Path:
     if len(sent) != 1 or sent[0].kind is None or sent[0].kind.is_video:
-        raise Problem(415, "unsupported", f"{sent[0].name} is no picture of a known kind")
+        raise Problem(415, "unsupported", f"{sent[0].name} is not a picture of a known kind")
     return sent[0].path
 
 

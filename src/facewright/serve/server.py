@@ -145,7 +145,7 @@ def _listen(options: ServeOptions) -> socket.socket:
         family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
         return socket.create_server((host, options.port), family=family, backlog=256)
     except ValueError:
-        raise UsageError(f"{options.host} is no address; give one such as 127.0.0.1 or 0.0.0.0") from None
+        raise UsageError(f"{options.host} is not an address; give one such as 127.0.0.1 or 0.0.0.0") from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(

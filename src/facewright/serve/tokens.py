@@ -67,7 +67,7 @@ class Tokens:
 def make_token(path: str | Path, name: str) -> str:
     """A new token; its hash is added to the file under a name, for the owner's eyes only. UsageError for bad names."""
     if not re.fullmatch(r"[\w.-]{1,64}", name):
-        raise UsageError(f"{name!r} is no name for a token; use letters, digits, dots and hyphens")
+        raise UsageError(f"{name!r} is not a name for a token; use letters, digits, dots and hyphens")
     place = Path(path)
     before = place.read_text(encoding="utf-8") if place.exists() else ""
     if any(line.split()[:1] == [name] for line in before.splitlines()):

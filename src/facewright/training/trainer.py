@@ -219,7 +219,7 @@ class Ema(RunningMean):
         return {k: v for k, v in self.module.state_dict().items() if v.is_floating_point()}
 
     def restore(self, shadow: Mapping[str, Tensor], updates: int) -> None:
-        """Go on from averages of an earlier run."""
+        """Continue from averages of an earlier run."""
         self.module.load_state_dict(self.module.state_dict() | dict(shadow))
         self.n_averaged.fill_(updates + 1)
 

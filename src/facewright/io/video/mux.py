@@ -56,7 +56,7 @@ def suffix_for(source: str | Path) -> str:
     """The suffix of a file that holds all of a video as it is: the source's own where it can be written, else `.mp4`,
     and `.mkv`, which holds most, when that would lose or convert something.
 
-    Raises VideoError when the file is no video.
+    Raises VideoError when the file is not a video.
     """
     file = Path(source)
     own = file.suffix.lower()

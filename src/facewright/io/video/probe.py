@@ -27,7 +27,7 @@ def is_video(path: str | Path) -> bool:
 def probe(path: str | Path) -> VideoInfo:
     """Read the facts about a video by decoding its first frame and a few stretches.
 
-    Raises VideoError when the file is no video, holds no readable frame or cannot be opened.
+    Raises VideoError when the file is not a video, holds no readable frame or cannot be opened.
     """
     return examine(Path(path))[0]
 

@@ -213,8 +213,8 @@ async function fetched(job, options) {
     run.before = URL.createObjectURL(await api.blob(links.before));
   }
   if (links.video) {
-    const film = await api.blob(links.video);
-    Object.assign(run, { video: URL.createObjectURL(film), videoType: film.type });
+    const video = await api.blob(links.video);
+    Object.assign(run, { video: URL.createObjectURL(video), videoType: video.type });
   }
   const made = Object.keys(links).filter((name) => name.startsWith("picture-"));
   run.pictures = await Promise.all(made.map(async (name) => URL.createObjectURL(await api.blob(links[name]))));
@@ -271,9 +271,9 @@ function drawStage() {
   $("versus-box").hidden = !run?.after || $("versus").options.length < 2;
   if (!entry) return;
   if (run?.video) {
-    const film = element("video", { src: run.video, controls: true });
-    film.setAttribute("aria-label", `${entry.name}, edited`);
-    viewer.clear(film);
+    const video = element("video", { src: run.video, controls: true });
+    video.setAttribute("aria-label", `${entry.name}, edited`);
+    viewer.clear(video);
   } else if (isPicture) {
     drawPicture(entry, run, strength);
   } else if (entry.thumb) {

@@ -1,4 +1,4 @@
-"""A second look at every detected face: sharper landmarks and pose, and a veto on what is no face after all.
+"""A second look at every detected face: sharper landmarks and pose, and a veto on what is not a face after all.
 
 Not part of the MOS paper. A one-pass detector places its points by one linear map of coarse features; alignment for
 restoration needs them better. The face is cut out upright by its coarse points and a small network corrects them.
