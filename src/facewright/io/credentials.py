@@ -33,7 +33,7 @@ MEDIA_TYPES = {
     "JXL": "image/jxl",
 }
 """Formats that have a place for content credentials."""
-_OFFLINE = {
+_OFFLINE: dict[str, dict[str, Any]] = {
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
     "builder": {"thumbnail": {"enabled": False}},
 }
