@@ -57,7 +57,7 @@ TO_COME = {
     "DLIF (action units)": ("dlif",),
 }
 """Vectors that no system here uses yet, by the system that will."""
-_VERDICT = re.compile(r"^- \*\*(.+?)\*\*(?:, every network is worse than its input)?: (.+?)(?: \(|$)", re.MULTILINE)
+_VERDICT = re.compile(r"^- \*\*(.+?)\*\*: (.+?)(?: \(|$)", re.MULTILINE)
 _PAGES_OF = {
     "distilledface": ("recogniser", "identity"),
     "frgp": ("frgp", "frgp-"),

@@ -332,6 +332,7 @@ def _edit_command(task: Task) -> tuple[Parameters, Command]:
         *_READING,
         _option("drop_gps", bool, False, "Remove the location where it was taken.", "--drop-gps"),
         _option("provenance", bool, True, "Record the changes in the file's metadata."),
+        _option("sign", tuple[Path, Path] | None, None, "Sign photos (C2PA): certificate chain and its key, as PEM."),
         *([_option("resume", bool, False, "Continue an interrupted folder or video.", "--resume")] if many else []),
         *(_VIDEO if task.video else ()),
         _OVERWRITE,

@@ -33,6 +33,7 @@ def edit(
     max_megapixels: float,
     drop_gps: bool,
     provenance: bool,
+    sign: tuple[Path, Path] | None,
     overwrite: bool,
     compare: Path | None = None,
     save_damage_mask: Path | None = None,
@@ -41,6 +42,7 @@ def edit(
     deinterlace: Deinterlace = "auto",
 ) -> None:
     """Run an editing task on what `source` is."""
+    from ..io.credentials import SigningKey
     from ..progress import bar
     from ..runtime.editing import SaveOptions, edit_file
 
@@ -53,6 +55,7 @@ def edit(
         page=page,
         restart=restart,
         deinterlace=deinterlace,
+        sign=None if sign is None else SigningKey.load(*sign),
     )
     if not source.exists():
         raise UsageError(f"{source} does not exist")

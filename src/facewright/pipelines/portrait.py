@@ -178,6 +178,19 @@ class Portrait:
         lost = () if target is None else self.image.not_kept(target, keep_gps=keep_gps)
         return (*self.image.notes, *lost)
 
+    def provenance(self) -> Provenance:
+        """What was done, for the picture's metadata."""
+        from .. import __version__
+
+        boxes = tuple(tuple(float(v) for v in face.box) for face in self.faces)
+        return Provenance(
+            version=__version__,
+            action="edited",
+            models=(self.model,),
+            faces=boxes,  # type: ignore[arg-type]
+            parameters=self.parameters,
+        )
+
     def check_target(self, path: str | Path) -> None:
         """Raise UsageError for a file format that cannot hold the result."""
         if self.parameters["background"] == "remove" and format_of(path) not in ("PNG", "WEBP", "TIFF"):
@@ -193,18 +206,8 @@ class Portrait:
         keep_gps: bool = True,
     ) -> Path:
         """Write it; what was done is recorded in XMP. A removed background needs PNG, WebP or TIFF (UsageError)."""
-        from .. import __version__
-
         self.check_target(path)
-        boxes = tuple(tuple(float(v) for v in face.box) for face in self.faces)
-        record = Provenance(
-            version=__version__,
-            action="edited",
-            models=(self.model,),
-            faces=boxes,  # type: ignore[arg-type]
-            parameters=self.parameters,
-        )
-        packet = xmp_packet(record, self.image.xmp) if provenance else None
+        packet = xmp_packet(self.provenance(), self.image.xmp) if provenance else None
         return self.image.save(path, overwrite=overwrite, quality=quality, xmp=packet, keep_gps=keep_gps)
 
 

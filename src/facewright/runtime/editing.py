@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..io.atomic import check_output
+from ..io.atomic import atomic_output, check_output
+from ..io.credentials import check_format, sign
 from ..io.encode import format_of
 from ..io.image import MAX_PIXELS, Photo, read
 from ..io.kinds import kind_of, output_name
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
+    from ..io.credentials import SigningKey
     from ..io.video import Deinterlace
     from ..pipelines.pages import PagesReport
     from ..tasks.declare import NetworkChoice, Task
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
 class SaveOptions:
     """How photos are read and results written; `page` None takes all pages of a TIFF.
 
-    `restart` deletes what earlier runs left of unfinished videos; `deinterlace` says what becomes of fields.
+    `restart` deletes what earlier runs left of unfinished videos; `deinterlace` says what becomes of fields. `sign`
+    gives content credentials to photos that were altered.
     """
 
     overwrite: bool = False
@@ -49,6 +52,7 @@ class SaveOptions:
     page: int | None = None
     restart: bool = False
     deinterlace: Deinterlace = "auto"
+    sign: SigningKey | None = None
 
     def refuse_video_options(self, what: str) -> None:
         """Raise UsageError when an option of videos was given that does nothing for `what`."""
@@ -133,6 +137,8 @@ def edit_file(
     save.refuse_video_options("a photo")
     for picture in (output, *extras.values()):
         format_of(picture)
+    if save.sign is not None:
+        check_format(output)
     if damage is not None and not getattr(options, "old_photo", False):
         raise UsageError("--save-damage-mask has nothing to write without --old-photo; add --old-photo")
     with locked(output):
@@ -167,7 +173,9 @@ def edit_video(
     progress: Progress | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> Any:
-    """Edit a video by what its task names for videos."""
+    """Edit a video by what its task names for videos; UsageError where it should be signed."""
+    if save.sign is not None:
+        raise UsageError(f"--sign works for photos; {source} is a video")
     return run(
         source,
         output,
@@ -192,7 +200,9 @@ def edit_pages(
     save: SaveOptions,
     progress: Progress | None = None,
 ) -> PagesReport:
-    """Edit all pages of the file that `photo` is the first page of."""
+    """Edit all pages of the file that `photo` is the first page of; UsageError where it should be signed."""
+    if save.sign is not None:
+        raise UsageError(f"--sign works for a single photo; choose one of {photo.pages} pages with --page")
     return restore_pages(
         photo,
         output,
@@ -207,14 +217,18 @@ def edit_pages(
 
 
 def save_photo(result: Any, output: Path, save: SaveOptions) -> None:
-    """Write the result of one photo."""
-    result.save(
-        output,
-        overwrite=save.overwrite,
-        quality=save.quality,
-        provenance=save.provenance,
-        keep_gps=save.keep_gps,
-    )
+    """Write the result of one photo, signed where that is wanted; a photo that was not altered stays as it is."""
+    key = save.sign if getattr(result, "changed", True) else None
+    written = {"quality": save.quality, "provenance": save.provenance, "keep_gps": save.keep_gps}
+    if key is None:
+        result.save(output, overwrite=save.overwrite, **written)
+        return
+    source = Path(getattr(result, "original", result.image).source)
+    if not source.is_file():
+        raise UsageError("only what was made from a file can be signed: the original is part of the record")
+    with atomic_output(output, overwrite=save.overwrite) as temporary:
+        result.save(temporary, overwrite=True, **written)
+        sign(temporary, key, result.provenance(), source, title=output.name)
 
 
 def _edit_photo(
