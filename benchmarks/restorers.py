@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -226,9 +227,10 @@ def compare(slug: str, builds: dict[Form, Build], options: argparse.Namespace) -
     forms: tuple[Form, ...] = get_args(Form)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        weights = {form: folder / ("before" if form == "before" else "now") for form in forms}
+        weights = {form: folder / f"weights-{form}" for form in forms}  # two that map one file would share its memory
         for form in ("before", "shipped"):
             builds[form].make(slug, weights[form])
+        shutil.copytree(weights["shipped"], weights["plain"])
         workers = {form: Worker(builds[form], slug, form, weights[form], folder) for form in forms}
         turns = [{form: worker.turn(1) for form, worker in workers.items()} for _ in range(options.repeats + 1)]
         pictures = [np.load(workers[form].picture)[0] for form in ("plain", "shipped")]
