@@ -56,8 +56,8 @@ class CropSpec:
         photos the side to which the network itself scales them, 0 for none.
     template: its name in `facewright.geometry.templates`.
     margin: of box crops, the share of the box's longer side that is added on every side; of framed ones, of either
-        side by itself. Also of template crops: they
-        fall back to such a box where the five points coincide, and so say nothing of size and turn.
+        side by itself. Also of template crops: they fall back to such a box where the five points coincide, and so say
+        nothing of size and turn.
     zoom, centre: of template crops, enlargement around a point, in shares of the crop, which becomes the middle.
     level_eyes: box crops are turned about their middle until the line through the eyes is level; without, by quarters
         as the face is turned in the photo.
@@ -214,10 +214,10 @@ class CropSpec:
 
 
 def _inside(middle: float, length: float, whole: int) -> tuple[int, int]:
-    """An interval of a length around a point, moved as far as it takes to lie in 0…whole; in whole pixels."""
-    start = min(max(middle - length / 2, 0.0), max(whole - length, 0.0))
+    """The pixels that an interval of a length around a point touches, moved as far as it takes to lie in 0…whole."""
+    start = min(max(middle - length / 2, 0.0), max(whole - 1 - length, 0.0))
     first = min(int(start), whole - 1)
-    return first, min(max(int(start + length), first + 1), whole)
+    return first, min(int(start + length) + 1, whole)
 
 
 _DEFAULTS: dict[str, Any] = {

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from ..errors import MissingDependencyError, WeightsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from torch import nn
 
 Shapes = dict[str, list[Any]]
 """Names to shapes, in order; a side of any length is text or None."""
@@ -48,14 +51,24 @@ class GraphSketch:
 def sketch(path: str | Path) -> GraphSketch:
     """The sketch of an ONNX file; WeightsError when it is none."""
     try:
+        state = Path(path).stat()
+    except OSError as error:
+        raise WeightsError(f"no ONNX file at {path} ({error.strerror})") from error
+    return _sketched(str(path), state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _sketched(path: str, size: int, changed: int) -> GraphSketch:
+    """The sketch of a file of that size and time; several systems look at one file, one after the other."""
+    try:
         import onnx
     except ImportError as error:
         raise MissingDependencyError("reading ONNX files needs: pip install 'facewright[onnx]'") from error
-    file = Path(path)
-    if not file.is_file():
-        raise WeightsError(f"no ONNX file at {path}")
     try:
-        graph = onnx.load(str(path), load_external_data=False).graph
+        model = onnx.load(path, load_external_data=False)
+        if not all(_known(value) for value in model.graph.output):
+            model = onnx.shape_inference.infer_shapes(model)
+        graph = model.graph
         stored = {tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}
         inputs = {value.name: _shape(value) for value in graph.input if value.name not in stored}
         outputs = {value.name: _shape(value) for value in graph.output}
@@ -68,22 +81,67 @@ def sketch(path: str | Path) -> GraphSketch:
     return GraphSketch(inputs, outputs, operators, frozenset(stored), sum(stored.values()))
 
 
+def _known(value: Any) -> bool:
+    return value.type.tensor_type.HasField("shape")
+
+
 def _shape(value: Any) -> list[Any]:
     return [side.dim_value or side.dim_param or None for side in value.type.tensor_type.shape.dim]
 
 
-def likeness(graph: GraphSketch, keys: tuple[str, ...], side: int, parameters: int, operators: frozenset[str]) -> float:
-    """How much a graph is like a network, from 0 to 1, as the mean of what can be compared.
+@dataclass(frozen=True, slots=True, eq=False)
+class Outline:
+    """What a graph of a network would have.
 
-    keys: patterns of which some published key begins with each; side: of the network's square picture, 0 for any;
-    parameters: of the network; operators: those a graph of it cannot do without.
+    side: of its square picture, 0 for any. parameters: how many numbers. operators: how many of each kind that no
+    exporter folds away or splits. keys: patterns with which names of its tensors begin.
     """
-    bare = {name.removeprefix("module.").removeprefix("model.") for name in graph.names}
-    named = sum(any(re.match(pattern, name) for name in bare) for pattern in keys) / len(keys) if keys else 0.0
-    if graph.side and side:
-        shaped = 1.0 if graph.side == side else 0.0
-    else:
-        shaped = 0.5 if graph.side == side else 0.0
-    sized = min(graph.parameters, parameters) / max(graph.parameters, parameters, 1)
-    does = len(operators & set(graph.operators)) / len(operators) if operators else 0.0
-    return (2 * named + shaped + sized + does) / 5
+
+    side: int
+    parameters: int
+    operators: Mapping[str, int]
+    keys: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, network: nn.Module, side: int, keys: tuple[str, ...] = ()) -> Outline:
+        """The outline of a network; its numbers need not be there."""
+        kinds = (_OPERATORS.get(base.__name__) for module in network.modules() for base in type(module).__mro__)
+        parameters = sum(weight.numel() for weight in network.parameters())
+        return cls(side, parameters, Counter(kind for kind in kinds if kind), keys)
+
+
+_OPERATORS = {
+    "Conv2d": "Conv",
+    "EqualConv": "Conv",
+    "ModulatedConv": "Conv",
+    "ConvTranspose2d": "ConvTranspose",
+    "Linear": "Gemm",
+    "EqualLinear": "Gemm",
+    "PReLU": "PRelu",
+    "LayerNorm": "LayerNormalization",
+}
+_ALIKE = {"MatMul": "Gemm", "FusedConv": "Conv"}
+
+
+def likeness(graph: GraphSketch, outline: Outline) -> float:
+    """How much a graph is like a network, 0 to 1: the mean of picture, size, operators and, with its keys, names."""
+    bare = [re.sub(r"^(?:module|model|net|backbone)\.", "", name) for name in graph.names]
+    shares = [
+        1.0 if graph.side == outline.side else 0.5 if not (graph.side and outline.side) else 0.0,
+        min(graph.parameters, outline.parameters) / max(graph.parameters, outline.parameters, 1),
+        _overlap(graph.operators, outline.operators),
+    ]
+    named = [any(re.match(key, name) for name in (*graph.names, *bare)) for key in outline.keys]
+    if any(named):  # exporters may have renamed everything, which says nothing
+        shares.append(sum(named) / len(named))
+    return sum(shares) / len(shares)
+
+
+def _overlap(graph: Mapping[str, int], network: Mapping[str, int]) -> float:
+    """Which part of the operators of either is in both."""
+    found: Counter[str] = Counter()
+    for kind, count in graph.items():
+        found[_ALIKE.get(kind, kind)] += count
+    kinds = set(_OPERATORS.values())
+    most = sum(max(found[kind], network.get(kind, 0)) for kind in kinds)
+    return sum(min(found[kind], network.get(kind, 0)) for kind in kinds) / most if most else 0.0

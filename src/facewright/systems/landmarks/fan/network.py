@@ -189,9 +189,16 @@ def peaks_of(heat: Tensor) -> tuple[Tensor, Tensor]:
     inside = (column > 0) & (column < width - 1) & (row > 0) & (row < height - 1)
 
     def slope(dx: int, dy: int) -> Tensor:
-        ahead, behind = ((row + s * dy).clamp(0, height - 1) * width + (column + s * dx).clamp(0, width - 1) for s in (1, -1))
-        flat = heat.flatten(2)
-        return (flat.gather(2, ahead[..., None]) - flat.gather(2, behind[..., None])).squeeze(2).sign() * inside
+        ahead, behind = (
+            heat.flatten(2).gather(2, _index(row + step * dy, column + step * dx, height, width)).squeeze(2)
+            for step in (1, -1)
+        )
+        return (ahead - behind).sign() * inside
 
     x, y = column + 0.5 + _STEP * slope(1, 0), row + 0.5 + _STEP * slope(0, 1)
     return torch.stack((x, y), 2) * _HEAT - 0.5, peaks
+
+
+def _index(row: Tensor, column: Tensor, height: int, width: int) -> Tensor:
+    """(N, K) rows and columns to (N, K, 1) places in flattened maps, kept within them."""
+    return (row.clamp(0, height - 1) * width + column.clamp(0, width - 1))[..., None]

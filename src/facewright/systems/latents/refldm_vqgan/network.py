@@ -1,6 +1,6 @@
 """The auto-encoder of ReF-LDM: faces of 512 px as maps of 64×64 codes, between which its diffusion works.
 
-Paper: Hsiao, Liu, Yang, Lin, Tai, "ReF-LDM: A Latent Diffusion Model for Reference-based Face Image Restoration"
+Paper: Hsiao, Liu, Yang, Kuo, Jou, Chen, "ReF-LDM: A Latent Diffusion Model for Reference-based Face Image Restoration"
 (NeurIPS 2024, arXiv 2412.05043), section 3; the network is a VQGAN (Esser, Rombach, Ommer, CVPR 2021) without attention
 but in its middle.
 """

@@ -75,7 +75,8 @@ def import_published(state: Mapping[str, Tensor]) -> EDifFIQA:
 def _backbone(state: Mapping[str, Tensor]) -> Backbone:
     if "base_model.conv2_dw.conv.weight" in state:
         return "mobilefacenet"
-    found = Counter(match[1] for key in state if (match := re.fullmatch(r"base_model\.layer(\d)\.\d+\.conv1\.weight", key)))
+    pattern = re.compile(r"base_model\.layer(\d)\.\d+\.conv1\.weight")
+    found = Counter(match[1] for key in state if (match := pattern.fullmatch(key)))
     blocks = tuple(found[str(stage)] for stage in range(1, 5))
     names: dict[tuple[int, ...], Backbone] = {
         IRESNET_BLOCKS["iresnet18"]: "iresnet18",

@@ -23,7 +23,7 @@ from ....geometry.crop import CropSpec
 from ....nn.iresnet import IRESNET_BLOCKS, IResNet
 from ....nn.mobilefacenet import MobileFaceNet
 from ....tasks.card import Preprocess
-from ...base import System
+from ...base import System, batches
 from ...graph import GraphSystem, RunsGraphs
 from ..reasons import find_reasons
 
@@ -39,6 +39,7 @@ Backbone = Literal["mobilefacenet", "iresnet18", "iresnet50", "iresnet100"]
 
 _BATCH = 32
 _SIDE = 112
+_PARAMETERS = {"tiny": 1_726_849, "small": 24_551_937, "medium": 44_117_185, "large": 65_682_497}
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,8 @@ class EDifFIQA(_Rates, RunsGraphs, System):
     @torch.inference_mode()
     def score(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, S, S, 3) uint8 RGB crops to raw quality (N,), about 0 to 1, higher is better; in full precision."""
-        parts = [torch.zeros(0)]
-        for start in range(0, len(crops), _BATCH):
-            parts.append(self(self.normalise(crops[start : start + _BATCH])).float().cpu())
-        return torch.cat(parts).numpy()  # type: ignore[no-any-return]
+        parts = [self(self.normalise(np.asarray(group))).float().cpu() for group in batches(crops, _BATCH)]
+        return torch.cat([torch.zeros(0), *parts]).numpy()  # type: ignore[no-any-return]
 
 
 class EDifFIQAGraph(_Rates, GraphSystem):
@@ -156,8 +155,9 @@ class EDifFIQAGraph(_Rates, GraphSystem):
     @classmethod
     def config_of(cls, graph: GraphSketch) -> EDifFIQAConfig:
         """The published configuration whose size comes nearest."""
-        known = [EDifFIQAConfig.tiny(), EDifFIQAConfig.small(), EDifFIQAConfig.medium(), EDifFIQAConfig.large()]
-        return min(known, key=lambda config: abs(_parameters(config) - graph.parameters))
+        nearest = min(_PARAMETERS, key=lambda name: abs(_PARAMETERS[name] - graph.parameters))
+        config: EDifFIQAConfig = cls.preset(nearest)
+        return config
 
     @torch.inference_mode()
     def score(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -166,9 +166,3 @@ class EDifFIQAGraph(_Rates, GraphSystem):
 
 
 EDifFIQA.Graph = EDifFIQAGraph
-
-
-def _parameters(config: EDifFIQAConfig) -> int:
-    with torch.device("meta"):
-        model = EDifFIQA(config)
-    return sum(weight.numel() for weight in model.parameters())

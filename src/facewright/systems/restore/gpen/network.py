@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ....weights.graphs import GraphSketch
 
 
-_SIDES = (256, 512, 1024, 2048)
+_PARAMETERS = {256: 18_879_010, 512: 71_005_223, 1024: 71_210_540, 2048: 71_294_769}
 _SPARE = 0.03  # of the numbers of an ONNX file: filters, shapes, folded constants
 
 
@@ -148,9 +148,11 @@ class GPENGraph(_Restores, GraphSystem):
     @classmethod
     def accepts(cls, graph: GraphSketch) -> bool:
         """One square picture in, one of that side out, about as many numbers, and none of what GPEN does without."""
-        if graph.side not in _SIDES or [list(shape[1:]) for shape in graph.outputs.values()] != [graph.picture[1:]]:
+        if graph.side not in _PARAMETERS or [list(shape[1:]) for shape in graph.outputs.values()] != [
+            graph.picture[1:]
+        ]:
             return False
-        numbers = _parameters(graph.side)
+        numbers = _PARAMETERS[graph.side]
         foreign = {"InstanceNormalization", "BatchNormalization", "LayerNormalization", "Softmax", "Gather", "ArgMin"}
         return abs(graph.parameters - numbers) < _SPARE * numbers and not foreign & set(graph.operators)
 
@@ -171,10 +173,3 @@ class GPENGraph(_Restores, GraphSystem):
 
 
 GPEN.Graph = GPENGraph
-
-
-def _parameters(side: int) -> int:
-    """How many numbers the published network of a side has."""
-    with torch.device("meta"):
-        model = GPEN(getattr(GPENConfig, f"bfr_{side}")())
-    return sum(weight.numel() for weight in model.parameters())
