@@ -146,7 +146,7 @@ class AnalysisRecord(FaceRecord):
     """
 
     index: int
-    pose_from: Literal["detector", "landmarks"]
+    pose_from: Literal["detector", "landmarks", "network"]
     points68: list[list[float]]
     confidence: list[float]
     mask: MaskRecord | None

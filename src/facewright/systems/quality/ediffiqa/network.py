@@ -97,7 +97,10 @@ class _Rates:
         raise NotImplementedError
 
     def rate(self, photo: NDArray[np.uint8], faces: Sequence[Face]) -> list[FaceQuality]:
-        """Quality of the faces found in an (H, W, 3) uint8 RGB photo; the percentage is the raw score's."""
+        """Quality of the faces found in an (H, W, 3) uint8 RGB photo.
+
+        The percentile is 100 times the score: no reference set comes with the published weights.
+        """
         crops = [self.preprocess.crop.cut(photo, face) for face in faces]
         if not crops:
             return []
