@@ -109,8 +109,8 @@ class ResBlock(nn.Module):
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else None
 
     def forward(self, x: Tensor) -> Tensor:
-        change = self.conv1(F.silu(self.norm1(x), inplace=True))
-        change = self.conv2(F.silu(self.norm2(change), inplace=True))
+        change = self.norm2(self.conv1(F.silu(self.norm1(x), inplace=True)))  # holds one map beside x, not two
+        change = self.conv2(F.silu(change, inplace=True))
         skip = x if self.shortcut is None else self.shortcut(x)
         # a sum of its own would cost large pictures as much as the norms
         return change.add_(skip) if change.dtype == skip.dtype else skip + change  # type: ignore[no-any-return]
