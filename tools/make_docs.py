@@ -18,7 +18,7 @@ import typer.main
 
 from facewright.cli.commands import app
 from facewright.tasks.card import Card, Checkpoint, PublishedFile, cards
-from facewright.tasks.declare import Task, option_fields, tasks
+from facewright.tasks.declare import WITHOUT_VERB, Task, option_fields, tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 GENERATED = "<!-- Written by tools/make_docs.py; edit the card or the code instead. -->"
-TASKS = {task.name: task.title for task in tasks().values() if task.title} | {
-    "landmarks": "Place landmarks",
-    "enlarge": "Draw what is not a face",
-}
+TASKS = {task.name: task.title for task in tasks().values() if task.title} | WITHOUT_VERB
 NO_WEIGHTS = "None yet; train them with a recipe, or give your own with `--weights`."
 PUBLISHED = (
     "What others published; `--weights` takes the name, and the file is fetched when it is first used (see "
@@ -210,6 +207,8 @@ def crop_contract(crop: CropSpec) -> str:
     if crop.kind == "whole":
         return f"whole photo, {f'scaled to {crop.size} px' if crop.size else 'any size'}"
     size = f"{crop.size} × {crop.size} px"
+    if crop.kind == "framed":
+        return f"the box, {100 * crop.margin:g} % added on every side within the photo, stretched to {size}"
     if crop.kind == "box":
         level = ", eyes level" if crop.level_eyes else ""
         return f"square around the box, {100 * crop.margin:g} % added on every side{level}, {size}"

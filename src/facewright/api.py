@@ -9,8 +9,10 @@ from .tasks.action_units import ActionUnitOptions, ExpressionOptions
 from .tasks.age import AgeOptions
 from .tasks.analyse import AnalyseOptions
 from .tasks.attributes import AttributeOptions
+from .tasks.colourise import ColouriseOptions
 from .tasks.declare import NetworkChoice
 from .tasks.detect import DetectOptions
+from .tasks.liveness import LivenessOptions
 from .tasks.portrait import PortraitOptions
 from .tasks.quality import QualityOptions
 from .tasks.recognise import EmbedOptions, VerifyOptions
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 
     from .face import Face
     from .pipelines.analyse import FaceAnalysis
+    from .pipelines.colourise import Colourised
     from .pipelines.identity import FaceEmbedding, Verification
+    from .pipelines.liveness import JudgedFace
     from .pipelines.pages import PagesReport
     from .pipelines.portrait import Portrait
     from .pipelines.quality import RatedFace
@@ -89,6 +93,8 @@ def analyse(
     model: str = "segface",
     weights: str | None = None,
     detector: str = "",
+    landmarker: str = "",
+    head_pose: str = "",
     device: str = "auto",
 ) -> list[FaceAnalysis]:
     """Analyse the faces in a photo: boxes, 68 landmarks, pose, face parts and more.
@@ -103,12 +109,16 @@ def analyse(
         model: System; see `fw.models()`.
         weights: File, folder or name of its weights.
         detector: Slug of another detector.
+        landmarker: Places landmarks: facewarp (embedded), or a slug such as fan.
+        head_pose: Measures the pose: a slug such as sixdrepnet; without, the detector or the landmarks do.
         device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
     """
     options = AnalyseOptions(
         min_score=min_score, age=age, attributes=attributes, action_units=action_units, expression=expression
     )
-    networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
+    networks = NetworkChoice(
+        model=model, weights=weights, detector=detector, landmarker=landmarker, head_pose=head_pose, device=device
+    )
     result: list[FaceAnalysis] = run_records("analyse", source, options, networks)
     return result
 
@@ -135,6 +145,33 @@ def attributes(
     options = AttributeOptions(every=every)
     networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
     result: list[FaceTraits] = run_records("attributes", source, options, networks)
+    return result
+
+
+def colourise(
+    source: Any,
+    output: str | Path | None = None,
+    *,
+    strength: float = 1.0,
+    model: str = "ddcolor",
+    weights: str | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> Colourised:
+    """Give a black-and-white photo colours; they are invented.
+
+    Args:
+        source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`; or the path of a video.
+        output: Where the result is written; a video and a photo of several pages need it.
+        strength: How strong the colours are, 0 to 1.
+        model: System; see `fw.models()`.
+        weights: File, folder or name of its weights.
+        device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
+        overwrite: Replace outputs that exist.
+    """
+    options = ColouriseOptions(strength=strength)
+    networks = NetworkChoice(model=model, weights=weights, device=device)
+    result: Colourised = run_edit("colourise", source, output, options, networks, overwrite=overwrite)
     return result
 
 
@@ -204,6 +241,31 @@ def expression(
     options = ExpressionOptions()
     networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
     result: list[FaceTraits] = run_records("expression", source, options, networks)
+    return result
+
+
+def liveness(
+    source: Any,
+    *,
+    least_vote: float = 0.5,
+    model: str = "minifasnet",
+    weights: str | None = None,
+    detector: str = "",
+    device: str = "auto",
+) -> list[JudgedFace]:
+    """Whether each face of a photo is live, a print or a screen, or cannot be told.
+
+    Args:
+        source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`.
+        least_vote: Vote from which a face counts as live.
+        model: System; see `fw.models()`.
+        weights: File, folder or name of its weights.
+        detector: Slug of another detector.
+        device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
+    """
+    options = LivenessOptions(least_vote=least_vote)
+    networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
+    result: list[JudgedFace] = run_records("liveness", source, options, networks)
     return result
 
 
@@ -295,6 +357,7 @@ def restore(
     parser: str = "",
     recogniser: str = "",
     background: str = "",
+    damage_finder: str = "",
     device: str = "auto",
     dtype: str = "auto",
     overwrite: bool = False,
@@ -330,6 +393,7 @@ def restore(
         parser: Slug of another parser.
         recogniser: Slug of another recogniser.
         background: Draws what is not a face: clean (embedded), or the slug of an enlarger such as realesrgan.
+        damage_finder: Finds the damage with `old_photo`: printscan (embedded), or a slug such as bopbtl.
         device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
         dtype: "auto", "fp32" or "bf16".
         overwrite: Replace outputs that exist.
@@ -363,6 +427,7 @@ def restore(
         parser=parser,
         recogniser=recogniser,
         background=background,
+        damage_finder=damage_finder,
         device=device,
         dtype=dtype,
     )
@@ -437,9 +502,11 @@ __all__ = [
     "age",
     "analyse",
     "attributes",
+    "colourise",
     "detect",
     "embed",
     "expression",
+    "liveness",
     "portrait",
     "quality",
     "restore",

@@ -137,6 +137,41 @@ def test_numbers_that_are_none_are_refused(spec: CropSpec, what: str, fakes: Sim
         spec.matrix(face)
 
 
+# --- frames
+
+
+def test_a_frame_grows_with_the_box_and_stays_in_the_photo() -> None:
+    spec = CropSpec.framed(40, margin=0.5)  # twice the box
+    assert spec.frame(np.array([40, 50, 60, 90]), 200, 200) == (30, 30, 71, 111)
+    assert spec.frame(np.array([0, 50, 20, 90]), 200, 200) == (0, 30, 41, 111)  # moved to the right
+    assert spec.frame(np.array([180, 150, 200, 190]), 200, 200) == (159, 119, 200, 200)
+    narrow = spec.frame(np.array([10, 20, 40, 70]), 50, 200)  # 60 px do not fit into 50: less of either side
+    assert narrow == (0, 4, 50, 86)
+    with pytest.raises(UsageError, match="finite"):
+        spec.frame(np.array([0, 0, np.nan, 1]), 9, 9)
+    with pytest.raises(UsageError, match="depends on the photo's size"):
+        spec.matrix(Face(np.array([0, 0, 4, 4], np.float32), 0.9, np.zeros((5, 2), np.float32)))
+
+
+def test_a_frame_is_stretched_and_its_matrix_says_how(fakes: SimpleNamespace) -> None:
+    photo, face = fakes.textured(120, 160), fakes.face_at((80, 60), 12.0)
+    crop = CropSpec.framed(64, margin=0.8).cut(photo, face)
+    x0, y0, x1, y1 = CropSpec.framed(64, margin=0.8).frame(face.box, 160, 120)
+    corners = np.array([[x0 - 0.5, y0 - 0.5, 1], [x1 - 0.5, y1 - 0.5, 1]])
+    np.testing.assert_allclose(corners @ crop.matrix.T, [[-0.5, -0.5], [63.5, 63.5]], atol=1e-9)
+    assert crop.image.shape == (64, 64, 3)
+    assert crop.matrix[0, 0] != crop.matrix[1, 1]
+
+
+def test_a_box_crop_measured_by_both_sides_and_lifted() -> None:
+    box = np.array([10.0, 20.0, 30.0, 80.0])  # 20 by 60
+    spec = CropSpec.boxed(80, margin=0.5, mean_side=True, lift=0.25)
+    middle = np.array([20, 50 - 15, 1])  # a quarter of 60 px above the box's
+    np.testing.assert_allclose(spec.around(box) @ middle, [39.5, 39.5])
+    assert spec.around(box)[0, 0] == pytest.approx(80 / 80)  # twice the mean of 20 and 60
+    assert CropSpec.boxed(80, margin=0.5).around(box)[0, 0] == pytest.approx(80 / 120)
+
+
 # --- the record
 
 
@@ -150,9 +185,15 @@ def test_numbers_that_are_none_are_refused(spec: CropSpec, what: str, fakes: Sim
         ({"kind": "template", "size": 9, "template": "ffhq", "zoom": 0.0}, "zoomed by 0"),
         ({"kind": "box", "size": 9, "margin": -0.5}, "margin of -0.5"),
         ({"kind": "whole", "margin": 0.1}, "margin does not apply to a whole crop"),
-        ({"kind": "whole", "template": "ffhq"}, "template does not apply"),
+        ({"kind": "whole", "template": "ffhq"}, "template does not apply to a whole crop"),
         ({"kind": "box", "size": 9, "zoom": 2.0}, "zoom does not apply to a box crop"),
-        ({"kind": "template", "size": 9, "template": "ffhq", "level_eyes": True}, "level_eyes does not apply"),
+        (
+            {"kind": "template", "size": 9, "template": "ffhq", "level_eyes": True},
+            "level_eyes does not apply to a template crop",
+        ),
+        ({"kind": "framed", "size": 0}, "side of 0 px"),
+        ({"kind": "framed", "size": 9, "offset": 0.5}, "offset does not apply to a framed crop"),
+        ({"kind": "whole", "lift": 0.1}, "lift does not apply to a whole crop"),
     ],
 )
 def test_what_means_nothing_is_refused(fields: dict[str, Any], message: str) -> None:

@@ -69,6 +69,21 @@ def test_no_face(fakes: SimpleNamespace) -> None:
     np.testing.assert_array_equal(draw_analysis(picture, []), picture)
 
 
+class FakePoses:
+    """Yaws of 1, 2, 3 …, in the order of the faces."""
+
+    def poses(self, photo: np.ndarray, faces: Any) -> list[Pose]:
+        return [Pose(float(number), 0.0, 0.0) for number, _ in enumerate(faces, 1)]
+
+
+def test_a_network_for_the_pose_has_the_last_word(fakes: SimpleNamespace) -> None:
+    right, left = fakes.face_at((220, 100), 20.0), fakes.face_at((80, 104), 20.0, pose=None)
+    parts = fakes.Detector(right, left), FakeLandmarker(), None, FakePoses()
+    found = Analyser(*parts)(photo())  # type: ignore[arg-type]
+    assert [(a.face, a.pose.yaw, a.pose_from) for a in found] == [(left, 1.0, "network"), (right, 2.0, "network")]
+    assert found[0].to_dict()["pose"]["yaw"] == 1.0
+
+
 def test_faces_come_in_reading_order_with_their_points(fakes: SimpleNamespace) -> None:
     right, left = fakes.face_at((220, 100), 20.0), fakes.face_at((80, 104), 20.0, pose=None)
     found = analyser(fakes, right, left)(photo())

@@ -27,7 +27,7 @@ SIZES = {
     "printscan": [(64, 64), (96, 160), (512, 512)],
     "rtnet": [(33, 33), (129, 129), (513, 513)],
 }
-CHOOSES = {"codeformer", "restoreformer"}
+CHOOSES = {"codeformer", "refldm_vqgan", "restoreformer"}
 """Fresh codebooks are so dense that a rounding chooses another code: their encoders are compared."""
 EMBEDDED = [slug for slug, card in cards().items() if any(c.file for c in card.checkpoints)]
 UNIFORM: dict[str, dict[str, Any]] = {

@@ -21,7 +21,7 @@ from .gallery import app as gallery_app
 from .logs import set_up
 from .render import render as render_faces
 from .serve import serve_command
-from .weights import bundle, download, import_weights, list_models
+from .weights import bundle, download, import_weights, list_models, may_fetch
 
 STOPPED = 130
 
@@ -96,6 +96,7 @@ def degrade_file(
 
 
 @app.command()
+@may_fetch
 def train(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe.", show_default=False)],
     output: Output,
@@ -115,6 +116,7 @@ def train(
 
 
 @app.command("export")
+@may_fetch
 def export_network(
     name: Annotated[str, typer.Argument(help="System: frgp, mos or distilledface.", show_default=False)],
     output: Output,

@@ -10,6 +10,7 @@ import typer
 
 from ..errors import OutputError, UsageError, WeightsError
 from ..progress import bar
+from .weights import may_fetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,6 +48,7 @@ def evaluation() -> None:
 
 
 @eval_app.command("restore")
+@may_fetch
 def evaluate_restorers(
     output: Folder,
     model: Annotated[list[str] | None, typer.Option(help="Restorer, or restorer=weights; repeatable.")] = None,
@@ -107,6 +109,7 @@ def _evaluation_models(device: str) -> EvaluationModels:
 
 
 @dictionary_app.command("build")
+@may_fetch
 def build_dictionary(
     photos: Annotated[Path, typer.Argument(help="Folder of sharp photos.", show_default=False)],
     output: NetworkFolder,

@@ -17,7 +17,7 @@ from ..gallery.store import Gallery, is_address
 from ..io.kinds import survey
 from ..pipelines.identity import DEFAULT_FAR
 from ..progress import bar
-from .weights import end_with
+from .weights import end_with, may_fetch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +53,7 @@ def load_networks(model: str, weights: str | None, device: str) -> IdentityPipel
 
 
 @app.command()
+@may_fetch
 def create(
     gallery: Place,
     key: Annotated[Path | None, typer.Option("--key", help="Encrypt with this key file; created if missing.")] = None,
@@ -74,6 +75,7 @@ def create(
 
 
 @app.command()
+@may_fetch
 def enrol(
     gallery: Place,
     source: Annotated[
@@ -109,6 +111,7 @@ def enrol(
 
 
 @app.command()
+@may_fetch
 def search(
     gallery: Place,
     photos: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos.", show_default=False)],

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import FacewrightError, UsageError, WeightsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ..tasks.card import Card, PublishedFile
 
@@ -52,6 +54,24 @@ def on_terms(accept_licence: bool = False, trust_first_download: bool = False) -
             progress=bars.advance,
         ):
             yield
+
+
+def may_fetch(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that may load published networks, with the options by which their terms are agreed to."""
+
+    @functools.wraps(command)
+    def agreed(*, accept_licence: bool, trust_first_download: bool, **values: Any) -> None:
+        with on_terms(accept_licence, trust_first_download):
+            command(**values)
+
+    own = list(inspect.signature(command, eval_str=True).parameters.values())
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in (("accept_licence", AcceptLicence), ("trust_first_download", TrustFirst))
+    ]
+    agreed.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+    agreed.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *added)}
+    return agreed
 
 
 def list_models(

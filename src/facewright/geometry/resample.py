@@ -44,6 +44,16 @@ def crop_by_matrix(
     return FaceCrop(np.ascontiguousarray(out), np.asarray(matrix, np.float64), template, valid)
 
 
+def stretched_crop(image: NDArray[np.uint8], part: tuple[int, int, int, int], size: int) -> FaceCrop:
+    """A part (x0, y0, x1, y1) of a photo, ends exclusive, resized to a square, whatever its proportions; bilinear."""
+    x0, y0, x1, y1 = part
+    out = cv2.resize(image[y0:y1, x0:x1], (size, size), interpolation=cv2.INTER_LINEAR)
+    scale = size / np.array([x1 - x0, y1 - y0], np.float64)
+    shift = (0.5 - np.array([x0, y0])) * scale - 0.5  # the corner of a pixel stays a corner
+    matrix = np.column_stack([np.diag(scale), shift])
+    return FaceCrop(np.asarray(out, np.uint8), matrix, "", np.ones((size, size), bool))
+
+
 def _shrunk_region(
     image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int, scale: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:

@@ -83,18 +83,21 @@ class Photo:
         """(H, W, 3) uint8 in sRGB, as the networks see it. Alpha is ignored, not composited."""
         return self._srgb(self.pixels)
 
-    def patched(self, box: Box, rgb: NDArray[np.floating], mask: NDArray[np.floating]) -> Photo:
+    def patched(
+        self, box: Box, rgb: NDArray[np.floating], mask: NDArray[np.floating], *, keep_grey: bool = True
+    ) -> Photo:
         """The photo with a part blended in; pixels where `mask` is 0, and alpha everywhere, are bit-equal.
 
         `box` is (x0, y0, x1, y1) inside the photo, right and lower edge exclusive; `rgb` is (h, w, 3) in sRGB, 0..255;
         `mask` is (h, w), 0..1. What is added is the *difference* between `rgb` and the photo's own sRGB rendering,
         taken back to the photo's colour space: 16-bit detail and colours outside sRGB survive, and an unchanged
-        `rgb` changes nothing. A grey photo receives the luma of the difference and stays grey.
+        `rgb` changes nothing. A grey photo receives the luma of the difference and stays grey, one of three channels
+        only if `keep_grey`.
         """
         x0, y0, x1, y1 = self._checked_box(box, rgb, mask)
         old = self.pixels[y0:y1, x0:x1]
         scale = _DEEP if self.bit_depth == 16 else 1
-        delta = self._native_delta(old, np.asarray(rgb, np.float32)) * scale
+        delta = self._native_delta(old, np.asarray(rgb, np.float32), keep_grey) * scale
         weight = np.asarray(mask, np.float32)[..., None]
         top = np.iinfo(old.dtype).max
         blended = np.clip(np.rint(old + weight * delta), 0, top).astype(old.dtype)
@@ -182,12 +185,12 @@ class Photo:
             levels = np.repeat(grey[..., None], 3, axis=2)
         return colour.to_srgb(levels, self.icc)
 
-    def _native_delta(self, old: NDArray[Any], rgb: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _native_delta(self, old: NDArray[Any], rgb: NDArray[np.float32], keep_grey: bool) -> NDArray[np.float32]:
         """What to add to `old`, in 8-bit levels of the photo's colour space, to turn its look into `rgb`."""
         shown = self._srgb(old)
         if old.shape[2] == 1 and not self._has_rgb_profile:
             return np.expand_dims(self._grey_level(rgb) - self._grey_level(shown), 2)
-        if self.is_grey:
+        if keep_grey and self.is_grey:
             rgb = np.repeat(colour.luma(rgb)[..., None], 3, axis=2)
             shown_grey = np.repeat(colour.luma(shown)[..., None], 3, axis=2)
             grey_delta = self._native_levels(rgb) - self._native_levels(shown_grey)

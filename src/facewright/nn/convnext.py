@@ -17,6 +17,7 @@ CONVNEXTS: dict[str, tuple[int, tuple[int, int, int, int]]] = {
     "tiny": (96, (3, 3, 9, 3)),
     "small": (96, (3, 3, 27, 3)),
     "base": (128, (3, 3, 27, 3)),
+    "large": (192, (3, 3, 27, 3)),
 }
 """Width of the first stage and blocks of each stage, by the paper's names."""
 
@@ -85,7 +86,7 @@ class ConvNeXt(nn.Module):
 
 
 def convnext(name: str) -> ConvNeXt:
-    """A published size by its name: tiny, small or base; raises UsageError for another name."""
+    """A published size by its name, such as base; raises UsageError for another name."""
     if name not in CONVNEXTS:
         raise UsageError(f"no ConvNeXt is called {name!r}; known: {', '.join(CONVNEXTS)}")
     return ConvNeXt(*CONVNEXTS[name])

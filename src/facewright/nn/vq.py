@@ -109,10 +109,11 @@ class ResBlock(nn.Module):
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else None
 
     def forward(self, x: Tensor) -> Tensor:
-        change = self.conv1(F.silu(self.norm1(x), inplace=True))
-        change = self.conv2(F.silu(self.norm2(change), inplace=True))
+        change = self.norm2(self.conv1(F.silu(self.norm1(x), inplace=True)))  # holds one map beside x, not two
+        change = self.conv2(F.silu(change, inplace=True))
         skip = x if self.shortcut is None else self.shortcut(x)
-        return skip + change  # type: ignore[no-any-return]
+        # a sum of its own would cost large pictures as much as the norms
+        return change.add_(skip) if change.dtype == skip.dtype else skip + change  # type: ignore[no-any-return]
 
 
 class Downsample(nn.Conv2d):
@@ -158,7 +159,8 @@ class FoldedUpsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, _, height, width = x.shape
         shape = (n, len(self.bias), 2 * height, 2 * width)
-        out = x.new_empty(shape, dtype=self.result or x.dtype).contiguous(memory_format=torch.channels_last)
+        kind = self.result or x.dtype
+        out = torch.empty(shape, dtype=kind, device=x.device, memory_format=torch.channels_last)
         bias = self.bias.to(x.dtype)
         for index, kernel in enumerate(self.weight.chunk(4)):
             corner = F.conv2d(x, kernel.to(x.dtype), bias, padding=1)

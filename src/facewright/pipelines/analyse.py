@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ..face import Face
     from ..io.image import Photo
-    from ..tasks.analyse import AnalyseOptions, Landmarker, Parser
+    from ..tasks.analyse import AnalyseOptions, Landmarker, Parser, PoseEstimator
     from ..tasks.declare import NetworkChoice, Networks, Task
     from ..tasks.detect import Detector
 
@@ -78,8 +78,9 @@ class FaceAnalysis:
     """What is known about one face of a photo, in photo pixels.
 
     `points68` (68, 2) are in iBUG order; `confidence` (68,) is the probability that each lies within about a tenth of
-    the eye distance of its true place. `pose` comes from the detector or, where it has none, from the 68 points; then
-    `pose_from` says so. `traits` is what else was asked of it, `asked` names the fields of the record it fills.
+    the eye distance of its true place, with the landmarker FAN the height of a heat map's peak. `pose` comes from the
+    network that was chosen for it, else from the detector or, where it has none, from the 68 points; `pose_from` says
+    so. `traits` is what else was asked of it, `asked` names the fields of the record it fills.
     """
 
     index: int
@@ -87,7 +88,7 @@ class FaceAnalysis:
     points68: NDArray[np.float32]
     confidence: NDArray[np.float32]
     pose: Pose
-    pose_from: Literal["detector", "landmarks"]
+    pose_from: Literal["detector", "landmarks", "network"]
     mask: FaceMask | None = None
     traits: Traits | None = None
     asked: tuple[str, ...] = ()
@@ -131,16 +132,24 @@ def load(session: Networks, task: Task, choice: NetworkChoice) -> Callable[[Phot
 
 
 def load_analyser(session: Networks, task: Task, choice: NetworkChoice) -> Analyser:
-    """Detector, landmarker and parser of a choice of networks."""
-    landmarker = session.network("facewarp", None, choice.device)
-    return Analyser(session.detector(choice), landmarker, session.chosen(task, choice))
+    """Detector, landmarker, parser and estimator of pose of a choice of networks."""
+    landmarker = session.of_task("landmarks", choice.landmarker or "facewarp", choice.device)
+    poses = session.of_task("pose", choice.head_pose, choice.device) if choice.head_pose else None
+    return Analyser(session.detector(choice), landmarker, session.chosen(task, choice), poses)
 
 
 class Analyser:
-    """Detector, landmarker and perhaps a parser, loaded once and used on many photos."""
+    """Detector, landmarker and perhaps parser and estimator of pose, loaded once and used on many photos."""
 
-    def __init__(self, detector: Detector, landmarker: Landmarker, parser: Parser | None = None) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        landmarker: Landmarker,
+        parser: Parser | None = None,
+        pose_estimator: PoseEstimator | None = None,
+    ) -> None:
         self.detector, self.landmarker, self.parser = detector, landmarker, parser
+        self.pose_estimator = pose_estimator
 
     def __call__(self, photo: Photo, *, min_score: float = MIN_SCORE) -> list[FaceAnalysis]:
         """The faces of a photo in reading order; empty where there are none.
@@ -164,6 +173,9 @@ class Analyser:
             FaceAnalysis(number, face, points, sure, *_pose_of(face, points))
             for number, (face, (points, sure)) in enumerate(zip(faces, self.landmarker.locate(image, faces)))
         ]
+        if self.pose_estimator is not None:
+            poses = self.pose_estimator.poses(image, faces)
+            analyses = [replace(found, pose=pose, pose_from="network") for found, pose in zip(analyses, poses)]
         if self.parser is None:
             return analyses
         masks = self._masks(image, faces)

@@ -427,5 +427,5 @@ def load(session: Networks, task: Task, choice: NetworkChoice) -> RestorePipelin
         assessor,
         session.parser(choice),
         session.background(choice),
-        session.network("printscan", None, choice.device),
+        session.of_task("damage", choice.damage_finder or "printscan", choice.device),
     )

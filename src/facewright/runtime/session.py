@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..tasks.card import cards, get_card
-from ..tasks.declare import NetworkChoice, Task, entry, tasks
+from ..tasks.declare import NOUNS, NetworkChoice, Task, entry, tasks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,6 +74,14 @@ class Session:
         """The system of a task that a choice names."""
         card = task.card(choice.model)
         return self.network(card.slug, choice.weights, choice.device, choice.dtype)
+
+    def of_task(self, task: str, name: str, device: str = "auto") -> Any:
+        """A system by its slug, with its default weights; UsageError where it is not one of that task."""
+        card = get_card(name)
+        if task not in card.tasks:
+            known = ", ".join(c.slug for c in cards().values() if task in c.tasks)
+            raise UsageError(f"{card.slug} is no {NOUNS[task]}; choose one of {known}")
+        return self.network(card.slug, None, device)
 
     def component(self, verb: str, name: str, device: str = "auto") -> Any:
         """A network beside a task's own: the named system of another task, or that task's default for ""."""

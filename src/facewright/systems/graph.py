@@ -7,15 +7,17 @@ without its graph it can do nothing. What surrounds the graph (input contract, d
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from ..errors import MissingDependencyError, WeightsError
+from ..errors import FacewrightError, MissingDependencyError, WeightsError
 from ..io.atomic import atomic_output
 from ..tasks.card import Preprocess
+from ..weights.graphs import sketch
 from ..weights.store import resolve, sha256
 from .base import CONFIG_FILE, System
 
@@ -23,11 +25,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ..weights.graphs import GraphSketch
+
 GRAPH_FILE = "model.onnx"
 
 
 class GraphSystem(System):
-    """Base of systems that run an ONNX graph. A subclass says by `accepts` which graphs are its own."""
+    """Base of systems that run an ONNX graph. A subclass says by `accepts` which graphs are its own, and by
+    `config_of` what they tell."""
 
     def __init__(self, config: Any = None, graph: bytes = b"") -> None:
         super().__init__(config)
@@ -36,18 +41,32 @@ class GraphSystem(System):
         self._session: tuple[torch.device, Any] | None = None
 
     @classmethod
-    def accepts(cls, inputs: dict[str, list[Any]], outputs: dict[str, list[Any]]) -> bool:
-        """Whether a graph with these inputs and outputs (names to shapes, in order) is one of this system."""
+    def accepts(cls, graph: GraphSketch) -> bool:
+        """Whether a graph is one of this system."""
         raise NotImplementedError(f"{cls.__name__} must declare its graphs")
 
     @classmethod
-    def from_graph(cls, path: str | Path, config: Any = None) -> Self:
+    def config_of(cls, graph: GraphSketch) -> Any:
+        """The configuration that goes with a graph of this system."""
+        return cls.Config()
+
+    @classmethod
+    def from_graph(cls, path: str | Path) -> Self:
         """The system with the graph of an ONNX file; WeightsError when it is none, or one of another network."""
-        model = cls(config, _read(Path(path)))
-        session = model.session(str(path))
-        if not cls.accepts(shapes(session.get_inputs()), shapes(session.get_outputs())):
+        content = _read(Path(path))
+        session = _open(content, torch.device("cpu"), str(path))
+        graph = replace(sketch(path), inputs=_shapes(session.get_inputs()), outputs=_shapes(session.get_outputs()))
+        if not cls.accepts(graph):
             raise WeightsError(f"{path} is an ONNX file, but not one of {cls.slug}")
-        return model.eval()
+        return cls(cls.config_of(graph), content).eval()
+
+    @classmethod
+    def knows(cls, path: str | Path) -> bool:
+        """Whether an ONNX file looks like one of this system; told without running it."""
+        try:
+            return cls.accepts(sketch(path))
+        except FacewrightError:
+            return False
 
     @classmethod
     def from_pretrained(
@@ -66,9 +85,10 @@ class GraphSystem(System):
             raise WeightsError(f"{path} holds a graph of {stored['slug']!r}, not of {cls.slug!r}")
         if contract != cls.preprocess_for(config):
             raise WeightsError(f"{path} was made for another input than {cls.slug} feeds; import the ONNX file again")
-        model = cls.from_graph(path, config)
+        model = cls(config, _read(path))
+        model.session(str(path))
         model.weights_sha256 = sha256(path)
-        return model
+        return model.eval()
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
         """Write the graph and `config.json`; returns the folder. The numbers stay as they are, whatever `dtype`."""
@@ -121,6 +141,25 @@ def _open(graph: bytes, device: torch.device, name: str) -> Any:
         raise WeightsError(f"{name} is not a readable ONNX file ({reason})") from error
 
 
-def shapes(values: Any) -> dict[str, list[Any]]:
-    """Names to shapes of a graph's inputs or outputs, in order; a side of any length is text or None."""
+def _shapes(values: Any) -> dict[str, list[Any]]:
+    """Names to shapes of a session's inputs or outputs, which it infers where the file does not say them."""
     return {value.name: list(value.shape) for value in values}
+
+
+class RunsGraphs(System):
+    """Mixin of systems with a network of their own that others have published as ONNX graphs as well.
+
+    `Graph` runs those; `from_pretrained` gives one where the weights are a graph.
+    """
+
+    Graph: ClassVar[type[GraphSystem]]
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path | None = None, *, commercial: bool = False, local_files_only: bool = False
+    ) -> Self:
+        """As for any system; the weights may also be an ONNX file or a folder with one."""
+        path = resolve(cls.card(), source, commercial=commercial, local_files_only=local_files_only)
+        if path.suffix == ".onnx":
+            return cls.Graph.from_pretrained(path)  # type: ignore[return-value]
+        return super().from_pretrained(path)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..face import Face, Landmarks
+    from ..face import Face, Landmarks, Pose
     from .card import Preprocess
 
 
@@ -24,6 +24,15 @@ class Landmarker(Protocol):
 
     def locate(self, image: NDArray[np.uint8], faces: Sequence[Face]) -> list[Landmarks]:
         """(H, W, 3) uint8 RGB and its faces to 68 points in photo pixels and their confidences, in the same order."""
+        ...
+
+
+@runtime_checkable
+class PoseEstimator(Protocol):
+    """Measures how the heads in a whole photo are turned."""
+
+    def poses(self, photo: NDArray[np.uint8], faces: Sequence[Face]) -> list[Pose]:
+        """(H, W, 3) uint8 RGB and its faces to their poses, in the same order."""
         ...
 
 
@@ -75,7 +84,7 @@ TASKS = (
         record=AnalysisRecord,
         default="segface",
         protocol=Parser,
-        needs=("detector",),
+        needs=("detector", "landmarker", "head_pose"),
         media=("photo", "folder"),
         document="photo",
         draw="facewright.pipelines.analyse:draw_analysis",
@@ -84,6 +93,3 @@ TASKS = (
         title="Tell the parts of a face",
     ),
 )
-
-FAMILIES = {"landmarks": (Landmarker, "Place landmarks")}
-"""Systems that this task uses and that have no verb of their own: task, protocol and heading."""

@@ -122,6 +122,9 @@ class NetworkChoice:
         dtype: "auto", "fp32" or "bf16".
         detector, parser, recogniser: Slugs of the other networks a task needs; "" for the defaults.
         background: Slug of the enlarger that draws what is not a face, or "clean" for the embedded one; "" for none.
+        damage_finder: Slug of what finds the damage of a print; "" for the embedded one.
+        landmarker: Slug of what places landmarks; "" for the embedded one.
+        head_pose: Slug of what measures the pose of heads; "" for what the detector or the landmarks say.
     """
 
     model: str = ""
@@ -132,6 +135,9 @@ class NetworkChoice:
     parser: str = ""
     recogniser: str = ""
     background: str = ""
+    damage_finder: str = ""
+    landmarker: str = ""
+    head_pose: str = ""
 
 
 class Networks(Protocol):
@@ -139,6 +145,10 @@ class Networks(Protocol):
 
     def network(self, slug: str, weights: str | Path | None = None, device: str = "auto", dtype: str = "auto") -> Any:
         """A system by slug and weights, loaded at most once."""
+        ...
+
+    def of_task(self, task: str, name: str, device: str = "auto") -> Any:
+        """A system by its slug, which must be one of that task."""
         ...
 
     def chosen(self, task: Task, choice: NetworkChoice) -> Any:
@@ -160,10 +170,14 @@ NOUNS = {
     "action_units": "reader of action units",
     "age": "age estimator",
     "attributes": "reader of attributes",
+    "colourise": "colouriser",
+    "damage": "finder of damage",
     "detect": "detector",
     "expression": "reader of expressions",
     "landmarks": "landmarker",
+    "liveness": "liveness estimator",
     "parse": "parser",
+    "pose": "estimator of head pose",
     "quality": "quality estimator",
     "recognise": "recogniser",
     "restore": "restorer",
@@ -171,8 +185,27 @@ NOUNS = {
 }
 """What a system of a task is called."""
 
-COMPONENTS = {"detector": "detect", "parser": "parse", "recogniser": "recognise", "background": "enlarge"}
+COMPONENTS = {
+    "detector": "detect",
+    "parser": "parse",
+    "recogniser": "recognise",
+    "background": "enlarge",
+    "damage_finder": "damage",
+    "landmarker": "landmarks",
+    "head_pose": "pose",
+}
 """Networks beside a task's own that can be chosen, to the task whose systems they are."""
+
+WITHOUT_VERB = {
+    "damage": "Find the damage of prints",
+    "enlarge": "Draw what is not a face",
+    "features": "Features that other systems are built on",
+    "landmarks": "Place landmarks",
+    "latents": "Pictures as latents, which other systems are built on",
+    "opinion": "A second opinion on found faces",
+    "pose": "Measure the pose of heads",
+}
+"""Tasks of systems that no function of their own calls, with the heading of their list."""
 
 
 @renamed_arguments(film="video", film_result="video_result")

@@ -74,6 +74,14 @@ class VerificationRecord(TypedDict):
     faces: list[ComparedRecord]
 
 
+class LivenessRecord(FaceRecord):
+    """A face, and whether somebody is there; `vote` is the networks', 0 to 1, and no probability."""
+
+    decision: Literal["live", "attack", "cannot tell"]
+    reason: str
+    vote: float
+
+
 class MaskRecord(TypedDict):
     """Where a face's mask lies, and how many pixels every class has."""
 
@@ -138,7 +146,7 @@ class AnalysisRecord(FaceRecord):
     """
 
     index: int
-    pose_from: Literal["detector", "landmarks"]
+    pose_from: Literal["detector", "landmarks", "network"]
     points68: list[list[float]]
     confidence: list[float]
     mask: MaskRecord | None
@@ -191,6 +199,17 @@ class PortraitRecord(TypedDict):
     options: dict[str, Any]
     models: list[str]
     faces: list[FaceRecord]
+
+
+class ColouriseRecord(TypedDict):
+    """What was done to one photo without colours."""
+
+    source: str
+    size: list[int]
+    notes: list[str]
+    summary: str
+    options: dict[str, Any]
+    models: list[str]
 
 
 class SampleRecord(TypedDict):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import OutputError, UsageError, WeightsError
 from ..tasks.card import cards, get_card
+from .graphs import Outline, likeness, sketch
 from .store import load_published
 
 if TYPE_CHECKING:
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..tasks.card import Card
+    from .graphs import GraphSketch
 
 _MISFIT = (KeyError, RuntimeError, ValueError, TypeError, AttributeError)
 """What a key map or a strict load raises on tensors of another network."""
+
+_ALIKE = 0.6  # how alike a graph and a network must be for the network to be named
 
 # Most special first: the first pattern that any key of a checkpoint begins with names it.
 _TELLTALES = {
@@ -122,8 +126,29 @@ def recognise_tensors(state: Mapping[str, Tensor]) -> Recognised:
 
 def _recognised_graph(checkpoint: str | Path) -> Recognised:
     """The same for an ONNX file: every system that reads such files says whether it is one of its own."""
+    graph = sketch(checkpoint)
     readers = [(card.slug, module) for card, module in _converters() if hasattr(module, "is_graph")]
-    return Recognised(tuple(slug for slug, module in readers if module.is_graph(checkpoint)), ())
+    fitting = tuple(slug for slug, module in readers if module.is_graph(checkpoint))
+    return Recognised(fitting, () if fitting else _near_graphs(graph))
+
+
+def _near_graphs(graph: GraphSketch) -> tuple[str, ...]:
+    """The systems that a graph looks like, likest first: by its picture, its size, its operators and its names."""
+    from ..nn.memory import WithoutMemory
+    from ..systems.base import system_class
+
+    alike = {}
+    for card, module in _converters():
+        cls = system_class(card.slug)
+        configs = [cls.Config(), *(cls.preset(name) for name in sorted({row.preset for row in card.published} - {""}))]
+        for config in configs:
+            side = cls.preprocess_for(config).size
+            if side and graph.side and side != graph.side:
+                continue
+            with WithoutMemory():
+                outline = Outline.of(cls(config), side, _keys(module))
+            alike[card.slug] = max(alike.get(card.slug, 0.0), likeness(graph, outline))
+    return tuple(sorted((slug for slug, share in alike.items() if share > _ALIKE), key=lambda slug: -alike[slug]))
 
 
 def _converters() -> list[tuple[Card, ModuleType]]:

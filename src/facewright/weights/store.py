@@ -273,6 +273,7 @@ def _tensors(content: Any, file: Path) -> dict[str, Tensor]:
         "state_dict",
         "state_dict_backbone",
         "model_state_dict",
+        "model_state",
         "warpA2B",
     ):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):

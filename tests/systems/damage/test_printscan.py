@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from facewright.errors import UsageError
-from facewright.systems.damage.printscan import network
 from facewright.systems.damage.printscan.network import PrintScan, PrintScanConfig
 from facewright.systems.damage.printscan.training import PrintScanTraining, dice_loss
 
@@ -34,7 +33,7 @@ def test_any_size_is_answered(model: PrintScan, shape: tuple[int, int]) -> None:
 def test_tiles_agree_with_the_whole(model: PrintScan, monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.random.default_rng(0).integers(0, 256, (150, 170, 3), dtype=np.uint8)
     whole = model.find(image)
-    monkeypatch.setattr(network, "_TILE", 112)
+    monkeypatch.setattr(PrintScan, "tile", 112)
     np.testing.assert_allclose(model.find(image), whole, atol=1e-4)
 
 

@@ -8,9 +8,8 @@ damage, and old prints have none.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,14 +18,10 @@ from ....errors import UsageError
 from ....geometry.crop import CropSpec
 from ....nn.mmrb import init_conv
 from ....tasks.card import Preprocess
-from ...base import System
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from ..tiled import TiledFinder
 
 _SLOPE = 0.2
 _PATCH = 2
-_TILE, _OVERLAP = 512, 32
 _RARE = -3.0  # bias of the start: marks are rare
 
 
@@ -62,7 +57,7 @@ class _Block(nn.Module):
         return F.leaky_relu(x + change, _SLOPE)
 
 
-class PrintScan(System):
+class PrintScan(TiledFinder):
     """Damage of prints, by this project's own design.
 
     forward: (N, 3, H, W) RGB in [−1, 1] to logits (N, 1, H, W) of a pixel being lost. `find` takes whole photos in
@@ -109,25 +104,3 @@ class PrintScan(System):
             x = block(F.pixel_shuffle(up(x), 2) + tap)
         logits: Tensor = F.pixel_shuffle(self.out(x), _PATCH)[..., :height, :width]
         return logits
-
-    @torch.inference_mode()
-    def find(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(H, W, 3) uint8 RGB of any size to the probability (H, W) that a pixel is lost; constant memory beside it."""
-        height, width = image.shape[:2]
-        found = np.zeros((height, width), np.float32)
-        step = _TILE - 2 * _OVERLAP
-        for top in range(0, max(1, height), step):
-            for left in range(0, max(1, width), step):
-                self._tile(image, found, top, left, step)
-        return found
-
-    def _tile(self, image: NDArray[np.uint8], found: NDArray[np.float32], top: int, left: int, step: int) -> None:
-        """Fill one tile of the answer from a part of the picture that reaches over its borders."""
-        height, width = image.shape[:2]
-        y0, x0 = max(0, top - _OVERLAP), max(0, left - _OVERLAP)
-        y1, x1 = min(height, top + step + _OVERLAP), min(width, left + step + _OVERLAP)
-        part = image[y0:y1, x0:x1]
-        shares = torch.sigmoid(self(self.normalise(part[None]))[0, 0]).float().cpu().numpy()
-        rows, columns = min(height, top + step) - top, min(width, left + step) - left
-        inside = shares[top - y0 : top - y0 + rows, left - x0 : left - x0 + columns]
-        found[top : top + rows, left : left + columns] = inside

@@ -8,7 +8,7 @@ points are offsets from it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from ....geometry.crop import CropSpec
 from ....tasks.card import Preprocess
 from ...graph import GraphSystem
 from ..single_shot import Candidates, SingleShotDetector
+
+if TYPE_CHECKING:
+    from ....weights.graphs import GraphSketch
 
 STRIDES = (8, 16, 32)
 ANCHORS = 2
@@ -47,8 +50,8 @@ class SCRFD(GraphSystem, SingleShotDetector):
         return Preprocess(CropSpec.whole(), scale=1.0, mean=(127.5,) * 3, std=(128.0,) * 3)
 
     @classmethod
-    def accepts(cls, inputs: dict[str, list[Any]], outputs: dict[str, list[Any]]) -> bool:
-        widths = [shape[-1] for shape in outputs.values()]
+    def accepts(cls, graph: GraphSketch) -> bool:
+        widths = [shape[-1] for shape in graph.outputs.values()]
         return widths == [1] * 3 + [4] * 3 + [10] * 3
 
     def side(self, max_side: int) -> int:

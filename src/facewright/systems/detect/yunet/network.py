@@ -7,7 +7,7 @@ anchors: every cell of three levels gives one box, how likely it is a face, how 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from ....geometry.crop import CropSpec
 from ....tasks.card import Preprocess
 from ...graph import GraphSystem
 from ..single_shot import Candidates, SingleShotDetector
+
+if TYPE_CHECKING:
+    from ....weights.graphs import GraphSketch
 
 STRIDES = (8, 16, 32)
 OUTPUTS = ("cls", "obj", "bbox", "kps")
@@ -48,8 +51,8 @@ class YuNet(GraphSystem, SingleShotDetector):
         return Preprocess(CropSpec.whole(), colour="BGR", scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
 
     @classmethod
-    def accepts(cls, inputs: dict[str, list[Any]], outputs: dict[str, list[Any]]) -> bool:
-        return {f"{name}_{stride}" for name in OUTPUTS for stride in STRIDES} <= outputs.keys()
+    def accepts(cls, graph: GraphSketch) -> bool:
+        return {f"{name}_{stride}" for name in OUTPUTS for stride in STRIDES} <= graph.outputs.keys()
 
     def side(self, max_side: int) -> int:
         return int(self.config.side)

@@ -1,11 +1,11 @@
-"""The published checkpoint of BiSeNet on faces (79999_iter.pth, also parsing_bisenet.pth)."""
+"""Published weights of BiSeNet on faces: 79999_iter.pth (also parsing_bisenet.pth), and ONNX files such as yakhyo's."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ....weights.published import load_converted
-from .network import BiSeNet
+from .network import BiSeNet, BiSeNetGraph
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,3 +31,7 @@ def import_published(state: Mapping[str, Tensor]) -> BiSeNet:
     model = BiSeNet()
     load_converted(model, convert_published(state), state, "BiSeNet")
     return model.eval()
+
+
+is_graph = BiSeNetGraph.knows
+import_onnx = BiSeNetGraph.from_graph

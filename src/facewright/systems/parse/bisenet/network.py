@@ -3,12 +3,14 @@
 Paper: Yu, Wang, Peng, Gao, Yu, Sang, "BiSeNet: Bilateral Segmentation Network for Real-time Semantic Segmentation"
 (ECCV 2018, arXiv 1808.00897), in the form trained on faces (zllrunning/face-parsing.PyTorch): the fine features are
 those of the trunk at 1/8 instead of a path of their own.
+
+Two runtimes have one name: PyTorch for zllrunning's checkpoint, onnxruntime for ONNX files, such as yakhyo's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,14 @@ from torch import Tensor, nn
 from ....geometry.crop import CropSpec
 from ....nn.resnet import BasicBlock, ResNet
 from ....tasks.card import Preprocess
+from ...graph import GraphSystem, RunsGraphs
 from ..parser import FaceParser
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ....weights.graphs import GraphSketch
 
 CLASSES = (
     "background", "skin", "l_brow", "r_brow", "l_eye", "r_eye", "eye_g", "l_ear", "r_ear", "ear_r", "nose", "mouth",
@@ -27,6 +36,8 @@ CLASSES = (
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CONTEXT, _JOINED = 128, 256
+_PARAMETERS = {"resnet18": 13_300_416, "resnet34": 23_408_576}
+_SPARE = 0.05  # of the numbers of an ONNX file: norms folded into convolutions, side outputs left out
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,16 @@ class BiSeNetConfig:
     size: int = 512
     width: int = 64
     blocks: tuple[int, ...] = (2, 2, 2, 2)
+
+    @classmethod
+    def resnet18(cls) -> Self:
+        """The published trunk."""
+        return cls()
+
+    @classmethod
+    def resnet34(cls) -> Self:
+        """A deeper trunk (23.4 M parameters), which yakhyo publishes."""
+        return cls(blocks=(3, 4, 6, 3))
 
     @classmethod
     def compact(cls) -> Self:
@@ -151,20 +172,12 @@ def _to_size(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)
 
 
-class BiSeNet(FaceParser):
-    """Face parser of 19 classes; crops of 512 px on the `ffhq` template, RGB, normalised as ImageNet's.
-
-    forward: (N, 3, H, W) to logits (N, 19, H, W); with `return_aux` those of the two side outputs, too.
-    """
+class _Parses:
+    """What both runtimes share."""
 
     slug: ClassVar[str] = "bisenet"
     Config: ClassVar[type[BiSeNetConfig]] = BiSeNetConfig
     config: BiSeNetConfig
-    net: Net
-
-    def __init__(self, config: BiSeNetConfig | None = None) -> None:
-        super().__init__(config)
-        self.net = Net(self.config)
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
@@ -174,8 +187,53 @@ class BiSeNet(FaceParser):
     def classes(self) -> tuple[str, ...]:
         return CLASSES
 
+
+class BiSeNet(_Parses, RunsGraphs, FaceParser):
+    """Face parser of 19 classes; crops of 512 px on the `ffhq` template, RGB, normalised as ImageNet's.
+
+    forward: (N, 3, H, W) to logits (N, 19, H, W); with `return_aux` those of the two side outputs, too.
+    """
+
+    net: Net
+
+    def __init__(self, config: BiSeNetConfig | None = None) -> None:
+        super().__init__(config)
+        self.net = Net(self.config)
+
     def forward(self, image: Tensor, *, return_aux: bool = False) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         if return_aux:
             return self.net.with_sides(image)
         logits: Tensor = self.net(image)
         return logits
+
+
+class BiSeNetGraph(_Parses, FaceParser, GraphSystem):
+    """The same, run from an ONNX file by onnxruntime in float32."""
+
+    @classmethod
+    def accepts(cls, graph: GraphSketch) -> bool:
+        """A picture in, 19 maps of its size out, and about as many numbers as a published network has."""
+        side = graph.side or cls.Config().size
+        shapes = list(graph.outputs.values())
+        maps = bool(shapes) and all(len(shape) == 4 and shape[1] == len(CLASSES) for shape in shapes)
+        sized = maps and all(length == side or not isinstance(length, int) for length in shapes[0][2:])
+        return sized and min(_distances(graph).values()) < _SPARE
+
+    @classmethod
+    def config_of(cls, graph: GraphSketch) -> BiSeNetConfig:
+        """The published configuration whose size comes nearest."""
+        distances = _distances(graph)
+        config: BiSeNetConfig = cls.preset(min(distances, key=distances.__getitem__))
+        return config
+
+    def _look(self, crop: NDArray[np.uint8], points: NDArray[np.floating[Any]] | None) -> Tensor:
+        image = self.normalise(self.fit(crop)[None]).contiguous()
+        return self._at_size(torch.from_numpy(self.run(image)[0]), crop)
+
+
+BiSeNet.Graph = BiSeNetGraph
+
+
+def _distances(graph: GraphSketch) -> dict[str, float]:
+    """How far a graph's size is from that of every published configuration, as a part of it."""
+    return {name: abs(graph.parameters - number) / number for name, number in _PARAMETERS.items()}
