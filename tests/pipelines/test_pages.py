@@ -51,6 +51,7 @@ def restore(source: Path, output: Path, **options: Any) -> None:
         "max_megapixels": 200.0,
         "drop_gps": False,
         "provenance": True,
+        "sign": None,
         "overwrite": False,
     }
     restore_options = options.pop("options", RestoreOptions())

@@ -100,7 +100,7 @@ class Generator:
 
 
 class Teller:
-    """Says of every face that it looks 40, smiles, and lifts its brows."""
+    """Says of every face that it looks 40, smiles, lifts its brows and is live."""
 
     def estimate(self, photo: np.ndarray, faces: list[Any]) -> list[AgeEstimate]:
         return [AgeEstimate(40.0, 33.0, 48.0) for _ in faces]
@@ -110,6 +110,21 @@ class Teller:
 
     def read_actions(self, photo: np.ndarray, faces: list[Any]) -> list[FaceActions]:
         return [FaceActions({"AU1": ActionUnit(2.0, 0.9)}, {"happy": 0.8}) for _ in faces]
+
+    preprocess = Preprocess(CropSpec.aligned(64))
+
+    def live(self, photo: np.ndarray, faces: list[Any]) -> np.ndarray:
+        return np.full(len(faces), 0.9)
+
+
+class Colourist:
+    """Gives everything the same hue."""
+
+    slug = "ddcolor"
+    weights_sha256 = None
+
+    def colourise(self, image: np.ndarray) -> np.ndarray:
+        return np.clip(image.astype(int) + (20, 0, -20), 0, 255).astype(np.uint8)
 
 
 class FakeSource:
@@ -131,6 +146,7 @@ class FakeSource:
             "recognise": Recogniser(),
             "quality": Rater(),
             "synthesise": Generator(),
+            "colourise": Colourist(),
         }
         self.others = {"faceverifier": Verifier(), "printscan": finder}
         self.asked: list[str] = []

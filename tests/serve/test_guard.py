@@ -132,7 +132,7 @@ def test_a_token_is_shown_once_and_only_its_hash_is_kept(tmp_path: Path) -> None
     assert [tokens.owner(token) for token in (first, second, "x", "")] == ["anna", "ben", None, None]
     with pytest.raises(UsageError, match="already"):
         make_token(file, "anna")
-    with pytest.raises(UsageError, match="no name"):
+    with pytest.raises(UsageError, match="not a name"):
         make_token(file, "a b")
 
 

@@ -117,6 +117,8 @@ def seen(model: Any, photo: np.ndarray, face: Face) -> np.ndarray:
         return model.find(photo)
     if task == "enlarge":
         return model.enlarge(photo) / 255
+    if task == "attributes":
+        return np.array(list(model.describe_faces(photo, [face])[0].probabilities.values()))
     crops = model.preprocess.crop.cut(photo, face).image[None]
     calls = {"recognise": "embed", "restore": "restore", "parse": "probabilities", "quality": "score"}
     answer = getattr(model, calls[task])(crops)

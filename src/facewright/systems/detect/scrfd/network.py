@@ -51,7 +51,7 @@ class SCRFD(GraphSystem, SingleShotDetector):
 
     @classmethod
     def accepts(cls, graph: GraphSketch) -> bool:
-        widths = [shape[-1] for shape in graph.outputs.values()]
+        widths = [shape[-1] for shape in graph.outputs.values() if shape]
         return widths == [1] * 3 + [4] * 3 + [10] * 3
 
     def side(self, max_side: int) -> int:
