@@ -268,7 +268,7 @@ def same_tensors(first: Path, second: Path) -> bool:
     from safetensors import safe_open
 
     name = "model.safetensors"
-    with safe_open(first / name, "pt") as one, safe_open(second / name, "pt") as other:  # type: ignore[no-untyped-call]
+    with safe_open(first / name, "pt") as one, safe_open(second / name, "pt") as other:
         keys = sorted(one.keys())
         return keys == sorted(other.keys()) and all(torch.equal(one.get_tensor(k), other.get_tensor(k)) for k in keys)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -85,7 +85,7 @@ def on_fgnet(model: FPAge, root: Path) -> tuple[Floats, Flags, NDArray[np.int64]
     """Errors, intervals, people and ages on FG-NET as a user would see them, and how many photos show no face."""
     detector, off, held, people, ages, lost = load_detector(), [], [], [], [], 0
     for photo in read_fgnet(root):
-        bgr = cv2.imread(str(photo.path), cv2.IMREAD_COLOR)
+        bgr: Any = cv2.imread(str(photo.path), cv2.IMREAD_COLOR)
         rgb = np.ascontiguousarray(bgr[..., ::-1], np.uint8)
         face = largest_face(sure_faces(detector.detect(rgb)))
         if face is None:

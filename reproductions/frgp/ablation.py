@@ -291,8 +291,9 @@ def _unet(config: GFPGANConfig, prior: Generator | None) -> UNetCodec:
     holder.adopt_prior(prior)
     model.generator.load_state_dict(holder.generator.state_dict())
     with torch.no_grad():
-        model.to_latent.weight.mul_(0.1)
-        model.to_latent.bias.copy_(holder.mean_latent.repeat(len(model.to_latent.bias) // config.style_dim))
+        model.get_parameter("to_latent.weight").mul_(0.1)
+        bias = model.get_parameter("to_latent.bias")
+        bias.copy_(holder.mean_latent.repeat(len(bias) // config.style_dim))
     return model
 
 

@@ -8,6 +8,7 @@ LIST is list_attr_lfwa+.txt. Needs the labelled face collections (FACEWRIGHT_DAT
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,10 @@ def told(model: LNetANet, scores: Floats) -> Floats:
     return np.array([list(model.read(row).probabilities.values()) for row in scores])
 
 
+def _share(right: NDArray[np.bool_], chosen: NDArray[np.int64]) -> float:
+    return float(right[chosen].mean())
+
+
 def report(model: LNetANet, labels: str) -> tuple[list[str], dict[str, float], Floats, NDArray[np.bool_]]:
     data = {
         preset: AttributeCrops("val", 3, labels=labels, augment=False, damage=preset, config=model.config)
@@ -93,7 +98,7 @@ def report(model: LNetANet, labels: str) -> tuple[list[str], dict[str, float], F
     rows = []
     for number, name in enumerate(ATTRIBUTES):
         share = float(true[:, number].mean())
-        each = traits.by_person(people, lambda i, n=number: float(right[i, n].mean()), draws=300)
+        each = traits.by_person(people, partial(_share, right[:, number]), draws=300)
         rows.append(
             [
                 name,
@@ -121,7 +126,7 @@ def report(model: LNetANet, labels: str) -> tuple[list[str], dict[str, float], F
         [
             name,
             str(int(member.sum())),
-            traits.text(traits.by_person(people[member], lambda i, m=member: float(right[m][i].mean()), draws=300)),
+            traits.text(traits.by_person(people[member], partial(_share, right[member]), draws=300)),
             f"{100 * traits.ece(chances[member], true[member]):.1f}",
         ]
         for name, member in groups

@@ -207,7 +207,7 @@ def judged(model: LNetANet, labels: str, few: list[int], s: Settings) -> dict[st
     true = np.stack([test.labels[row] for row in rows]) > 0
     patches = features(model, test, rows, wrong=0.15)
     told = [i for i, machine in enumerate(machines) if machine is not None]
-    weights = np.stack([machines[i] for i in told])
+    weights = np.stack([machine for machine in machines if machine is not None])
     scores = patches @ weights[:, :-1].T + weights[:, -1]
     one, mean = (traits.balanced_accuracy(found > 0, true[:, told]) for found in (scores[0], scores.mean(0)))
     exact = features(model, test, rows, wrong=0.0)[0] @ weights[:, :-1].T + weights[:, -1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_broken_sets_are_refused(celebahq: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_rare_classes_are_drawn_more_often_and_borrowed(celebahq: Path) -> None:
-    options = {"celebahq": str(celebahq), "found": "found.npz", "size": SIDE, "masks": 1.0}
+    options: dict[str, Any] = {"celebahq": str(celebahq), "found": "found.npz", "size": SIDE, "masks": 1.0}
     data = MixedParsing(**options, borrow=1.0)
     assert data.chances[2] == pytest.approx(5 / 7)
     assert data.donors["eye_g"].tolist() == [2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -120,7 +120,7 @@ def test_nobody_of_the_first_split_of_utkface_came_from_training_to_validation()
 @pytest.mark.shared
 def test_no_validation_face_has_a_training_face_alike(shared_dir: Path) -> None:
     """By the embeddings that came with LFW and UTKFace."""
-    vectors = {"train": [], "val": []}
+    vectors: dict[str, list[Any]] = {"train": [], "val": []}
     for name in ("lfw", "utkface"):
         for side, found in vectors.items():
             part = open_faces(name, side, shared_dir / "data")  # type: ignore[arg-type]

@@ -23,11 +23,11 @@ def test_mean_distance_by_hand() -> None:
 
 def test_precision_and_recall_by_hand() -> None:
     """On a line: real points at 0, 1, 2, 3, each reaching its next neighbour; made ones at 1.4, 1.5 and far away."""
-    real, made = [[0.0], [1], [2], [3]], [[1.4], [1.5], [50]]
+    real, made = np.array([[0.0], [1], [2], [3]]), np.array([[1.4], [1.5], [50]])
     precision, recall = precision_and_recall(real, made, neighbours=1)
     assert precision == pytest.approx(2 / 3)
     assert recall == pytest.approx(0.5)  # the lonely one at 50 reaches 48.5 far
-    assert precision_and_recall(real, [[1.4], [1.5], [1.6]], neighbours=1)[1] == 0
+    assert precision_and_recall(real, np.array([[1.4], [1.5], [1.6]]), neighbours=1)[1] == 0
 
 
 def test_a_collapsed_generator_has_precision_but_no_recall() -> None:

@@ -80,7 +80,7 @@ def test_transformers_layout_is_openais_with_the_projections_split_and_turned() 
         "text_projection": torch.randn(5, 4),
         "input_resolution": torch.tensor(224),
     }
-    parts = {}
+    parts: dict[str, torch.Tensor] = {}
     for name in ("weight", "bias"):
         three = openai[f"visual.transformer.resblocks.0.attn.in_proj_{name}"].chunk(3)
         parts |= {f"vision_model.encoder.layers.0.self_attn.{k}_proj.{name}": v for k, v in zip("qkv", three)}

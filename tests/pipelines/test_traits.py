@@ -77,7 +77,7 @@ def test_a_blurred_face_is_not_judged(fakes: SimpleNamespace) -> None:
 
     photo, faces = scene(fakes)
     assert reasons_against(photo, faces[0]) == ()
-    blurred = np.asarray(cv2.GaussianBlur(photo, (0, 0), 8))
+    blurred = np.asarray(cv2.GaussianBlur(photo, (0, 0), 8), np.uint8)
     assert Reason.BLUR in reasons_against(blurred, faces[0])
     assert TraitReader(age=Oracle()).read(photo, []) == []
 

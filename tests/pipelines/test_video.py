@@ -462,11 +462,11 @@ def test_who_was_picked_stays_picked_when_walking_on() -> None:
 def test_a_change_of_mind_takes_two_looks_and_fades() -> None:
     """Looks are at frames 0, 1, 2, 24, 48 and so on; one doubt, at frame 24, changes nothing."""
     frames = video(80, resting)
-    pace = {"tracker": TrackerOptions(fade=4)}
+    pace = TrackerOptions(fade=4)
 
     def change(*verdicts: str) -> tuple[list[int], int]:
         said = iter(verdicts)
-        editor = stage(Fake(redder, lambda: next(said)), BlobDetector(), **pace)
+        editor = stage(Fake(redder, lambda: next(said)), BlobDetector(), tracker=pace)
         red = [int(out[60, 80, 0]) - int(f.pixels[60, 80, 0]) for out, f in zip(editor(frames), frames, strict=True)]
         return red, editor.report()[0].restored
 

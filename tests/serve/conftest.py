@@ -124,7 +124,7 @@ class Colourist:
     weights_sha256 = None
 
     def colourise(self, image: np.ndarray) -> np.ndarray:
-        return np.clip(image.astype(int) + (20, 0, -20), 0, 255).astype(np.uint8)
+        return np.clip(image.astype(int) + np.array([20, 0, -20]), 0, 255).astype(np.uint8)
 
 
 class FakeSource:

@@ -112,7 +112,7 @@ def test_edges_and_structure_pull_towards_the_truth(weight: str) -> None:
         found[share] = frgp_step(answer, batch, **options)[weight.removesuffix("_weight")]
         alone = Share(share)
         frgp_step(alone, batch, **(options | {weight: 0.0}))
-        assert float(answer.level.grad) < float(alone.level.grad)  # type: ignore[arg-type]
+        assert float(answer.level.grad) < float(alone.level.grad)
     assert 0 < found[0.8] < found[0.5]
     if weight == "edge_weight":
         steps = truth.diff(dim=2).abs().mean() / 2
@@ -253,7 +253,7 @@ def test_texture_energy_pulls_towards_as_much_texture_as_the_truth() -> None:
         energy = detail_step(both, truth, place, energy_weight=1.0)["energy"]
         assert without["energy"] == 0
         assert energy > 0
-        grads[share] = float(both.share.grad) - float(alone.share.grad)  # type: ignore[arg-type]
+        grads[share] = float(both.share.grad) - float(alone.share.grad)
     assert grads[0.5] < 0 < grads[1.5]
 
 
@@ -310,7 +310,7 @@ def test_how_sure_a_landmarker_is_does_not_move_its_points() -> None:
     loss = spread_loss(found, truth, torch.ones(1, 68))  # type: ignore[arg-type]
     loss.backward()
     assert points.grad is None or not points.grad.any()
-    assert (scale.grad < 0).all()  # type: ignore[operator]
+    assert (scale.grad < 0).all()
     assert float(loss) == pytest.approx(0.1 * 2**0.5 / 0.02 + 2 * math.log(0.02 / NEAR), rel=1e-5)
 
 

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bugs import BUGS, Bug
+from bugs import BUGS, Bug  # type: ignore[import-not-found]  # beside this script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,11 @@ def copy_of_package(folder: Path) -> Path:
     """A copy of the package in `folder`; large files are links."""
 
     def copy(source: str, target: str) -> object:
-        return os.symlink(source, target) if source.endswith(LARGE) else shutil.copyfile(source, target)
+        if source.endswith(LARGE):
+            os.symlink(source, target)
+        else:
+            shutil.copyfile(source, target)
+        return target
 
     return Path(shutil.copytree(PACKAGE, folder / "facewright", copy_function=copy))
 

@@ -286,6 +286,6 @@ def refuse_seed(slug: str, seed: int | None) -> None:
         raise UsageError(f"{slug} draws no noise, so a seed has no effect; omit it")
 
 
-def batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+def batches(items: Sequence[Any] | NDArray[Any], size: int) -> list[Any]:
     """Split a sequence into runs of at most `size`."""
     return [items[i : i + size] for i in range(0, len(items), size)]

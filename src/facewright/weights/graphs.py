@@ -82,7 +82,7 @@ def _sketched(path: str, size: int, changed: int) -> GraphSketch:
 
 
 def _known(value: Any) -> bool:
-    return value.type.tensor_type.HasField("shape")
+    return bool(value.type.tensor_type.HasField("shape"))
 
 
 def _shape(value: Any) -> list[Any]:

@@ -137,7 +137,7 @@ def _near_graphs(graph: GraphSketch) -> tuple[str, ...]:
     from ..nn.memory import WithoutMemory
     from ..systems.base import system_class
 
-    alike = {}
+    alike: dict[str, float] = {}
     for card, module in _converters():
         cls = system_class(card.slug)
         configs = [cls.Config(), *(cls.preset(name) for name in sorted({row.preset for row in card.published} - {""}))]

@@ -108,13 +108,13 @@ def test_a_live_graph_follows_the_classifiers_and_a_stored_one_does_not() -> Non
     torch.testing.assert_close(live.mixed_classifier(0), stored.mixed_classifier(0))
     for model in (live, stored):
         with torch.no_grad():
-            model.classifiers[0].weight.mul_(-1)
+            model.get_parameter("classifiers.0.weight").mul_(-1)
     assert (live.mixed_classifier(0) - stored.mixed_classifier(0)).abs().max() > 1e-3
     loss = live.mixed_classifier(0).square().sum()
     loss.backward()
-    assert live.classifiers[0].weight.grad.abs().sum() > 0
+    assert live.get_parameter("classifiers.0.weight").grad.abs().sum() > 0
     stored.mixed_classifier(0).square().sum().backward()
-    assert stored.classifiers[0].weight.grad is None
+    assert stored.get_parameter("classifiers.0.weight").grad is None
     torch.testing.assert_close(build(dataclasses.replace(SMALL, graph="off")).mixed_classifier(1), live.classifier(1))
 
 

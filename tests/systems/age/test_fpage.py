@@ -60,7 +60,7 @@ def test_age_network_alone_needs_its_parser(parity) -> None:
     with pytest.raises(WeightsError, match="without its parser"):
         convert.import_published({"state_dict": own})
     model = convert.import_published({"state_dict": own}, parser={"state_dict": parser})
-    assert torch.equal(model.parser.head[4].bias, parser["decoder.4.bias"])
+    assert torch.equal(model.get_parameter("parser.head.4.bias"), parser["decoder.4.bias"])
     with pytest.raises(WeightsError, match="tells the ages is missing"):
         convert.import_published(parser)
 
@@ -89,8 +89,8 @@ def test_a_gate_weighs_all_channels_of_its_class() -> None:
     high, logits = torch.randn(1, 32, 4, 4), torch.zeros(1, 2, 4, 4)
     before = attention(high, logits)
     with torch.no_grad():
-        attention.gate[2].weight.zero_()
-        attention.gate[2].bias.copy_(torch.tensor([60.0, -60.0]))
+        attention.get_parameter("gate.2.weight").zero_()
+        attention.get_parameter("gate.2.bias").copy_(torch.tensor([60.0, -60.0]))
     after = attention(high, logits)
     plain = attention.project(high) / 2
     torch.testing.assert_close(after[:, 0::2], plain[:, 0::2])

@@ -51,7 +51,7 @@ def test_equal_cells_are_an_ordinary_convolution() -> None:
     x = torch.randn(2, 3, 14, 14)
     torch.testing.assert_close(local(x), local.convs[0](x))
     with torch.no_grad():
-        local.convs[4].weight.add_(1)  # the middle cell alone
+        local.convs.get_parameter("4.weight").add_(1)  # the middle cell alone
     changed = (local(x) - local.convs[0](x)).abs().sum((0, 1)) > 0
     assert changed[4:8, 4:8].all()
     assert changed.sum() == 16

@@ -180,7 +180,7 @@ def test_lightness_stays_and_colours_of_the_input_do_not_count(model: DDColor) -
     with torch.no_grad():
         model.mix.bias.copy_(torch.tensor([8.0, -12.0]))
     rng = np.random.default_rng(0)
-    grey = cv2.GaussianBlur(rng.integers(60, 190, (90, 70), dtype=np.uint8), (0, 0), 3)
+    grey = np.asarray(cv2.GaussianBlur(rng.integers(60, 190, (90, 70), dtype=np.uint8), (0, 0), 3), np.uint8)
     image = np.repeat(grey[..., None], 3, 2)
     coloured = model.colourise(image)
     assert (coloured.shape, coloured.dtype) == (image.shape, np.uint8)

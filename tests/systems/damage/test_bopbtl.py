@@ -48,7 +48,7 @@ def test_published_layout_fits() -> None:
         import_published(state)
 
 
-def test_its_wrapper_is_opened(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_its_wrapper_is_opened(tmp_path) -> None:
     """The published file also holds the state of its optimiser."""
     torch.save({"model_state": {"module.first.1.bias": torch.ones(2)}, "optimizer_state": {}}, tmp_path / "a.pt")
     assert list(load_published(tmp_path / "a.pt")) == ["first.1.bias"]

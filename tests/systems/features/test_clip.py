@@ -79,7 +79,7 @@ def transformers_shapes() -> SHAPES:
     [(openai_shapes, CLIPConfig()), (transformers_shapes, CLIPConfig.vit_b_16())],
     ids=["openai", "transformers"],
 )
-def test_published_layouts_fit(shapes, config: CLIPConfig) -> None:  # type: ignore[no-untyped-def]
+def test_published_layouts_fit(shapes, config: CLIPConfig) -> None:
     state = {key: torch.empty(shape, device="meta") for key, shape in shapes().items()}
     with torch.device("meta"):
         assert import_published(state).config == config

@@ -83,7 +83,7 @@ def test_block_by_the_formula() -> None:
     first = F.conv2d(F.relu(gain * x), unit.conv1.weight, padding=1)
     second = F.conv2d(F.relu(gain * first), unit.conv2.weight, padding=1)
     third = F.conv2d(F.relu(gain * second), unit.conv3.weight, padding=1)
-    skip = F.conv2d(F.relu(gain * x), unit.downsample[2].weight)  # type: ignore[index]
+    skip = F.conv2d(F.relu(gain * x), unit.get_parameter("downsample.2.weight"))
     torch.testing.assert_close(unit(x), torch.cat((first, second, third), 1) + skip)
 
 

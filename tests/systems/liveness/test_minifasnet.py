@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
@@ -92,9 +92,9 @@ def test_channel_weights_by_the_formula() -> None:
     torch.manual_seed(0)
     weigh = ChannelWeights(8).eval()
     x = torch.randn(2, 8, 5, 6)
-    first, norm1, second, norm2 = (weigh.layers[i] for i in (1, 2, 4, 5))
-    inner = torch.relu(x.mean((2, 3)) @ first.weight[:, :, 0, 0].t() / (1 + norm1.eps) ** 0.5)  # type: ignore[union-attr, index, operator]
-    share = torch.sigmoid(inner @ second.weight[:, :, 0, 0].t() / (1 + norm2.eps) ** 0.5)  # type: ignore[union-attr, index, operator]
+    first, norm1, second, norm2 = (cast("Any", weigh.layers[i]) for i in (1, 2, 4, 5))
+    inner = torch.relu(x.mean((2, 3)) @ first.weight[:, :, 0, 0].t() / (1 + norm1.eps) ** 0.5)
+    share = torch.sigmoid(inner @ second.weight[:, :, 0, 0].t() / (1 + norm2.eps) ** 0.5)
     torch.testing.assert_close(weigh(x), x * share[..., None, None])
 
 

@@ -42,7 +42,7 @@ def one(key: str, c_in: int, c_out: int, groups: int, *, identity: bool) -> SHAP
     return {f"{key}.rbr_reparam.weight": (c_out, c_in // groups, 3, 3), f"{key}.rbr_reparam.bias": (c_out,)}
 
 
-def published_shapes(block) -> SHAPES:  # type: ignore[no-untyped-def]
+def published_shapes(block) -> SHAPES:
     """The layout of thohemp/6DRepNet on RepVGG-B1g2: every second layer has two groups."""
     found: SHAPES = block("layer0", 3, 64, 1, identity=False)
     layer = 1
@@ -56,7 +56,7 @@ def published_shapes(block) -> SHAPES:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("block", [one, branches])
-def test_published_layouts_fit(block) -> None:  # type: ignore[no-untyped-def]
+def test_published_layouts_fit(block) -> None:
     state = {key: torch.empty(shape, device="meta") for key, shape in published_shapes(block).items()}
     with torch.device("meta"):
         assert import_published(state).config == SixDRepNetConfig()

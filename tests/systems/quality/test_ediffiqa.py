@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
@@ -115,10 +115,10 @@ def model() -> EDifFIQA:
 @torch.inference_mode()
 def test_score_by_the_formula(model: EDifFIQA) -> None:
     x = torch.randn(2, 3, 112, 112)
-    first, _, second = model.head
+    first, second = (cast("torch.nn.Linear", model.head[i]) for i in (0, 2))
     features = F.normalize(model.backbone(x), dim=1)
-    inner = F.gelu(features @ first.weight.t() + first.bias)  # type: ignore[union-attr, operator]
-    torch.testing.assert_close(model(x), (inner @ second.weight.t() + second.bias)[:, 0])  # type: ignore[union-attr, operator]
+    inner = F.gelu(features @ first.weight.t() + first.bias)
+    torch.testing.assert_close(model(x), (inner @ second.weight.t() + second.bias)[:, 0])
 
 
 def test_faces_of_a_photo(model: EDifFIQA, fakes: SimpleNamespace) -> None:

@@ -333,7 +333,7 @@ def published_original(state, image):
 
     levels = sum(key.endswith("skip.1.weight") for key in state)
     x = act(equal("conv_body_first.0.weight", image), state["conv_body_first.1.bias"])
-    skips = []
+    skips: list[torch.Tensor] = []
     for i in range(levels):
         key = f"conv_body_down.{i}"
         inner = act(equal(f"{key}.conv1.0.weight", x, padding=1), state[f"{key}.conv1.1.bias"])

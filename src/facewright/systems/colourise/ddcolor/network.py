@@ -240,7 +240,7 @@ class DDColor(System):
         height, width = image.shape[:2]
         lightness = _lab(image)[..., 0]
         side = self.config.size
-        small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if side < min(height, width) else 1)
+        small: Any = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if side < min(height, width) else 1)
         grey = _rgb(np.stack([_lab(small)[..., 0], *np.zeros((2, side, side), np.float32)], 2))
         pair = self.inference()(self.normalise(grey[None])).float()
         pair = F.interpolate(pair, (height, width), mode="bilinear", align_corners=False)[0].cpu().numpy()

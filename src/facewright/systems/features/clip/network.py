@@ -112,7 +112,7 @@ class CLIP(System):
         for start in range(0, len(pictures), _BATCH):
             found = network(self.normalise(pictures[start : start + _BATCH])).float()
             parts.append(F.normalize(found, dim=1).cpu())
-        return torch.cat(parts).numpy()  # type: ignore[no-any-return]
+        return torch.cat(parts).numpy()
 
     def _inference_form(self, dtype: torch.dtype) -> nn.Module:
         return AutocastCopy(self, dtype, (nn.Conv2d, nn.Linear, nn.Embedding), self._been_read)

@@ -77,7 +77,7 @@ class HierarchicalBlock(nn.Module):
         second = self.conv2(F.relu(self.bn2(first)))
         third = self.conv3(F.relu(self.bn3(second)))
         skip = x if self.downsample is None else self.downsample(x)
-        return torch.cat((first, second, third), 1) + skip  # type: ignore[no-any-return]
+        return torch.cat((first, second, third), 1) + skip
 
 
 class Hourglass(nn.Module):

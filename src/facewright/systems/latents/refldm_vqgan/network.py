@@ -83,7 +83,7 @@ class RefLDMVQGAN(System):
         net: Any = self.inference(torch.float32).net
         found = [net.encode(self.normalise(one[None]))[0].float().cpu() for one in pictures]
         sides = [side // self.config.layout.stride for side in pictures.shape[1:3]]
-        return torch.cat([torch.zeros(0, self.config.code_dim, *sides), *found]).numpy()  # type: ignore[no-any-return]
+        return torch.cat([torch.zeros(0, self.config.code_dim, *sides), *found]).numpy()
 
     @torch.inference_mode()
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:

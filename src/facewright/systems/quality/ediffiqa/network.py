@@ -143,7 +143,7 @@ class EDifFIQA(_Rates, RunsGraphs, System):
     def score(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, S, S, 3) uint8 RGB crops to raw quality (N,), about 0 to 1, higher is better; in full precision."""
         parts = [self(self.normalise(np.asarray(group))).float().cpu() for group in batches(crops, _BATCH)]
-        return torch.cat([torch.zeros(0), *parts]).numpy()  # type: ignore[no-any-return]
+        return torch.cat([torch.zeros(0), *parts]).numpy()
 
 
 class EDifFIQAGraph(_Rates, GraphSystem):
