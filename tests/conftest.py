@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from facewright.face import DegradationEstimate
+    from facewright.pipelines.restore import RestorePipeline
 
 
 def pytest_configure() -> None:
@@ -177,9 +178,10 @@ def textured(height: int, width: int, *, dtype: Any = np.uint8, channels: int = 
 @pytest.fixture(scope="session")
 def fakes() -> SimpleNamespace:
     """Fake networks and pictures: `Detector`, `Restorer`, `face_at`, `textured`, and `pipeline(*faces, **restorer)`."""
-    from facewright.pipelines.restore import RestorePipeline
 
     def pipeline(*faces: Face, **options: Any) -> RestorePipeline:
+        from facewright.pipelines.restore import RestorePipeline  # needs torch
+
         return RestorePipeline(FakeDetector(*faces), FakeRestorer(**options))
 
     return SimpleNamespace(
