@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import UsageError
 from ..io.image import Photo, read
 from ..systems.quality.retained import retained_fraction
-from ..systems.quality.sharpness import MOST_SIDE, SHARP, native_side, sharpness
+from ..systems.quality.sharpness import MOST_SIDE, SHARP, native_part, native_side, sharpness
 from ..tasks.quality import DegradationEstimator
 from ..tasks.restore import RestoreOptions, Restorer
 from .background import redrawn
@@ -264,7 +264,8 @@ class RestoreEdit:
         side = native_side(cut.crop.scale, spec.size)
         if self.options.upscale > 1 and side < MOST_SIDE:
             return 0.0  # an enlarged face lacks the detail of its new size
-        return sharpness(dataclasses.replace(spec, size=side).cut(image, cut.face).image)
+        crop = dataclasses.replace(spec, size=side).cut(image, cut.face)
+        return sharpness(crop.image, native_part(image, crop.matrix, side))
 
     # --- the networks
 

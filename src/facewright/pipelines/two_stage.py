@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from ..face import DegradationEstimate
     from ..tasks.card import Preprocess
-DAMAGED_BELOW = 0.89
-"""Estimated SSIM from which the first stage adds nothing; see reproductions/quality."""
+DAMAGED_BELOW = 0.94
+"""Estimated SSIM from which the first stage takes more from a face than it gives; see docs/results/facedetail.md."""
 
 
 class TwoStageRestorer:
