@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,33 +17,31 @@ from facewright.systems.base import system_class
 from facewright.systems.parse.easyportrait import convert as easyportrait
 from facewright.systems.parse.rtnet import convert as rtnet
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
 Shapes = dict[str, tuple[int, ...]]
+Layout = Callable[[Callable[[], Path]], Shapes]
+"""Takes what finds the folder of the parity vectors, which only some need."""
 
 
-def of(tests: str, pick: Callable[[Any], Shapes] = lambda tests: tests.published_shapes()) -> Callable[[Path], Shapes]:
+def of(tests: str, pick: Callable[[Any], Shapes] = lambda tests: tests.published_shapes()) -> Layout:
     """The layout that the tests of a system write out."""
     return lambda folder: pick(importlib.import_module(f"tests.systems.{tests}"))
 
 
-def vector(name: str, prefix: str = "") -> Callable[[Path], Shapes]:
+def vector(name: str, prefix: str = "") -> Layout:
     """The layout of the network whose outputs are recorded."""
 
-    def read(folder: Path) -> Shapes:
-        with np.load(folder / f"{name}.npz") as archive:
+    def read(folder: Callable[[], Path]) -> Shapes:
+        with np.load(folder() / f"{name}.npz") as archive:
             manifest = json.loads(str(archive["manifest"]))
         return {prefix + key: tuple(entry["shape"]) for key, entry in manifest.items()}
 
     return read
 
 
-def undone(slug: str, theirs: Callable[[str], str], **options: Any) -> Callable[[Path], Shapes]:
+def undone(slug: str, theirs: Callable[[str], str], **options: Any) -> Layout:
     """The layout of a system's own network, whose names are turned back into the published ones."""
 
-    def make(folder: Path) -> Shapes:
+    def make(folder: Callable[[], Path]) -> Shapes:
         cls = system_class(slug)
         with torch.device("meta"):
             own = cls(dataclasses.replace(cls.Config(), **options)).state_dict()
@@ -99,10 +99,10 @@ def _fpn(key: str) -> str:
     return f"backbone.stem.{stem[0]}.{inner.removeprefix(f'{stem[1]}.')}" if stem else f"backbone.{inner}"
 
 
-def segface(backbone: str, labels: str = "celebamask") -> Callable[[Path], Shapes]:
+def segface(backbone: str, labels: str = "celebamask") -> Layout:
     """The backbone as SegFace's tests name it; the decoder, which is the same for all, from a recorded network."""
 
-    def make(folder: Path) -> Shapes:
+    def make(folder: Callable[[], Path]) -> Shapes:
         tests = importlib.import_module("tests.systems.parse.test_segface")
         config = tests.SegFaceConfig(backbone=backbone, labels=labels, warp=labels == "lapa")
         recorded = vector("segface-lapa" if labels == "lapa" else "segface-mobilenet")(folder)
@@ -115,10 +115,10 @@ def segface(backbone: str, labels: str = "celebamask") -> Callable[[Path], Shape
     return make
 
 
-def stylegan2(name: Callable[[dict[str, Any]], dict[str, Any]], size: int) -> Callable[[Path], Shapes]:
+def stylegan2(name: Callable[[dict[str, Any]], dict[str, Any]], size: int) -> Layout:
     """The layout of a StyleGAN2 of configuration F, by the map that its tests hold to the published ones."""
 
-    def make(folder: Path) -> Shapes:
+    def make(folder: Callable[[], Path]) -> Shapes:
         cls = system_class("stylegan2")
         with torch.device("meta"):
             state = cls(cls.Config(size=size)).generator.state_dict()  # type: ignore[union-attr, operator]
@@ -148,9 +148,10 @@ _SEGFACE = {
     "swinv2b-celeba-512": "swin_v2_b",
 }
 
-LAYOUTS: dict[str, Callable[[Path], Shapes]] = {
+LAYOUTS: dict[str, Layout] = {
     "adaface/ir50-webface4m": undone("adaface", lambda key: f"net.{_adaface(key)}", backbone="ir50"),
     "adaface/ir101-webface12m": undone("adaface", lambda key: f"model.{_adaface(key)}", backbone="ir101"),
+    "arcface/ir-se50": undone("arcface", _adaface, backbone="ir_se50"),
     "bisenet/bisenet": of("parse.test_bisenet"),
     "bopbtl/detection": of("damage.test_bopbtl"),
     "clip/vit-l-14": of("features.test_clip", lambda tests: tests.openai_shapes()),
@@ -159,6 +160,7 @@ LAYOUTS: dict[str, Callable[[Path], Shapes]] = {
     "ddcolor/modelscope": of("colourise.test_ddcolor", _large),
     "ddcolor/artistic": of("colourise.test_ddcolor", _large),
     "ddcolor/tiny": of("colourise.test_ddcolor", lambda tests: tests.published_shapes(*tests.TINY[:2])),
+    "drunet/colour": of("enlarge.test_drunet"),
     "easyportrait/segformer-fp-512": undone("easyportrait", _segformer, classes=8),
     "easyportrait/segformer-ps-512": undone("easyportrait", _segformer, classes=2),
     "easyportrait/fpn-fp-512": undone("easyportrait", _fpn, network="fpn_resnet50", classes=8),
@@ -199,6 +201,10 @@ LAYOUTS: dict[str, Callable[[Path], Shapes]] = {
     "scunet/gan": of("enlarge.test_scunet"),
     **{f"segface/{name}": segface(backbone) for name, backbone in _SEGFACE.items()},
     **{f"segface/swinb-lapa-{size}": segface("swin_b", "lapa") for size in (224, 256, 448, 512)},
+    **{
+        f"swinir/{name}": of("enlarge.test_swinir", lambda tests, n=name: tests.FILES[n][0])
+        for name in ("real-m-gan", "real-m-psnr", "real-l-gan", "denoise-25")
+    },
     "sixdrepnet/300w-lp": of("pose.test_sixdrepnet", lambda tests: tests.published_shapes(tests.branches)),
     "stylegan2/ffhq-512-basicsr": stylegan2(s2.to_basicsr, 512),
     "stylegan2/ffhq-1024-ada": stylegan2(s2.to_nvidia, 1024),

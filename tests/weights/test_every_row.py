@@ -184,11 +184,12 @@ def mirror_path(address: str) -> str:
     return f"/huggingface.co/{owner}/{name}/resolve/{revision}/{path}"
 
 
-@pytest.mark.shared
 @pytest.mark.parametrize("name", TENSORS)
-def test_tensors_come_from_the_address_into_the_network(name: str, fetched: Any, shared_dir: Path) -> None:
+def test_tensors_come_from_the_address_into_the_network(
+    name: str, fetched: Any, request: pytest.FixtureRequest
+) -> None:
     card, row = ROWS[name]
-    shapes = LAYOUTS[name](shared_dir / "parity") | BAGGAGE.get(card.slug, {})
+    shapes = LAYOUTS[name](lambda: request.getfixturevalue("shared_dir") / "parity") | BAGGAGE.get(card.slug, {})
     row, path = fetched(card, row, file_of(row, stand_ins(shapes)))
     assert card.slug in published.recognise(path).systems  # told by names and shapes, whatever the file is called
     state = {key: value.to("meta") for key, value in store.load_published(path).items()}
@@ -212,14 +213,16 @@ def test_tensors_come_from_the_address_into_the_network(name: str, fetched: Any,
 # --- graphs
 
 
-def plain_graph(taken: list[int], given: list[int], spare: int = 1) -> bytes:
-    """An ONNX file that takes and gives tensors of these shapes and stores so many numbers."""
+def plain_graph(taken: list[int], given: list[int], spare: int = 1, *, gated: bool = False) -> bytes:
+    """An ONNX file that takes and gives tensors of these shapes and stores so many numbers; `gated` by a sigmoid."""
     onnx = pytest.importorskip("onnx")
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
     ends = [helper.make_tensor_value_info(name, 1, shape) for name, shape in (("input", taken), ("output", given))]
     stored = [numpy_helper.from_array(np.array(given, np.int64), "shape")]
     stored.append(numpy_helper.from_array(np.zeros(spare, np.float32), "spare"))
-    nodes = [helper.make_node("ConstantOfShape", ["shape"], ["output"])]
+    made = "before" if gated else "output"
+    nodes = [helper.make_node("ConstantOfShape", ["shape"], [made])]
+    nodes += [helper.make_node("Sigmoid", ["before"], ["output"])] if gated else []
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], stored)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
     model.ir_version = 8
@@ -245,6 +248,8 @@ def graph_of(name: str, row: PublishedFile, path: Path, monkeypatch: pytest.Monk
         backbone = {"arcface/w600k-mbf": "mbf", "arcface/w600k-r50": "iresnet50"}.get(name, "iresnet100")
         model = cls(cls.Config("mobilefacenet", 128) if slug == "sface" else cls.Config(backbone))
         return recogniser_graph(model.eval().backbone, path, scaled=slug == "sface")
+    if slug == "minifasnet":
+        return plain_graph([1, 3, side, side], [1, 3], gated=row.preset == "v1se")
     answers = {"ediffiqa": [1, 1], "bisenet": [1, 19, side, side], "gpen": [1, 3, side, side]}
     network = importlib.import_module(cls.__module__)
     mine = side if slug == "gpen" else row.preset
