@@ -208,5 +208,6 @@ LAYOUTS: dict[str, Layout] = {
     "sixdrepnet/300w-lp": of("pose.test_sixdrepnet", lambda tests: tests.published_shapes(tests.branches)),
     "stylegan2/ffhq-512-basicsr": stylegan2(s2.to_basicsr, 512),
     "stylegan2/ffhq-1024-ada": stylegan2(s2.to_nvidia, 1024),
+    "stylegan2/ffhq-1024-tensorflow": stylegan2(s2.to_nvidia, 1024),
 }
 """Of every file that can be fetched and is no ONNX graph."""

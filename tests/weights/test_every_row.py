@@ -24,6 +24,7 @@ from tests.weights.layouts import LAYOUTS
 from torch import nn
 
 from facewright.errors import WeightsError
+from facewright.nn import stylegan2 as s2
 from facewright.systems.base import system_class
 from facewright.tasks.card import cards
 from facewright.weights import catalogue, published, store
@@ -75,6 +76,8 @@ def file_of(row: PublishedFile, state: dict[str, torch.Tensor]) -> bytes:
         return archive_of(state)
     if row.container == "nvidia":
         return nvidia_pickle({"G": nested({}), "D": nested({}), "G_ema": nested(state)})
+    if row.container == "tensorflow":
+        return tensorflow_pickle(state)
     wrapper = row.wrapper.partition(" or ")[0]
     content: Any = {wrapper: state} if wrapper else state
     if row.container == "lightning":
@@ -143,6 +146,17 @@ def nvidia_pickle(content: Any) -> bytes:
         patch.setitem(sys.modules, "torch_utils", ModuleType("torch_utils"))
         patch.setitem(sys.modules, "torch_utils.persistence", module)
         return pickle.dumps(content)
+
+
+def tensorflow_pickle(state: Mapping[str, torch.Tensor]) -> bytes:
+    """A generator of the full size holds too many numbers for a test; its reader takes a narrow one as well."""
+    tests = importlib.import_module("tests.weights.test_tensorflow")
+    torch.manual_seed(0)
+    narrow = s2.Generator(1024, style_dim=512, widths=(4,) * 9, mapping_layers=8)
+    assert s2.to_nvidia(narrow.state_dict()).keys() == state.keys()
+    mapping, synthesis = tests.variables(narrow)
+    network = tests.Network({}, mapping=tests.Network(mapping), synthesis=tests.Network(synthesis))
+    return bytes(tests.written((tests.Network(), tests.Network(), network)))
 
 
 # --- from the address on
