@@ -27,6 +27,18 @@ def of(tests: str, pick: Callable[[Any], Shapes] = lambda tests: tests.published
     return lambda folder: pick(importlib.import_module(f"tests.systems.{tests}"))
 
 
+def listed(tests: str, name: str) -> Layout:
+    """The layout of one of the files that the tests of a system list."""
+    return of(tests, lambda module: module.FILES[name][0])
+
+
+def nafnet(name: str) -> Layout:
+    """NAFNet's tests list width and blocks."""
+    return of(
+        "enlarge.test_nafnet", lambda module: module.published_shapes(module.FILES[name][0], *module.FILES[name][1])
+    )
+
+
 def vector(name: str, prefix: str = "") -> Layout:
     """The layout of the network whose outputs are recorded."""
 
@@ -121,7 +133,7 @@ def stylegan2(name: Callable[[dict[str, Any]], dict[str, Any]], size: int) -> La
     def make(folder: Callable[[], Path]) -> Shapes:
         cls = system_class("stylegan2")
         with torch.device("meta"):
-            state = cls(cls.Config(size=size)).generator.state_dict()  # type: ignore[union-attr, operator]
+            state = cls(cls.Config(size=size)).generator.state_dict()  # type: ignore[union-attr]
             return {key: tuple(value.shape) for key, value in name(state).items()}
 
     return make
@@ -176,13 +188,10 @@ LAYOUTS: dict[str, Layout] = {
     "minifasnet/v1se": of("liveness.test_minifasnet", lambda tests: tests.published_shapes(tests.V1SE, weighed=True)),
     "mos/mos-m": vector("mos", "module."),
     "mos/mos-s": vector("mos-s", "module."),
-    **{
-        f"nafnet/{name}": of("enlarge.test_nafnet", lambda t, n=name: t.published_shapes(t.FILES[n][0], *t.FILES[n][1]))
-        for name in _NAFNET
-    },
+    **{f"nafnet/{name}": nafnet(name) for name in _NAFNET},
     "parsenet/parsenet": of("parse.test_parsenet"),
     **{
-        f"realesrgan/{name}": of("enlarge.test_realesrgan", lambda tests, n=like: tests.FILES[n][0])
+        f"realesrgan/{name}": listed("enlarge.test_realesrgan", like)
         for name, like in {
             "general-x4v3": "general-x4v3",
             "general-wdn-x4v3": "general-x4v3",
@@ -202,7 +211,7 @@ LAYOUTS: dict[str, Layout] = {
     **{f"segface/{name}": segface(backbone) for name, backbone in _SEGFACE.items()},
     **{f"segface/swinb-lapa-{size}": segface("swin_b", "lapa") for size in (224, 256, 448, 512)},
     **{
-        f"swinir/{name}": of("enlarge.test_swinir", lambda tests, n=name: tests.FILES[n][0])
+        f"swinir/{name}": listed("enlarge.test_swinir", name)
         for name in ("real-m-gan", "real-m-psnr", "real-l-gan", "denoise-25")
     },
     "sixdrepnet/300w-lp": of("pose.test_sixdrepnet", lambda tests: tests.published_shapes(tests.branches)),

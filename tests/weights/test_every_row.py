@@ -15,7 +15,7 @@ import pickle
 import sys
 import zipfile
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ ROWS = {f"{card.slug}/{row.name}": (card, row) for card in cards().values() for 
 GRAPHS = sorted(name for name, (_, row) in ROWS.items() if row.container == "onnx")
 TENSORS = sorted(name for name, (_, row) in ROWS.items() if row.container != "onnx")
 
-BAGGAGE = {
+BAGGAGE: dict[str, dict[str, tuple[int, ...]]] = {
     "restoreformer": {"loss.discriminator.main.0.weight": (64, 3, 4, 4)},
     "adaface": {"head.kernel": (512, 10)},
     "facenet": {"logits.weight": (8631, 512), "logits.bias": (8631,)},
@@ -108,7 +108,7 @@ class Scripted(nn.Module):
 
 def archive_of(state: Mapping[str, torch.Tensor]) -> bytes:
     stream = io.BytesIO()
-    torch.jit.save(torch.jit.trace(Scripted(state).eval(), torch.zeros(1)), stream)  # type: ignore[no-untyped-call]
+    torch.jit.save(torch.jit.trace(Scripted(state).eval(), torch.zeros(1)), stream)
     return stream.getvalue()
 
 
@@ -261,7 +261,7 @@ def graph_of(name: str, row: PublishedFile, path: Path, monkeypatch: pytest.Monk
     if slug in ("arcface", "sface"):
         backbone = {"arcface/w600k-mbf": "mbf", "arcface/w600k-r50": "iresnet50"}.get(name, "iresnet100")
         model = cls(cls.Config("mobilefacenet", 128) if slug == "sface" else cls.Config(backbone))
-        return recogniser_graph(model.eval().backbone, path, scaled=slug == "sface")
+        return recogniser_graph(cast("nn.Module", model.eval().backbone), path, scaled=slug == "sface")
     if slug == "minifasnet":
         return plain_graph([1, 3, side, side], [1, 3], gated=row.preset == "v1se")
     answers = {"ediffiqa": [1, 1], "bisenet": [1, 19, side, side], "gpen": [1, 3, side, side]}

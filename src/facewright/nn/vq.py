@@ -117,7 +117,7 @@ class ResBlock(nn.Module):
             return skip + change  # type: ignore[no-any-return]
         # a sum of its own would cost large pictures as much as the norms
         if over and not torch.is_grad_enabled():
-            return skip.add_(change)  # type: ignore[no-any-return]
+            return skip.add_(change)
         return change.add_(skip)  # type: ignore[no-any-return]
 
 

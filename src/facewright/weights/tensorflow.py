@@ -18,6 +18,7 @@ import torch
 from ..errors import UnsafeWeightsError, WeightsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from torch import Tensor
@@ -70,8 +71,8 @@ class _Network:
         self.parts = dict(state.get("components", {}))
 
 
-def _array(_: Any, shape: tuple[int, ...], kind: bytes | str) -> np.ndarray:
-    return np.ndarray(shape, kind)
+def _array(_: Any, shape: tuple[int, ...], kind: Any) -> np.ndarray:
+    return np.ndarray(shape, kind.decode() if isinstance(kind, bytes) else kind)
 
 
 def _bytes(text: str, encoding: str) -> bytes:
@@ -114,7 +115,7 @@ def _same(value: np.ndarray) -> np.ndarray:
     return value
 
 
-_OF_LAYER = {
+_OF_LAYER: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "weight": ("weight", _kernel),
     "bias": ("bias", _same),
     "noise_strength": ("noise_strength", _same),

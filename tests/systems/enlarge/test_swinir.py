@@ -29,7 +29,8 @@ def ending(key: str, width: int, *, thrice: bool) -> SHAPES:
 
 def block(key: str, width: int, heads: int, windows: int) -> SHAPES:
     """Tables of indices, and for shifted blocks the mask of the training size, are stored along."""
-    found = {f"{key}.attn.relative_position_bias_table": (225, heads), f"{key}.attn.relative_position_index": (64, 64)}
+    found: SHAPES = {f"{key}.attn.relative_position_bias_table": (225, heads)}
+    found |= {f"{key}.attn.relative_position_index": (64, 64)}
     found |= {f"{key}.attn_mask": (windows, 64, 64)} if windows else {}
     for name, shape in {
         "norm1": (width,), "norm2": (width,), "attn.qkv": (3 * width, width), "attn.proj": (width, width),
@@ -86,8 +87,8 @@ def test_groups_are_a_change_that_is_added() -> None:
     model = SwinIR(SwinIRConfig.compact()).eval()
     image = torch.rand(1, 3, 16, 24)
     whole = model(image)
-    model.after.weight.zero_()  # type: ignore[union-attr, operator]
-    model.after.bias.zero_()  # type: ignore[union-attr, operator]
+    model.after.weight.zero_()  # type: ignore[operator]
+    model.after.bias.zero_()  # type: ignore[operator]
     x = F.leaky_relu(model.narrow(model.first(image - model.mean)), 0.01)
     for up in model.ups:
         x = F.leaky_relu(up(x.repeat_interleave(2, 2).repeat_interleave(2, 3)), 0.2)

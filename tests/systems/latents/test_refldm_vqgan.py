@@ -114,7 +114,7 @@ def test_nothing_in_nothing_out(model: RefLDMVQGAN) -> None:
 
 @pytest.mark.shared
 @torch.inference_mode()
-def test_latent_diffusions_autoencoder_computes_the_same(parity) -> None:  # type: ignore[no-untyped-def]
+def test_latent_diffusions_autoencoder_computes_the_same(parity) -> None:
     """IDiff-Face's VQ-f4 is this network with three levels instead of four."""
     arrays, state, _ = parity("idiffface-vqf4")
     layout = RefLDMVQGANConfig(size=64, multipliers=(1, 2, 4), code_dim=3).layout
