@@ -1,6 +1,6 @@
 """Speed and memory of the large restorers at full size with random weights, as a Markdown table.
 
-    python -m benchmarks.restorers [--threads 2] [--repeats 2] [--write]
+    python -m benchmarks.restorers --threads 2 --only gfpgan codeformer --write
     python -m benchmarks.restorers --only codeformer --preset compact
 
 Three forms of each network read weights from a folder and restore one aligned crop, then four: plain eager float32,
@@ -298,7 +298,7 @@ def page(found: list[Comparison], options: argparse.Namespace) -> str:
 
 def main() -> None:
     parser = common.options(__doc__, quick="", arms=False)
-    parser.add_argument("--only", default="", help="one restorer instead of those of the table")
+    parser.add_argument("--only", nargs="+", default=NETWORKS, help="restorers to compare, instead of all")
     parser.add_argument("--preset", default="", help="a preset of the configuration instead of the full size")
     parser.add_argument("--before", default="006e743", help="commit of the build to compare with")
     parser.add_argument("--repeats", type=int, default=2)
@@ -307,9 +307,9 @@ def main() -> None:
     parser.add_argument("--serve", choices=get_args(Form), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.make:
-        return make(options.only, options.preset, options.make)
+        return make(options.only[0], options.preset, options.make)
     if options.serve:
-        return serve(options.only, options.serve, options.threads, options.weights, options.picture)
+        return serve(options.only[0], options.serve, options.threads, options.weights, options.picture)
     if not options.threads:
         from facewright.processors import processors
 
@@ -321,8 +321,7 @@ def main() -> None:
             "before": Build(earlier(options.before, Path(sources)), options),
             "shipped": now,
         }
-        chosen = [options.only] if options.only else NETWORKS
-        text = page([compare(slug, builds, options) for slug in chosen], options)
+        text = page([compare(slug, builds, options) for slug in options.only], options)
     common.finish(options, "restorer-speed", text, people=False, given=f"--threads {options.threads}")
 
 

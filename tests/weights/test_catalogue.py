@@ -393,45 +393,6 @@ def _config(card: Card, row: PublishedFile) -> Any:
     return dataclasses.replace(config, **changes)
 
 
-FETCHABLE = [param for param in ROWS if param.values[1].fetchable]  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize(("card", "row"), FETCHABLE)
-def test_every_fetchable_row_survives_the_network(
-    card: Card, row: PublishedFile, served: Any, home: Path, impatient: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its published addresses, played by a mirror: refused at first, cut off, then whole; wrong bytes never used."""
-    import zipfile
-
-    content = row.name.encode() * 5000
-    sent = content
-    if row.member:
-        stream = io.BytesIO()
-        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(row.member, content)
-        sent = stream.getvalue()
-    monkeypatch.setenv("FACEWRIGHT_MIRROR", served.address)
-    path = _mirror_path(row.urls[0])
-    served.files[path] = sent
-    served.plan[path] = ["503", "cut", "cut"]
-    digest = hashlib.sha256(content).hexdigest()
-    with terms.terms(accept_licence=True, trust_first_download=True):
-        fake = dataclasses.replace(row, sha256=digest, size_bytes=len(content))
-        assert catalogue.download(card, fake).read_bytes() == content
-        other = dataclasses.replace(row, sha256="1" * 64, size_bytes=len(content))
-        with pytest.raises(WeightsError, match="instead of 1111"):
-            catalogue.download(card, other)
-    assert not (home / "files" / ("1" * 64) / row.file).exists()
-
-
-def _mirror_path(address: str) -> str:
-    if not address.startswith("hf://"):
-        return address.removeprefix("https:/")
-    owner, name, path = address.removeprefix("hf://").split("/", 2)
-    name, _, revision = name.partition("@")
-    return f"/huggingface.co/{owner}/{name}/resolve/{revision}/{path}"
-
-
 def test_cards_survive_json() -> None:
     for card in REAL.values():
         assert Card.from_dict(json.loads(json.dumps(card.to_dict()))) == card

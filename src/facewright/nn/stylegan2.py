@@ -162,7 +162,8 @@ class ModulatedConv(nn.Module):
         x = x * _channel(scale, x)
         x = self.convolve(x)
         if out_scale is not None:
-            x = x * _channel(out_scale * gain, x)
+            factor = _channel(out_scale * gain, x)
+            x = x * factor if torch.is_grad_enabled() else x.mul_(factor)
         return x
 
     def scales(self, style: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -219,10 +220,10 @@ class StyledConv(nn.Module):
         noise = (self.side_gain * self.noise_strength).to(x.dtype) * noise.to(x.dtype)
         bias = (self.side_gain * self.bias).to(x.dtype)[None, :, None, None]
         if self.concat:
-            x = torch.cat((x, noise.expand_as(x)), 1) + bias
-        else:
-            x = x + (noise + bias)
-        return leaky(x)
+            return leaky(torch.cat((x, noise.expand_as(x)), 1) + bias)
+        if torch.is_grad_enabled():
+            return leaky(x + (noise + bias))
+        return F.leaky_relu_(x.add_(noise).add_(bias), SLOPE)  # one map instead of three
 
 
 class ToRGB(nn.Module):

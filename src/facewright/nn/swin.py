@@ -177,17 +177,17 @@ def _from_windows(x: Tensor, window: int, height: int, width: int) -> Tensor:
 
 
 class Block(nn.Module):
-    """Attention and a GELU network of four times the width, each behind (version 1) or before (2) a layer norm."""
+    """Attention and a GELU network of `ratio` times the width, each behind (version 1) or before (2) a layer norm."""
 
-    def __init__(self, channels: int, heads: int, window: int, shift: int, version: int) -> None:
+    def __init__(self, channels: int, heads: int, window: int, shift: int, version: int, ratio: int = 4) -> None:
         super().__init__()
         self.norm_first = version == 1
         self.norm1 = nn.LayerNorm(channels, eps=NORM_EPS)
         self.attn = WindowAttention(channels, heads, window, shift, version)
         self.norm2 = nn.LayerNorm(channels, eps=NORM_EPS)
-        hidden = nn.Linear(channels, 4 * channels)
+        hidden = nn.Linear(channels, ratio * channels)
         # the identities stand where torchvision has dropout, so that the numbers of the layers agree
-        self.mlp = nn.Sequential(hidden, nn.GELU(), nn.Identity(), nn.Linear(4 * channels, channels))
+        self.mlp = nn.Sequential(hidden, nn.GELU(), nn.Identity(), nn.Linear(ratio * channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.norm_first:

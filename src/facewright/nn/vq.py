@@ -108,12 +108,17 @@ class ResBlock(nn.Module):
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, over: bool = False) -> Tensor:
+        """With `over`, where no gradient is wanted, the result may take the place of x."""
         change = self.norm2(self.conv1(F.silu(self.norm1(x), inplace=True)))  # holds one map beside x, not two
         change = self.conv2(F.silu(change, inplace=True))
         skip = x if self.shortcut is None else self.shortcut(x)
+        if change.dtype != skip.dtype:
+            return skip + change  # type: ignore[no-any-return]
         # a sum of its own would cost large pictures as much as the norms
-        return change.add_(skip) if change.dtype == skip.dtype else skip + change  # type: ignore[no-any-return]
+        if over and not torch.is_grad_enabled():
+            return skip.add_(change)
+        return change.add_(skip)  # type: ignore[no-any-return]
 
 
 class Downsample(nn.Conv2d):
@@ -200,9 +205,9 @@ class Level(nn.Module):
         follow: float = 1.0,
         after_first: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Before the change of side."""
+        """Before the change of side. Where no gradient is wanted, x may be overwritten: its caller still holds it."""
         for i, block in enumerate(self.blocks):
-            x = block(x)
+            x = block(x, over=True) if isinstance(block, ResBlock) else block(x)
             if len(self.attentions):
                 x = self.attentions[i](x, guide, follow)
             if i == 0 and after_first is not None:

@@ -77,7 +77,7 @@ class GraphSystem(System):
         beside = path.with_name(CONFIG_FILE)
         try:
             stored = json.loads(beside.read_text(encoding="utf-8"))
-            config = cls.Config(**stored["config"])
+            config = cls.config_from(stored["config"])
             contract = Preprocess.from_dict(stored["preprocess"])
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise WeightsError(f"{beside} cannot be read ({error!r}); import the ONNX file again") from error

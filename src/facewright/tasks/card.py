@@ -28,6 +28,7 @@ CONTAINERS = {
     "onnx": "ONNX graph",
     "torchscript": "TorchScript archive",
     "nvidia": "NVIDIA pickle, which carries its source",
+    "tensorflow": "NVIDIA pickle of TensorFlow networks, which carries its source",
 }
 """Kinds of published files."""
 

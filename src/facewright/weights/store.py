@@ -235,12 +235,13 @@ def load_published(path: str | Path) -> dict[str, Tensor]:
 
     Wrappers are unpacked (`params_ema`, `params`, `g_ema`, `state_dict` and the like) and a leading `module.` stripped.
     A pickle that would run code is refused with UnsafeWeightsError and never executed. Of NVIDIA's StyleGAN pickles,
-    which carry their source, the tensors of `G_ema` are taken and the source is left alone; so is the program of
-    TorchScript archives.
+    which carry their source, the tensors of the averaged generator are taken and the source is left alone; so is the
+    program of TorchScript archives.
     """
     import torch
 
     from .nvidia import is_nvidia_pickle, load_nvidia
+    from .tensorflow import is_tensorflow_pickle, load_tensorflow
     from .torchscript import is_torchscript, load_torchscript
 
     file = Path(path)
@@ -251,13 +252,18 @@ def load_published(path: str | Path) -> dict[str, Tensor]:
         return load_file(file)[0]
     if is_nvidia_pickle(file):
         return load_nvidia(file)
+    if is_tensorflow_pickle(file):
+        return load_tensorflow(file)
     if is_torchscript(file):
         return load_torchscript(file)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = _first_line(error)
-        raise UnsafeWeightsError(f"{file} holds more than tensors and was not opened ({reason})") from error
+        raise UnsafeWeightsError(
+            f"{file} holds more than tensors and was not opened ({reason}); look for a safetensors file of it, or, "
+            "where you trust its author, save the state_dict() of what is in it with their program and import that"
+        ) from error
     except Exception as error:  # damaged pickles fail in every way there is
         raise WeightsError(f"{file} is not a readable checkpoint ({_first_line(error)})") from error
     return _tensors(content, file)

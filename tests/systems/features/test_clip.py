@@ -30,19 +30,22 @@ def openai_block(key: str, width: int) -> SHAPES:
     return found | linear(f"{key}.mlp.c_fc", 4 * width, width) | linear(f"{key}.mlp.c_proj", width, 4 * width)
 
 
-def openai_shapes() -> SHAPES:
+def openai_shapes(
+    width: int = 1024, layers: int = 24, patch: int = 14, dim: int = 768, text_width: int = 768
+) -> SHAPES:
     """ViT-L/14 as openai/CLIP writes it, the three numbers its archive carries included."""
     found: SHAPES = {
-        "visual.conv1.weight": (1024, 3, 14, 14), "visual.class_embedding": (1024,),
-        "visual.positional_embedding": (257, 1024), "visual.proj": (1024, 768),
-        "token_embedding.weight": (49_408, 768), "positional_embedding": (77, 768), "text_projection": (768, 768),
+        "visual.conv1.weight": (width, 3, patch, patch), "visual.class_embedding": (width,),
+        "visual.positional_embedding": ((224 // patch) ** 2 + 1, width), "visual.proj": (width, dim),
+        "token_embedding.weight": (49_408, text_width), "positional_embedding": (77, text_width),
+        "text_projection": (text_width, dim),
         "logit_scale": (), "input_resolution": (), "context_length": (), "vocab_size": (),
     }  # fmt: skip
-    found |= norm("visual.ln_pre", 1024) | norm("visual.ln_post", 1024) | norm("ln_final", 768)
-    for number in range(24):
-        found |= openai_block(f"visual.transformer.resblocks.{number}", 1024)
+    found |= norm("visual.ln_pre", width) | norm("visual.ln_post", width) | norm("ln_final", text_width)
+    for number in range(layers):
+        found |= openai_block(f"visual.transformer.resblocks.{number}", width)
     for number in range(12):
-        found |= openai_block(f"transformer.resblocks.{number}", 768)
+        found |= openai_block(f"transformer.resblocks.{number}", text_width)
     return found
 
 

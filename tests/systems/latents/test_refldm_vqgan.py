@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from facewright.errors import WeightsError
+from facewright.nn.vq import VQAutoencoder, from_taming
 from facewright.systems.latents.refldm_vqgan.convert import import_published
 from facewright.systems.latents.refldm_vqgan.network import RefLDMVQGAN, RefLDMVQGANConfig
 from facewright.weights.published import recognise_tensors
@@ -106,3 +107,28 @@ def test_decoding_looks_codes_up(model: RefLDMVQGAN) -> None:
 def test_nothing_in_nothing_out(model: RefLDMVQGAN) -> None:
     assert model.encode(np.zeros((0, 64, 64, 3), np.uint8)).shape == (0, 4, 16, 16)
     assert model.decode(np.zeros((0, 4, 16, 16), np.float32)).shape == (0, 64, 64, 3)
+
+
+# --- the published code of latent-diffusion's auto-encoders, recorded at a smaller size
+
+
+@pytest.mark.shared
+@torch.inference_mode()
+def test_latent_diffusions_autoencoder_computes_the_same(parity) -> None:
+    """IDiff-Face's VQ-f4 is this network with three levels instead of four."""
+    arrays, state, _ = parity("idiffface-vqf4")
+    layout = RefLDMVQGANConfig(size=64, multipliers=(1, 2, 4), code_dim=3).layout
+    net = VQAutoencoder(layout).eval()
+    net.load_state_dict(from_taming(state, layout))
+
+    def deviation(ours: torch.Tensor, name: str) -> float:
+        theirs = torch.from_numpy(arrays[name])
+        return float((ours - theirs).abs().max() / theirs.abs().max())
+
+    latent = torch.from_numpy(arrays["in_latent"])
+    assert deviation(net.encode(torch.from_numpy(arrays["in_image"]))[0], "out_encoded") < 1e-4
+    codes = net.quantiser(latent)
+    assert np.array_equal(codes.indices.flatten().numpy(), arrays["out_indices"])
+    assert deviation(codes.features, "out_quantised") < 1e-4
+    assert deviation(net.decode(codes.features), "out_decoded") < 1e-4
+    assert deviation(net.decode(latent), "out_decoded_unquantised") < 1e-4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,11 +12,19 @@ import pytest
 import torch
 
 from facewright.errors import UsageError, WeightsError
+from facewright.loading import create
 from facewright.systems.liveness.minifasnet.convert import import_published
-from facewright.systems.liveness.minifasnet.network import ChannelWeights, MiniFASNet, MiniFASNetConfig
-from facewright.weights.published import recognise_tensors
+from facewright.systems.liveness.minifasnet.network import (
+    ChannelWeights,
+    MiniFASNet,
+    MiniFASNetConfig,
+    MiniFASNetGraph,
+)
+from facewright.weights.graphs import GraphSketch
+from facewright.weights.published import import_checkpoint, recognise, recognise_tensors
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import SimpleNamespace
 
 SHAPES = dict[str, tuple[int, ...]]
@@ -143,6 +152,51 @@ def test_crops_are_the_published_ones(
     theirs = published_crop(photo, box, config.scale, config.size)
     assert crop.shape == (80, 80, 3)
     assert np.array_equal(crop, theirs)
+
+
+# --- ONNX
+
+
+def test_graph_votes(tmp_path: Path, fakes: SimpleNamespace) -> None:
+    """A graph whose logits are the means of blue, green and red, in the place of a published one."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    helper = onnx.helper
+    ends = [helper.make_tensor_value_info(*end) for end in (("input", 1, [1, 3, 80, 80]), ("output", 1, [1, 3]))]
+    nodes = [helper.make_node("ReduceMean", ["input"], ["output"], axes=[2, 3], keepdims=0)]
+    graph = helper.make_model(
+        helper.make_graph(nodes, "g", ends[:1], ends[1:]), opset_imports=[helper.make_opsetid("", 13)]
+    )
+    graph.ir_version = 8
+    onnx.save(graph, str(tmp_path / "any.onnx"))
+    assert recognise(tmp_path / "any.onnx").systems == ("minifasnet",)
+    estimator = create("minifasnet", pretrained=import_checkpoint("minifasnet", tmp_path / "any.onnx", tmp_path / "m"))
+    assert isinstance(estimator, MiniFASNetGraph)
+    assert estimator.config == MiniFASNetConfig.v2()
+    photo, faces = fakes.textured(200, 240), [fakes.face_at((90, 80), 20.0), fakes.face_at((160, 120), 24.0)]
+    crops = np.stack([estimator.preprocess.crop.cut(photo, face).image for face in faces])
+    means = torch.from_numpy(crops[..., ::-1].mean((1, 2)))
+    np.testing.assert_allclose(estimator.live(photo, faces), means.softmax(1)[:, 1], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "mine"),
+    [
+        ({}, True),
+        ({"operators": Counter(Conv=40, Sigmoid=3)}, True),
+        ({"operators": Counter(Conv=40, Softmax=1)}, False),  # its answers are no logits
+        ({"outputs": {"output": [1, 2]}}, False),
+        ({"inputs": {"input": [1, 3, 128, 128]}}, False),
+    ],
+)
+def test_which_graphs_are_minifasnet(changes: dict[str, object], mine: bool) -> None:
+    values: dict[str, object] = {
+        "inputs": {"input": ["batch", 3, 80, 80]}, "outputs": {"output": ["batch", 3]},
+        "operators": Counter(Conv=40), "names": frozenset(), "parameters": 430_000,
+    }  # fmt: skip
+    sketch = GraphSketch(**(values | changes))  # type: ignore[arg-type]
+    assert MiniFASNetGraph.accepts(sketch) == mine
+    assert MiniFASNetGraph.config_of(sketch).variant == ("v1se" if sketch.operators["Sigmoid"] else "v2")
 
 
 def test_refusals(model: MiniFASNet) -> None:

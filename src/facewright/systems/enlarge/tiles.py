@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from ...errors import UsageError
 from ..base import System
@@ -62,3 +64,9 @@ def in_tiles(
             rows, columns = slice((top - y0) * scale, (y1 - y0) * scale), slice((left - x0) * scale, (x1 - x0) * scale)
             out[top * scale : y1 * scale, left * scale : x1 * scale] = drawn[rows, columns]
     return out
+
+
+def padded(image: Tensor, unit: int) -> Tensor:
+    """(N, C, H, W) with its last row and column repeated until both sides are multiples of `unit`."""
+    below, right = (-side % unit for side in image.shape[2:])
+    return F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image

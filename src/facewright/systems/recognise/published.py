@@ -40,15 +40,17 @@ R = TypeVar("R", bound=Recogniser)
 def import_published(state: Mapping[str, Any], *, colour: str = "") -> ArcFace | AdaFace | MagFace:
     """A network holding a published checkpoint; which system and which backbone is told by its keys.
 
-    insightface's are bare backbones. AdaFace's come from Lightning and keep the network under `model.`, MagFace's keep
-    it under `features.`; their heads are left behind. AdaFace's later collection, under `net.`, takes RGB; `colour`
-    overrules what the keys tell of it. Raises KeyError or RuntimeError when the keys are of no network
-    known here.
+    insightface's are bare backbones, as is IR-SE50 of InsightFace_Pytorch. AdaFace's come from Lightning and keep the
+    network under `model.`, MagFace's keep it under `features.`; their heads are left behind. AdaFace's later
+    collection, under `net.`, takes RGB; `colour` overrules what the keys tell of it. Raises KeyError or RuntimeError
+    when the keys are of no network known here.
     """
     plain: dict[str, Tensor] = {k.removeprefix("module."): v for k, v in state.get("state_dict", state).items()}
     rgb = "net.input_layer.0.weight" in plain
     kept = {k: v for k, v in plain.items() if not k.startswith("head.")}
     inner = {k.removeprefix("model.").removeprefix("net."): v for k, v in kept.items()}
+    if "body.0.res_layer.5.fc1.weight" in plain:
+        return _import_arcface(plain)
     if "input_layer.0.weight" in inner:
         return _import_adaface(inner, colour or ("RGB" if rgb else "BGR"))
     below = {k.removeprefix("features.").removeprefix("module."): v for k, v in plain.items() if k[:9] == "features."}
@@ -74,6 +76,9 @@ def _import_arcface(published: Mapping[str, Tensor]) -> ArcFace:
         depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
         name = VITS[_width(state, "patch.weight"), depth]
         return _filled(ArcFace(ArcFaceConfig(name, _width(state, "head.3.bias"))), state)
+    if "input_layer.0.weight" in published:
+        state = evolve.from_evolve(published)
+        return _filled(ArcFace(ArcFaceConfig("ir_se50", _width(state, "head.4.running_mean"))), state)
     name = _iresnet_name(published)
     return _filled(ArcFace(ArcFaceConfig(name, _width(published, "features.bias"))), published)
 

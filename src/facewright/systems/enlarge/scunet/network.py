@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ....geometry.crop import CropSpec
 from ....tasks.card import Preprocess
-from ..tiles import PictureNetwork
+from ..tiles import PictureNetwork, padded
 
 WINDOW = 8
 _LEVELS = 3
@@ -147,9 +147,7 @@ class SCUNet(PictureNetwork):
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[2:]
-        unit = WINDOW * 2**_LEVELS
-        padded = _padded(image, -height % unit, -width % unit)
-        skips = [self.head(padded)]
+        skips = [self.head(padded(image, WINDOW * 2**_LEVELS))]
         for stage in self.down:
             skips.append(stage(skips[-1]))
         x = self.body(skips[-1])
@@ -161,7 +159,3 @@ class SCUNet(PictureNetwork):
 
 def _stage(width: int, config: SCUNetConfig) -> nn.Sequential:
     return nn.Sequential(*(Block(width, config.head, shifted=number % 2 == 1) for number in range(config.depth)))
-
-
-def _padded(image: Tensor, below: int, right: int) -> Tensor:
-    return F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image

@@ -1,4 +1,4 @@
-"""Published checkpoints of MiniFASNet: 2.7_80x80_MiniFASNetV2.pth and 4_0_0_80x80_MiniFASNetV1SE.pth."""
+"""Published checkpoints of MiniFASNet, 2.7_80x80_MiniFASNetV2.pth and 4_0_0_80x80_MiniFASNetV1SE.pth, and graphs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ....weights.published import load_converted
-from .network import MiniFASNet, MiniFASNetConfig
+from .network import MiniFASNet, MiniFASNetConfig, MiniFASNetGraph
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,3 +76,7 @@ def import_published(state: Mapping[str, Tensor]) -> MiniFASNet:
     model = MiniFASNet(config)
     load_converted(model, convert_published(state), state, "MiniFASNet")
     return model.eval()
+
+
+is_graph = MiniFASNetGraph.knows
+import_onnx = MiniFASNetGraph.from_graph

@@ -19,6 +19,7 @@ from ....geometry.crop import CropSpec
 from ....nn.mobilefacenet import Bottleneck, ConvNorm
 from ....tasks.card import Preprocess
 from ...base import System
+from ...graph import GraphSystem, RunsGraphs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ....face import Face
+    from ....weights.graphs import GraphSketch
 
 Variant = Literal["v2", "v1se"]
 
@@ -106,15 +108,39 @@ class WeighedBottleneck(nn.Module):
         return x + change
 
 
-class MiniFASNet(System):
-    """Liveness of a face in a single photo (Minivision, Silent-Face-Anti-Spoofing).
-
-    forward: (N, 3, S, S) BGR, 0…255, a crop of `scale` boxes, to logits (N, 3): attack, live, attack of another kind.
-    """
+class _Votes:
+    """What both runtimes share."""
 
     slug: ClassVar[str] = "minifasnet"
     Config: ClassVar[type[MiniFASNetConfig]] = MiniFASNetConfig
     config: MiniFASNetConfig
+    preprocess: Preprocess
+
+    @classmethod
+    def preprocess_for(cls, config: Any) -> Preprocess:
+        crop = CropSpec.framed(config.size, margin=(config.scale - 1) / 2)
+        return Preprocess(crop, colour="BGR", scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+    def logits(self, crops: NDArray[np.uint8]) -> Tensor:
+        """(N, S, S, 3) uint8 RGB crops to logits (N, 3)."""
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def live(self, photo: NDArray[np.uint8], faces: Sequence[Face]) -> NDArray[np.float64]:
+        """(H, W, 3) uint8 RGB and N faces in it to the network's vote (N,), 0…1, that each is live; no probability."""
+        crops = [self.preprocess.crop.cut(photo, face).image for face in faces]
+        votes = [np.zeros(0)]
+        for start in range(0, len(crops), _BATCH):
+            logits = self.logits(np.stack(crops[start : start + _BATCH]))
+            votes.append(logits.double().softmax(1)[:, _LIVE].cpu().numpy())
+        return np.concatenate(votes)
+
+
+class MiniFASNet(_Votes, RunsGraphs, System):
+    """Liveness of a face in a single photo (Minivision, Silent-Face-Anti-Spoofing).
+
+    forward: (N, 3, S, S) BGR, 0…255, a crop of `scale` boxes, to logits (N, 3): attack, live, attack of another kind.
+    """
 
     def __init__(self, config: MiniFASNetConfig | None = None) -> None:
         super().__init__(config)
@@ -133,11 +159,6 @@ class MiniFASNet(System):
         self.norm = nn.BatchNorm1d(c.dim)
         self.classify = nn.Linear(c.dim, 3, bias=False)
 
-    @classmethod
-    def preprocess_for(cls, config: Any) -> Preprocess:
-        crop = CropSpec.framed(config.size, margin=(config.scale - 1) / 2)
-        return Preprocess(crop, colour="BGR", scale=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
-
     def forward(self, crop: Tensor) -> Tensor:
         side = self.config.size
         if crop.dim() != 4 or tuple(crop.shape[1:]) != (3, side, side):
@@ -149,15 +170,31 @@ class MiniFASNet(System):
         logits: Tensor = self.classify(embedding)
         return logits
 
-    @torch.inference_mode()
-    def live(self, photo: NDArray[np.uint8], faces: Sequence[Face]) -> NDArray[np.float64]:
-        """(H, W, 3) uint8 RGB and N faces in it to the network's vote (N,), 0…1, that each is live; no probability."""
-        crops = [self.preprocess.crop.cut(photo, face).image for face in faces]
-        votes = [np.zeros(0)]
-        for start in range(0, len(crops), _BATCH):
-            logits = self.inference(torch.float32)(self.normalise(np.stack(crops[start : start + _BATCH])))
-            votes.append(logits.double().softmax(1)[:, _LIVE].cpu().numpy())
-        return np.concatenate(votes)
+    def logits(self, crops: NDArray[np.uint8]) -> Tensor:
+        logits: Tensor = self.inference(torch.float32)(self.normalise(crops))
+        return logits
+
+
+class MiniFASNetGraph(_Votes, GraphSystem):
+    """The same, run from an ONNX file by onnxruntime."""
+
+    @classmethod
+    def accepts(cls, graph: GraphSketch) -> bool:
+        """A crop of 80 px in, three logits out."""
+        answers = [shape[-1] for shape in graph.outputs.values() if shape]
+        return graph.side == MiniFASNetConfig.size and answers == [3] and "Softmax" not in graph.operators
+
+    @classmethod
+    def config_of(cls, graph: GraphSketch) -> MiniFASNetConfig:
+        """Of the two, only V1SE weighs channels by a sigmoid."""
+        return MiniFASNetConfig.v1se() if graph.operators["Sigmoid"] else MiniFASNetConfig.v2()
+
+    def logits(self, crops: NDArray[np.uint8]) -> Tensor:
+        rows = [self.run(self.normalise(crop[None]).contiguous())[0].reshape(1, 3) for crop in crops]
+        return torch.from_numpy(np.concatenate(rows))
+
+
+MiniFASNet.Graph = MiniFASNetGraph
 
 
 def _stage(c_in: int, c_out: int, inner: tuple[int, ...], *, weighed: bool) -> nn.Sequential:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -117,8 +118,10 @@ def _backbone_state(tensors: Mapping[str, Tensor], backbone: str) -> dict[str, T
     return {f"features.{k}": v for k, v in inner.items()}
 
 
-def import_published(state: Mapping[str, Any], config: SegFaceConfig | None = None) -> SegFace:
+def import_published(state: Mapping[str, Any], config: SegFaceConfig | None = None, *, size: int = 0) -> SegFace:
     """A network holding a published checkpoint; `config` overrules what `published_config` assumes, say for Helen.
+
+    `size` is the side of its crops where it is not 512 px, which the tensors cannot tell.
 
     Raises WeightsError for incomplete and for other checkpoints.
     """
@@ -126,7 +129,8 @@ def import_published(state: Mapping[str, Any], config: SegFaceConfig | None = No
         converted = convert_published(state)
     except KeyError as error:
         raise WeightsError(f"this checkpoint of SegFace is incomplete: {error.args[0]} is missing") from error
-    model = SegFace(config or published_config(state))
+    config = config or published_config(state)
+    model = SegFace(dataclasses.replace(config, size=size) if size else config)
     try:
         model.load_state_dict(converted)
     except RuntimeError as error:

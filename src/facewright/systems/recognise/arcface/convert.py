@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEYS = (
-    r"(conv1\.|layers\.0\.layers\.0\.|patch_embed\.proj\.)",
-    r"(layer1\.0\.prelu\.|conv_sep\.layers\.0\.|blocks\.0\.attn\.)",
-    r"(features\.|feature\.0\.)",
+    r"(conv1\.|layers\.0\.layers\.0\.|patch_embed\.proj\.|input_layer\.0\.)",
+    r"(layer1\.0\.prelu\.|conv_sep\.layers\.0\.|blocks\.0\.attn\.|body\.0\.res_layer\.5\.fc1\.)",
+    r"(features\.|feature\.0\.|output_layer\.)",
 )
 """Beginnings of keys that all published checkpoints have; they tell a file of unknown origin."""
 

@@ -31,14 +31,14 @@ class ArcFaceConfig:
 
 
 class ArcFace(Recogniser):
-    """insightface's recognisers; crops of 112 px on the `arcface` template, RGB in [−1, 1].
+    """insightface's recognisers; crops of 112 px on the `arcface` template, RGB in [−1, 1]; BGR for `ir_se50`.
 
     forward: (N, 3, 112, 112) to raw embeddings (N, dim). Raises UsageError for a backbone that is not insightface's.
     """
 
     slug: ClassVar[str] = "arcface"
     Config: ClassVar[type[ArcFaceConfig]] = ArcFaceConfig
-    BACKBONES: ClassVar[tuple[str, ...]] = (*IRESNET_BLOCKS, "mbf", "mbf_large", *VITS.values())
+    BACKBONES: ClassVar[tuple[str, ...]] = (*IRESNET_BLOCKS, "mbf", "mbf_large", "ir_se50", *VITS.values())
     config: ArcFaceConfig
 
     def __init__(self, config: ArcFaceConfig | None = None) -> None:
@@ -48,4 +48,4 @@ class ArcFace(Recogniser):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(CropSpec.aligned(112, "arcface"))
+        return Preprocess(CropSpec.aligned(112, "arcface"), colour="BGR" if config.backbone == "ir_se50" else "RGB")

@@ -201,10 +201,11 @@ class GFPGAN(System):
         bottleneck = self.activate(self.bottleneck(taps[-1]))
         latent = self.to_latent(bottleneck.flatten(1)).float().view(len(image), -1, self.config.style_dim)
         features = self._decode(bottleneck, taps)
-        restored: Tensor = self.generator(latent, self._conditions(features, fidelity), noise)
-        if not return_pyramid:
-            return restored
-        return restored, [to_rgb(f) for to_rgb, f in zip(self.to_rgbs, features)]
+        conditions = self._conditions(features, fidelity)
+        pyramid = [to_rgb(f) for to_rgb, f in zip(self.to_rgbs, features)] if return_pyramid else []
+        del taps, features  # large, and of no more use to the generator
+        restored: Tensor = self.generator(latent, conditions, noise)
+        return (restored, pyramid) if return_pyramid else restored
 
     def _encode(self, image: Tensor) -> list[Tensor]:
         """Features at S/2, S/4, …, 4."""
