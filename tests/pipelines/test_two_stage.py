@@ -10,7 +10,7 @@ import pytest
 
 from facewright.face import DegradationEstimate
 from facewright.geometry.crop import CropSpec
-from facewright.pipelines.two_stage import TwoStageRestorer
+from facewright.pipelines.two_stage import StageModel, TwoStageRestorer, shipped_model, stage_signals
 from facewright.tasks.card import Preprocess
 from facewright.tasks.quality import DegradationEstimator
 from facewright.tasks.restore import Restorer
@@ -47,7 +47,8 @@ class Detail:
 @pytest.fixture
 def stages() -> SimpleNamespace:
     first = Structure()
-    return SimpleNamespace(first=first, both=TwoStageRestorer(first, Detail()))
+    below = StageModel(0.9, 0, 0, 0, 0, 0, -1)  # an SSIM below 0.9
+    return SimpleNamespace(first=first, both=TwoStageRestorer(first, Detail(), below))
 
 
 def test_only_damaged_crops_go_through_the_first_stage(stages: SimpleNamespace) -> None:
@@ -58,6 +59,13 @@ def test_only_damaged_crops_go_through_the_first_stage(stages: SimpleNamespace) 
     assert (out[0] == 101).all()
     assert (out[1] == 181).all()
     assert np.array_equal(crops, before)
+
+
+def test_the_shipped_model_sends_what_is_damaged_at_its_size_to_the_first_stage() -> None:
+    noisy, tiny = DegradationEstimate(1.5, 2, 14, 80, 27, 0.7), DegradationEstimate(0.5, 4, 1, 85, 28, 0.85)
+    soft, sharp = DegradationEstimate(0, 1, 0.1, 45, 36, 0.95), DegradationEstimate(0, 1, 0, 90, 40, 0.99)
+    odds = [float(shipped_model()(stage_signals(e))) for e in (noisy, tiny, soft, sharp)]
+    assert min(odds[:2]) > 0 > max(odds[2:])
 
 
 def test_a_seed_reaches_every_crop(stages: SimpleNamespace) -> None:

@@ -1,17 +1,22 @@
 """Restoring in two stages: what a face of 256 px can show, then the detail of 512.
 
 The first network knows heavy damage: noise, compression, a few pixels between the eyes. The second draws the fine
-detail that soft and small faces lack. A face without damage that shows at 256 px goes straight to the second.
+detail that soft and small faces lack. A face that would lose more by the first than it gains goes straight to the
+second: a logistic model on the first one's estimate of the damage says which does (`reproductions/stages`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from ..geometry.resample import resampled
+from .logistic import LogisticModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,15 +25,47 @@ if TYPE_CHECKING:
 
     from ..face import DegradationEstimate
     from ..tasks.card import Preprocess
-DAMAGED_BELOW = 0.94
-"""Estimated SSIM from which the first stage takes more from a face than it gives; see docs/results/facedetail.md."""
+
+WEIGHTS_FILE = "two_stage.json"
+
+
+@dataclass(frozen=True, slots=True)
+class StageModel(LogisticModel):
+    """Log odds that the first stage does a face good, from the six signals of `stage_signals`."""
+
+    blur: float
+    downscale: float
+    noise: float
+    jpeg: float
+    psnr: float
+    ssim: float
+
+
+def stage_signals(estimate: DegradationEstimate) -> NDArray[np.float64]:
+    """(6,) of an estimated damage, each of about the size of 1."""
+    return np.array(
+        [
+            np.log(max(estimate.blur_sigma, 0.0) + 0.1),
+            np.log(max(estimate.downscale, 1.0)),
+            np.log1p(max(estimate.noise_sigma, 0.0)),
+            estimate.jpeg_quality / 100,
+            estimate.psnr / 50,
+            estimate.ssim,
+        ]
+    )
+
+
+@cache
+def shipped_model() -> StageModel:
+    """The fitted model of this package."""
+    return StageModel.from_json((files(__package__ or "") / WEIGHTS_FILE).read_text(encoding="utf-8"))
 
 
 class TwoStageRestorer:
     """A `Restorer` of 512 px crops and a `DegradationEstimator`, from one network for structure and one for detail."""
 
-    def __init__(self, structure: Any, detail: Any) -> None:
-        self.structure, self.detail = structure, detail
+    def __init__(self, structure: Any, detail: Any, model: StageModel | None = None) -> None:
+        self.structure, self.detail, self.model = structure, detail, model or shipped_model()
 
     @property
     def slug(self) -> str:
@@ -67,7 +104,7 @@ class TwoStageRestorer:
         small = self._small(crops)
         estimates = self.structure.assess(small) if estimates is None else estimates
         # a seed asks for other noise, which only the first stage draws
-        chosen = [n for n, found in enumerate(estimates) if found.ssim < DAMAGED_BELOW or seed is not None]
+        chosen = [n for n, found in enumerate(estimates) if seed is not None or self.model(stage_signals(found)) > 0]
         prepared = crops
         if chosen:
             restored = self.structure.restore(small[chosen], fidelity=fidelity, seed=seed)
