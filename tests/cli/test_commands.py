@@ -114,6 +114,7 @@ def test_every_option_arrives(run: Any, pipeline: Any, photo: Path, out: Path, t
         "scratches": True,
         "tones": True,
         "damage_mask": None,
+        "references": [],
     }
     assert [f["restored"] for f in data["faces"]] == [False, True]
     assert pipeline.restorer.seen == [(1, 0.25, 5)]

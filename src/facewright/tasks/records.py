@@ -158,6 +158,15 @@ class AnalysisRecord(FaceRecord):
     expressions: NotRequired[dict[str, float] | None]
 
 
+class ReferencesRecord(TypedDict):
+    """What other photos of the person did for a face: names of those used, why others were not, the share of the change
+    that came from them, 0 to 1."""
+
+    used: list[str]
+    refused: dict[str, str]
+    share: float
+
+
 class RestoredFaceRecord(FaceRecord):
     """What was done to one face."""
 
@@ -172,6 +181,7 @@ class RestoredFaceRecord(FaceRecord):
     change: float
     sharpness: float | None
     treatment: Literal["full", "smoothed", "half", "denoised", "none"]
+    references: ReferencesRecord | None
     warnings: list[str]
 
 

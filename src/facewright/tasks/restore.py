@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
 
 from ..errors import UsageError
-from .declare import Checked, Opt, Shape, Task
+from .declare import Checked, Opt, Shape, Task, paths_of
 from .edit import EditOptions
 from .records import RestoreRecord
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
+    from ..systems.reference.facereference.network import References
     from .card import Preprocess
 
 
@@ -43,11 +45,20 @@ class DamageFinder(Protocol):
         ...
 
 
+@runtime_checkable
+class ReferenceCorrector(Protocol):
+    """Corrects what the blind restorer made of a face by other photos of the person."""
+
+    def correct(self, restored: Tensor, coarse: Tensor, fine: Tensor, references: References) -> Tensor:
+        """The correction of a restored face, from what the restorer's decoder saw of it and its encoder of others."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RestoreOptions(EditOptions):
     """What a user can ask for: which faces and how they are put back (`EditOptions`), and how they are restored.
 
-    Without `seed` the noise is as trained.
+    Without `seed` the noise is as trained. `references` also takes a list, and paths that are no strings.
     """
 
     fidelity: Annotated[float, Opt("1 stays closest to the input, 0 relies on the prior.", low=0, high=1)] = 1.0
@@ -61,8 +72,13 @@ class RestoreOptions(EditOptions):
     damage_mask: Annotated[
         str | None, Opt("With --old-photo: mask of the damage (white) to use instead of finding it.", picture=True)
     ] = None
+    references: Annotated[
+        tuple[str, ...],
+        Opt("Another photo of the same person, or a folder of them; repeatable.", flag="--reference", picture=True),
+    ] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "references", paths_of(self.references))
         Checked.__post_init__(self)
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed} is not possible; choose a whole number, 0 or more")

@@ -260,7 +260,7 @@ class Damping(nn.Module):
         shares = nn.Conv2d(channels, bands, 1)
         init_conv(shares, _RESIDUAL_INIT)
         self.shares = nn.Sequential(ConvLeaky(channels, channels), shares)
-        rows = _dct_matrix(patch)
+        rows = dct_matrix(patch)
         basis = torch.kron(torch.eye(3), torch.kron(rows, rows))
         self.register_buffer("basis", basis.view(bands, bands, 1, 1), persistent=False)
 
@@ -273,7 +273,7 @@ class Damping(nn.Module):
         return F.pixel_shuffle(gone, self.patch)
 
 
-def _dct_matrix(size: int) -> Tensor:
+def dct_matrix(size: int) -> Tensor:
     """The orthonormal DCT-II, (frequencies, places)."""
     frequencies, places = torch.arange(size)[:, None], torch.arange(size)[None]
     matrix: Tensor = torch.cos(torch.pi / size * (places + 0.5) * frequencies) * (2 / size) ** 0.5
@@ -472,6 +472,21 @@ class FRGP(System):
             image = self.normalise(crops)
             self._check_input(image)
             return decode_estimate(quality(self.encoder(self._unshuffle(image))))
+
+    def restore_with_features(
+        self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: int | None = None
+    ) -> tuple[NDArray[np.uint8], list[Tensor]]:
+        """Restored crops and the decoder's maps, from 8 up to S/patch, for networks that build on this one."""
+        out, aux = self._run(crops, fidelity, seed, return_aux=True)
+        return out, aux["features"]
+
+    def taps(self, crops: NDArray[np.uint8]) -> list[Tensor]:
+        """The encoder's maps of (N, S, S, 3) uint8 RGB crops, from S/patch down to 4; nothing is restored."""
+        with torch.inference_mode(), self.picture_autocast():
+            image = self.normalise(crops)
+            self._check_input(image)
+            found: list[Tensor] = self.encoder(self._unshuffle(image))
+        return found
 
     def _require_quality_head(self) -> QualityHead:
         if self.quality is None:
