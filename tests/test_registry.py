@@ -58,9 +58,8 @@ def _references() -> dict[str, Any]:
 
     draw = torch.Generator().manual_seed(0)
     coarse, fine = (torch.randn(1, c, side, side, generator=draw) for c, side in ((128, 16), (96, 32)))
-    pixels = torch.rand(1, 1, 3, 128, 128, generator=draw) * 2 - 1
     identity = torch.nn.functional.normalize(torch.randn(1, 1, 128, generator=draw), dim=2)
-    references = References(coarse[None] + 1, fine[None] + 1, pixels, identity, torch.ones(1, 1, dtype=torch.bool))
+    references = References(coarse[None] + 1, fine[None] + 1, identity, torch.ones(1, 1, dtype=torch.bool))
     return {"coarse": coarse, "fine": fine, "references": references}
 
 

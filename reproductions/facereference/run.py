@@ -34,7 +34,7 @@ from facewright.metrics import psnr
 from facewright.metrics.uncertainty import bootstrap
 from facewright.pipelines.references import Gate, ReferenceFace, ReferenceSet, choose, together
 from facewright.systems.quality.retained import retained_fraction
-from facewright.systems.reference.facereference.frozen import Reference, halved, look
+from facewright.systems.reference.facereference.frozen import Reference, look
 
 from .. import common
 from ..frgp.identity import reduced
@@ -198,8 +198,7 @@ class Corrector:
             torch.from_numpy(self.seen.arrays[name][index : index + 1].astype(np.float32))
             for name in ("taps_coarse", "taps_fine")
         )
-        crop = self.seen.crops.crop(int(self.seen.entries[index]))[0]
-        return ReferenceFace(str(index), Reference(coarse, fine, halved(crop[None])), vector, 1.0)
+        return ReferenceFace(str(index), Reference(coarse, fine), vector, 1.0)
 
     def __call__(self, number: int, references: Sequence[int], *, gated: bool = True) -> tuple[Image, int]:
         """A corrected face, and how many references counted."""

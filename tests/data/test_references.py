@@ -71,8 +71,6 @@ def test_references_are_other_photos_of_the_same_person(pairs: Any, seen: SeenFa
         assert len(set(shown)) == len(shown) >= 1
         assert photo not in shown
         assert {SUBJECTS[i] for i in shown} == {SUBJECTS[photo]}
-        pixels = ((item["ref_pixels"][item["present"]] + 1) * 127.5).round()
-        assert pixels[:, 0, 0, 0].int().tolist() == shown
         assert not item["ref_coarse"][~item["present"]].any()
     assert counts == {1, 2, 3, 4}
 

@@ -2,7 +2,8 @@
 
 The reference restorer corrects what FRGP makes of a face; FRGP itself does not learn. What it makes of every training
 face and what its encoder sees in every reference is therefore computed once, on first use, and kept memory-mapped:
-`TARGETS` photos of each person with at least two are damaged (one damage each), up to `PHOTOS` serve as references.
+`TARGETS` photos of each of `PEOPLE` people with at least two are damaged (one damage each), up to `PHOTOS` serve as
+references.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from torch.utils.data import Dataset
 from ..degrade import sample
 from ..errors import UsageError
 from ..geometry.resample import recut
-from ..systems.reference.facereference.frozen import halved
 from .faces import data_cache, rows_key
 from .restoration import CropCache, damaged, open_crops
 from .split import split_id
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 SIZE = 256
 TARGETS = 2
 PHOTOS = 5
+PEOPLE = 440
 PRESETS: Mapping[str, float] = {"small": 0.4, "far": 0.3, "severe": 0.2, "vqfr": 0.1}
 _BATCH = 8
 
@@ -56,7 +57,7 @@ class SeenFaces:
 
 
 def open_seen(split: Split, root: str | Path | None = None) -> SeenFaces:
-    """The photos of people with at least two on one side of the split; computed on first use, resumably."""
+    """Photos of people with at least two on one side of the split; computed on first use, resumably."""
     crops = open_crops("lfw", split, SIZE, root)
     entries, people, target = _chosen(crops)
     folder = data_cache() / f"lfw-{split}-references-{split_id()}-{rows_key(crops.rows[entries])}"
@@ -75,7 +76,7 @@ def _chosen(crops: CropCache) -> tuple[NDArray[np.int64], NDArray[np.int64], NDA
     entries: list[int] = []
     people: list[int] = []
     target: list[int] = []
-    for person, name in enumerate(rng.permutation(names[counts >= 2])):
+    for person, name in enumerate(rng.permutation(names[counts >= 2])[:PEOPLE]):
         own = rng.permutation(np.flatnonzero(subjects == name))[:PHOTOS]
         first = sum(row >= 0 for row in target)
         entries += own.tolist()
@@ -141,10 +142,9 @@ class ReferencePairs(Dataset[dict[str, Tensor]]):
     """Damaged faces as the frozen restorer left them, with references and the truth.
 
     An item has `restored`, `damaged` and `hq` (S, S, 3) uint8 RGB, `mask` (1, S, S) bool, the maps `coarse` and `fine`
-    of the damaged face, and of the references `ref_coarse`, `ref_fine` (R, C, …), `ref_pixels` (R, 3, S/2, S/2) in
-    [−1, 1], `ref_identity` (R, D) and `present` (R,): between one and `references` other photos of the same person, all
-    of them where `most` is set, and with `stranger` as many of somebody else. An item is a function of (seed, index)
-    alone.
+    of the damaged face, and of the references `ref_coarse`, `ref_fine` (R, C, …), `ref_identity` (R, D) and `present`
+    (R,): between one and `references` other photos of the same person, all of them where `most` is set, and with
+    `stranger` as many of somebody else. An item is a function of (seed, index) alone.
     """
 
     def __init__(
@@ -196,13 +196,9 @@ class ReferencePairs(Dataset[dict[str, Tensor]]):
             values = np.zeros((self.references, *arrays[name].shape[1:]), np.float32)
             values[: len(references)] = arrays[name][references]
             found[key] = torch.from_numpy(values)
-        pixels = torch.zeros(self.references, 3, SIZE // 2, SIZE // 2)
-        crops = [self.seen.crops.crop(int(self.seen.entries[each]))[0] for each in references]
-        pixels[: len(references)] = halved(np.stack(crops))
         present = torch.arange(self.references) < len(references)
         return found | {
             "hq": torch.from_numpy(truth.copy()),
             "mask": torch.from_numpy(mask[None].copy()),
-            "ref_pixels": pixels,
             "present": present,
         }

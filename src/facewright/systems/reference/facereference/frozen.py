@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -26,11 +23,10 @@ class Looked(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """FRGP's encoder on clean crops: its maps at 16 and 32, and the crops at half the size, (N, 3, S/2, S/2)."""
+    """FRGP's encoder on clean crops: its maps at 16 and 32."""
 
     coarse: Tensor
     fine: Tensor
-    pixels: Tensor
 
 
 def look(frgp: FRGP, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: int | None = None) -> Looked:
@@ -43,12 +39,7 @@ def look(frgp: FRGP, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: i
 def look_at_reference(frgp: FRGP, crops: NDArray[np.uint8]) -> Reference:
     """What FRGP's encoder sees in (N, S, S, 3) uint8 RGB crops; nothing is restored."""
     maps = _by_side(frgp.taps(crops))
-    return Reference(maps[_COARSE].float(), maps[_FINE].float(), halved(crops))
-
-
-def halved(crops: NDArray[np.uint8]) -> Tensor:
-    """(N, S, S, 3) uint8 RGB crops at half their size, (N, 3, S/2, S/2) in [−1, 1]."""
-    return F.avg_pool2d(torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1, 2)
+    return Reference(maps[_COARSE].float(), maps[_FINE].float())
 
 
 def _by_side(maps: list[Tensor]) -> dict[int, Tensor]:

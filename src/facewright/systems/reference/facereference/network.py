@@ -1,14 +1,13 @@
 """FaceReference: a person's other photos correct what the blind restorer made of a damaged face (own design).
 
 FRGP restores the damaged crop and stays as it is. Its decoder's maps of that face ask, its encoder's maps of each
-reference answer: tokens of 16×16 px attend to the tokens of all references at once, at first to those of their own
-place, as all crops are aligned. What comes back are features and the references' own pixels; a small decoder says how
-much of which frequency of the difference between these pixels and FRGP's is to be taken over, and adds what it paints
-itself. The references' mean identity embedding steers the layers. All this happens at half the size of the crop: what
-makes up a person in a face of few pixels is not its finest texture.
+reference answer: tokens of 16×16 px attend to the tokens of all references at once. A small decoder, steered by the
+references' mean identity embedding, paints a correction of FRGP's output at half the size of the crop: what makes up a
+person in a face of few pixels is not its finest texture.
 
 The idea of attending to a reference's features of the same network is that of ReF-LDM's CacheKV (NeurIPS 2024); the
-correction of a regression network's output, in place of diffusion, is ours.
+correction of a regression network's output, in place of diffusion, is ours. The references' own pixels are not used:
+aligned as they are, the best share of them to mix in was 0 at every frequency.
 
 Fresh weights correct nothing that could be seen, and without references nothing is ever corrected.
 """
@@ -24,17 +23,15 @@ from torch import Tensor, nn
 
 from ....errors import UsageError
 from ....geometry.crop import CropSpec
-from ....nn.mmrb import SLOPE, ConvLeaky, init_conv
+from ....nn.mmrb import SLOPE, init_conv
 from ....tasks.card import Preprocess
 from ...base import System
-from ...restore.frgp.network import dct_matrix
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 _SIDE = 16  # tokens along a side
-_REACH = 1.0  # tokens: how far from its place attention looks before it has learned anything
 _REDUCED = 2  # how many times smaller than the crop the correction is drawn
 # small enough that the first output rounds to the input's pixels, not zero, so that gradients flow from the start
 _CORRECTION_INIT = 1e-4
@@ -61,17 +58,15 @@ class FaceReferenceConfig:
     @classmethod
     def compact(cls) -> Self:
         """The size that ships."""
-        return cls(width=128, heads=4, layers=2, decoder=64, blocks=1)
+        return cls(width=128, heads=4, layers=2, decoder=64, blocks=2)
 
 
 class References(NamedTuple):
     """Up to R references of each of N faces: FRGP's encoder maps `coarse` (N, R, C, 16, 16) and `fine` (N, R, C, 32,
-    32), the crops themselves at half the size, `pixels` (N, R, 3, S/2, S/2) RGB in [−1, 1], `identity` embeddings
-    (N, R, D) of length 1, and which places are taken, `present` (N, R) bool."""
+    32), `identity` embeddings (N, R, D) of length 1, and which places are taken, `present` (N, R) bool."""
 
     coarse: Tensor
     fine: Tensor
-    pixels: Tensor
     identity: Tensor
     present: Tensor
 
@@ -87,31 +82,23 @@ class FaceReference(System):
     slug: ClassVar[str] = "facereference"
     Config: ClassVar[type[FaceReferenceConfig]] = FaceReferenceConfig
     config: FaceReferenceConfig
-    basis: Tensor
 
     def __init__(self, config: FaceReferenceConfig | None = None) -> None:
         super().__init__(config)
         c = self.config
         token = c.coarse + 4 * c.fine
-        self.patch = c.size // _REDUCED // (2 * _SIDE)  # px at half the size that one place at 32 stands for
-        bands = 3 * self.patch**2
+        self.patch = c.size // (2 * _SIDE)  # px that one place at 32 stands for
         self.ask = Tokens(token, c.width)
         self.answer = Tokens(token, c.width)
         self.identity = nn.Linear(c.identity, c.width)
         self.layers = nn.ModuleList(ReferenceLayer(c.width, c.heads) for _ in range(c.layers))
-        self.find = Attention(c.width, c.heads)
         self.expand = nn.Conv2d(c.width, 4 * c.decoder, 1)
-        self.gather = nn.Conv2d(c.decoder + c.fine + 2 * bands, c.decoder, 1)
-        self.blocks = nn.ModuleList(ResidualBlock(c.decoder) for _ in range(c.blocks))
-        self.shares, self.paint = nn.Conv2d(c.decoder, bands, 1), nn.Conv2d(c.decoder, bands, 1)
+        self.gather = nn.Conv2d(c.decoder + c.fine + 3 * self.patch**2, c.decoder, 1)
+        self.blocks = nn.ModuleList(SteeredBlock(c.decoder, c.width) for _ in range(c.blocks))
+        self.paint = nn.Conv2d(c.decoder, 3 * (self.patch // _REDUCED) ** 2, 1)
         for conv in (self.expand, self.gather):
             init_conv(conv)
-        for conv in (self.shares, self.paint):
-            init_conv(conv, _CORRECTION_INIT)
-        rows = dct_matrix(self.patch)
-        basis = torch.kron(torch.eye(3), torch.kron(rows, rows))
-        self.register_buffer("basis", basis.view(bands, bands, 1, 1), persistent=False)
-        self.register_buffer("near", _nearness(), persistent=False)
+        init_conv(self.paint, _CORRECTION_INIT)
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
@@ -126,37 +113,21 @@ class FaceReference(System):
         coarse, fine = (maps.expand(len(restored), *maps.shape[1:]) for maps in (coarse, fine))
         references = References(*(part.expand(len(restored), *part.shape[1:]) for part in references))
         self._check(restored, references)
-        blind = F.avg_pool2d(restored, _REDUCED)
-        x, difference = self._attend(self.ask(coarse, fine), blind, references)
-        f = F.pixel_shuffle(self.expand(_as_map(x)), 2)
-        views = [F.pixel_unshuffle(view, self.patch) for view in (difference, blind)]
-        f = self.gather(torch.cat([f, fine, *views], 1))
-        for block in self.blocks:
-            f = block(f)
-        f = F.leaky_relu(f, SLOPE)
-        with torch.autocast(restored.device.type, enabled=False):
-            shares, painted = torch.tanh(self.shares(f.float())), self.paint(f.float())
-            taken = shares * F.conv2d(views[0].float(), self.basis) + painted
-            correction = F.pixel_shuffle(F.conv2d(taken, self.basis.transpose(0, 1)), self.patch)
-        return correction * references.present.any(1).to(correction).view(-1, 1, 1, 1)
-
-    def _attend(self, x: Tensor, blind: Tensor, references: References) -> tuple[Tensor, Tensor]:
-        """The face's tokens after the layers, and how the references' pixels differ from the face's, (N, 3, S/2, S/2).
-
-        Of a token's pixels the mean is left out: it is the light of another photo.
-        """
         present, count = references.present, references.present.shape[1]
         tokens = self.answer(references.coarse.flatten(0, 1), references.fine.flatten(0, 1))
         tokens = tokens.unflatten(0, (-1, count)).flatten(1, 2)
         mask = present | ~present.any(1, keepdim=True)  # attention to nothing has no value; the result is dropped
-        bias = self.near.repeat(1, count) + torch.where(mask, 0.0, -torch.inf).repeat_interleave(_SIDE**2, 1)[:, None]
+        mask = mask.repeat_interleave(_SIDE**2, 1)[:, None, None]
         identity = self._mean_identity(references)
+        x = self.ask(coarse, fine)
         for layer in self.layers:
-            x = layer(x, tokens, identity, bias)
-        own, theirs = (_pixel_tokens(each) for each in (blind, references.pixels.flatten(0, 1)))
-        theirs = theirs.unflatten(0, (-1, count)).flatten(1, 2)
-        found = self.find(x, tokens, bias, theirs.to(x))
-        return x, F.pixel_shuffle(_as_map(found.float() - own), 2 * self.patch)
+            x = layer(x, tokens, identity, mask)
+        f = F.pixel_shuffle(self.expand(x.transpose(1, 2).unflatten(2, (_SIDE, _SIDE))), 2)
+        f = self.gather(torch.cat([f, fine, F.pixel_unshuffle(restored, self.patch)], 1))
+        for block in self.blocks:
+            f = block(f, identity)
+        correction = F.pixel_shuffle(self.paint(F.leaky_relu(f, SLOPE)).float(), self.patch // _REDUCED)
+        return correction * present.any(1).to(correction).view(-1, 1, 1, 1)
 
     def _mean_identity(self, references: References) -> Tensor:
         kept = references.present.to(references.identity)[..., None]
@@ -198,81 +169,47 @@ class Tokens(nn.Module):
         return tokens
 
 
-class Attention(nn.Module):
-    """Attention of tokens (N, 256, C) to others (N, T, C): the weighted means of values (N, T, V), (N, 256, V).
+class ReferenceLayer(nn.Module):
+    """Attention of a face's tokens (N, 256, C) to its references' (N, T, C), then a feed-forward network.
 
-    `bias` (N, 256, T) is added to the logits of all heads. The means of the heads are averaged.
+    `identity` (N, 1, C) scales and shifts the hidden units; `mask` (N, 1, 1, T) says which tokens are there.
     """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.norm_ask, self.norm_answer = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
-
-    def weights(self, x: Tensor, answers: Tensor, bias: Tensor) -> Tensor:
-        """(N, heads, 256, T), of sum 1."""
-        q, k = (
-            part.unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for part in (self.query(self.norm_ask(x)), self.key(self.norm_answer(answers)))
-        )
-        return torch.softmax((q @ k.transpose(2, 3)).float() * q.shape[-1] ** -0.5 + bias[:, None], -1)
-
-    def forward(self, x: Tensor, answers: Tensor, bias: Tensor, values: Tensor) -> Tensor:
-        return self.weights(x, answers, bias).mean(1).to(values) @ values
-
-
-class ReferenceLayer(nn.Module):
-    """Attention of a face's tokens (N, 256, C) to its references' (N, T, C), then a feed-forward network.
-
-    `identity` (N, 1, C) scales and shifts the hidden units; `bias` as in `Attention`.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.attention = Attention(width, heads)
-        self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         self.hidden, self.steer = nn.Linear(width, 2 * width), nn.Linear(width, 4 * width)
         self.back = nn.Linear(2 * width, width)
 
-    def forward(self, x: Tensor, answers: Tensor, identity: Tensor, bias: Tensor) -> Tensor:
-        weights = self.attention.weights(x, answers, bias)
-        values = self.value(answers).unflatten(2, (self.attention.heads, -1)).transpose(1, 2)
-        x = x + self.out((weights.to(values) @ values).transpose(1, 2).flatten(2))
+    def forward(self, x: Tensor, answers: Tensor, identity: Tensor, mask: Tensor) -> Tensor:
+        q = self._split(self.query(self.norm_ask(x)))
+        k, v = (self._split(part) for part in self.key_value(self.norm_answer(answers)).chunk(2, -1))
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        x = x + self.out(found.transpose(1, 2).flatten(2))
         scale, shift = self.steer(identity).chunk(2, -1)
         steered: Tensor = x + self.back(F.gelu(self.hidden(self.norm(x)) * (1 + scale) + shift))
         return steered
 
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
-class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions around a leaky ReLU."""
 
-    def __init__(self, channels: int) -> None:
+class SteeredBlock(nn.Module):
+    """Two 3×3 convolutions around a leaky ReLU, whose input an identity (N, 1, C) scales and shifts."""
+
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.first = ConvLeaky(channels, channels)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.steer = nn.Linear(width, 2 * channels)
+        init_conv(self.first)
         init_conv(self.second, 0.1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.second(self.first(x))
+    def forward(self, x: Tensor, identity: Tensor) -> Tensor:
+        scale, shift = self.steer(identity[:, 0])[..., None, None].chunk(2, 1)
+        out: Tensor = x + self.second(F.leaky_relu(self.first(x) * (1 + scale) + shift, SLOPE))
         return out
-
-
-def _pixel_tokens(image: Tensor) -> Tensor:
-    """An image (N, 3, H, W) as 256 tokens (N, 256, V) of its pixels, less their mean in each colour."""
-    patch = image.shape[-1] // _SIDE
-    local = image - F.interpolate(F.avg_pool2d(image, patch), scale_factor=patch, mode="nearest")
-    return F.pixel_unshuffle(local, patch).flatten(2).transpose(1, 2)
-
-
-def _as_map(tokens: Tensor) -> Tensor:
-    """Tokens (N, 256, C) as a map (N, C, 16, 16)."""
-    return tokens.transpose(1, 2).unflatten(2, (_SIDE, _SIDE))
-
-
-def _nearness() -> Tensor:
-    """(256, 256) logits: 0 for a token's own place, less the farther another is."""
-    rows, columns = torch.meshgrid(torch.arange(_SIDE), torch.arange(_SIDE), indexing="ij")
-    places = torch.stack([rows.flatten(), columns.flatten()], 1).float()
-    return -torch.cdist(places, places).square() / (2 * _REACH**2)

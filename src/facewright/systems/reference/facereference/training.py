@@ -98,7 +98,7 @@ class FaceReferenceTraining(Training):
 
 def references_of(batch: Batch) -> References:
     """The references in a batch of `data.references.ReferencePairs`."""
-    parts = (batch[f"ref_{name}"] for name in ("coarse", "fine", "pixels", "identity"))
+    parts = (batch[f"ref_{name}"] for name in ("coarse", "fine", "identity"))
     return References(*parts, batch["present"])
 
 

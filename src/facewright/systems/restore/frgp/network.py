@@ -260,7 +260,7 @@ class Damping(nn.Module):
         shares = nn.Conv2d(channels, bands, 1)
         init_conv(shares, _RESIDUAL_INIT)
         self.shares = nn.Sequential(ConvLeaky(channels, channels), shares)
-        rows = dct_matrix(patch)
+        rows = _dct_matrix(patch)
         basis = torch.kron(torch.eye(3), torch.kron(rows, rows))
         self.register_buffer("basis", basis.view(bands, bands, 1, 1), persistent=False)
 
@@ -273,7 +273,7 @@ class Damping(nn.Module):
         return F.pixel_shuffle(gone, self.patch)
 
 
-def dct_matrix(size: int) -> Tensor:
+def _dct_matrix(size: int) -> Tensor:
     """The orthonormal DCT-II, (frequencies, places)."""
     frequencies, places = torch.arange(size)[:, None], torch.arange(size)[None]
     matrix: Tensor = torch.cos(torch.pi / size * (places + 0.5) * frequencies) * (2 / size) ** 0.5
