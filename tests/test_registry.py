@@ -24,7 +24,7 @@ from facewright.tasks.features import Autoencoder, FeatureExtractor
 from facewright.tasks.liveness import LivenessEstimator
 from facewright.tasks.quality import QualityEstimator
 from facewright.tasks.recognise import Embedder
-from facewright.tasks.restore import DamageFinder, ReferenceCorrector, Restorer
+from facewright.tasks.restore import DamageFinder, Restorer
 from facewright.tasks.synthesise import Generator
 from facewright.weights.store import fetch, load_file
 
@@ -37,7 +37,6 @@ TASKS = {
     "detect": Detector,
     "landmarks": Landmarker,
     "parse": Parser,
-    "reference": ReferenceCorrector,
     "restore": Restorer,
     "recognise": Embedder,
     "quality": QualityEstimator,
@@ -52,23 +51,11 @@ TASKS = {
     "pose": PoseEstimator,
 }
 
-def _references() -> dict[str, Any]:
-    """What the corrector by references is given beside the restored face: maps of that face, and one reference."""
-    from facewright.systems.reference.facereference.network import References
-
-    draw = torch.Generator().manual_seed(0)
-    coarse, fine = (torch.randn(1, c, side, side, generator=draw) for c, side in ((128, 16), (96, 32)))
-    identity = torch.nn.functional.normalize(torch.randn(1, 1, 128, generator=draw), dim=2)
-    references = References(coarse[None] + 1, fine[None] + 1, identity, torch.ones(1, 1, dtype=torch.bool))
-    return {"coarse": coarse, "fine": fine, "references": references}
-
-
 EXTRA_OUTPUTS: dict[str, dict[str, Any]] = {
     "fpage": {"return_aux": True},
     "lnet_anet": {"return_aux": True},
     "mlcr": {"return_aux": True},
     "facedetail": {"return_aux": True},
-    "facereference": _references(),
     "frgp": {"return_aux": True},
     "codeformer": {"return_aux": True, "adain": False},  # AdaIN on flipping codes of fresh weights is chaotic
     "gfpgan": {"return_pyramid": True},

@@ -1,4 +1,4 @@
-"""Other photos of the person: read, their faces chosen, compared with the damaged face, and what came of them.
+"""Other photos of the person: read, their faces chosen, compared with the damaged face.
 
 A reference counts only where the recogniser takes its person for that of the damaged face (`Gate`): a photo of somebody
 else changes nothing. Photos of several people are possible; references that show one person are taken together.
@@ -15,16 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
-import torch
 
 from ..errors import FacewrightError, UsageError
-from ..geometry.paste import face_mask
-from ..geometry.resample import recut
-from ..geometry.templates import template_points
+from ..geometry.resample import recut, resampled
 from ..io.image import read
 from ..systems.quality.retained import retained_fraction
-from ..systems.reference.facereference.frozen import Reference, look, look_at_reference
-from ..systems.reference.facereference.network import References
 from .choosing import doubt, rivals
 
 if TYPE_CHECKING:
@@ -32,24 +27,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ..face import DegradationEstimate, Face
+    from ..face import Face
+    from ..geometry.crop import CropSpec
     from ..metrics.calibration import ScoreCalibration
     from ..systems.recognise.recogniser import Recogniser
-    from ..systems.reference.facereference.network import FaceReference
     from ..systems.restore.frgp.network import FRGP
     from ..tasks.card import Preprocess
     from ..tasks.detect import Detector
+    from ..tasks.restore import ReferenceRestorer
 
     Image = NDArray[np.uint8]
     Vector = NDArray[np.float32]
 
-MOST = 4
-"""References that are used at once, the best of those that count: as many as in training."""
+MOST = 5
+"""References that are used at once, the best of those that count: as many as ReF-LDM saw in training."""
 MOST_READ = 64
 MIN_EYE_DISTANCE, MAX_YAW, MIN_RETAINED = 20.0, 50.0, 0.4
 """What a face must have to say how a person looks: pixels between the eyes, degrees of yaw, share left undamaged."""
-_NATIVE_EYES = 63.0  # px between the eyes in the restorer's crop: more detail than that is of no use
-_GATE_FILE = "gate.json"
+_AMPLE_EYES = 120.0  # px between the eyes in a restorer's crop of 512: more detail than that is of no use
+_GATE_FILE = "references.json"
 _KEPT_SETS = 4
 
 
@@ -58,11 +54,11 @@ _KEPT_SETS = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceFace:
-    """A face of a reference: the file's name, what the restorer's encoder `saw` in it, the identity `vector` (D,), and
+    """A face of a reference: the file's name, the restorer's `crop` (S, S, 3) of it, its identity `vector` (D,), and
     how much it is `worth`, 0 to 1."""
 
     name: str
-    saw: Reference
+    crop: Image
     vector: Vector
     worth: float
 
@@ -78,15 +74,6 @@ class ReferenceSet:
     @property
     def faces(self) -> tuple[ReferenceFace, ...]:
         return tuple(face for person in self.people for face in person)
-
-
-def together(faces: Sequence[ReferenceFace]) -> References:
-    """References as the network takes them, of one damaged face."""
-    return References(
-        *(torch.cat(parts)[None] for parts in zip(*(face.saw for face in faces))),
-        torch.from_numpy(np.stack([face.vector for face in faces]))[None],
-        torch.ones(1, len(faces), dtype=torch.bool),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +92,14 @@ class Gate:
     least: float
 
     def llr(self, similarity: float, retained: float) -> float:
-        return (
-            self.bias + self.similarity * similarity + self.retained * retained + self.product * similarity * retained
-        )
+        slope = self.similarity + self.product * retained
+        return self.bias + slope * similarity + self.retained * retained
 
     @classmethod
     @lru_cache(maxsize=1)
     def shipped(cls) -> Self:
-        """The one that was fitted to the embedded networks; see `reproductions/facereference`."""
-        text = files("facewright.systems.reference.facereference").joinpath(_GATE_FILE).read_text(encoding="utf-8")
-        return cls(**json.loads(text))
+        """The one that was fitted to the embedded networks; see `reproductions/references`."""
+        return cls(**json.loads(files(__package__).joinpath(_GATE_FILE).read_text(encoding="utf-8")))
 
 
 class Choice(NamedTuple):
@@ -130,20 +115,24 @@ def choose(references: ReferenceSet, vector: Vector, retained: float, gate: Gate
     Of several people among the references the likeliest counts. `crowd` is the number of faces that could be meant: in
     a group, the face must be so many times likelier the person's.
     """
-    least = gate.least + float(np.log(crowd))
-    found: tuple[ReferenceFace, ...] = ()
-    best = least
-    for person in references.people:
-        mean = np.sum([face.vector for face in person], 0)
-        likely = gate.llr(float(vector @ mean / np.linalg.norm(mean)), retained)
+    best, found = gate.least + float(np.log(crowd)), -1
+    for number, person in enumerate(references.people):
+        likely = gate.llr(float(vector @ mean_vector(person)), retained)
         if likely >= best:
-            found, best = person[:MOST], likely
-    refused = {}
-    for face in references.faces:
-        if all(face is not used for used in found):
-            spare = any(face is other for person in references.people if person[:1] == found[:1] for other in person)
-            refused[face.name] = f"the best {MOST} are used" if spare else "it does not look like this person"
-    return Choice(found, refused)
+            best, found = likely, number
+    used = references.people[found][:MOST] if found >= 0 else ()
+    refused = {
+        face.name: f"the best {MOST} are used" if number == found else "it does not look like this person"
+        for number, person in enumerate(references.people)
+        for face in (person[MOST:] if number == found else person)
+    }
+    return Choice(used, refused)
+
+
+def mean_vector(faces: Sequence[ReferenceFace]) -> Vector:
+    """Mean identity (D,) of references, of length 1."""
+    mean = np.sum([face.vector for face in faces], 0)
+    return np.asarray(mean / np.linalg.norm(mean), np.float32)
 
 
 # --- what came of them
@@ -151,16 +140,21 @@ def choose(references: ReferenceSet, vector: Vector, retained: float, gate: Gate
 
 @dataclass(frozen=True, slots=True)
 class ReferenceUse:
-    """What references did for one face: names of those `used`, why others were `refused`, by name, and the `share` of
-    the change inside the face that came from them, 0 to 1."""
+    """What references did for one face.
+
+    Names of those `used`, why others were `refused`, by name, and the likeness (cosine of a recogniser) of the face to
+    the used ones when it is restored without any, `before`, and with them, `after`.
+    """
 
     used: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
-    share: float = 0.0
+    before: float | None = None
+    after: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
-        return {"used": list(self.used), "refused": dict(self.refused), "share": round(self.share, 3)}
+        rounded = {k: None if v is None else round(v, 3) for k, v in (("before", self.before), ("after", self.after))}
+        return {"used": list(self.used), "refused": dict(self.refused), **rounded}
 
     @property
     def line(self) -> str:
@@ -168,13 +162,13 @@ class ReferenceUse:
         if not self.used:
             return f"no reference was used ({_reasons(self.refused)})"
         count = len(self.used) + len(self.refused)
-        said = f"{len(self.used)} of {count} references used, {100 * self.share:.0f} % of the change came from them"
+        said = f"{len(self.used)} of {count} reference{'s' * (count != 1)} used"
+        if self.before is not None and self.after is not None:
+            said += f", likeness to them {self.before:.2f} → {self.after:.2f}"
         return said + (f"; not used: {_reasons(self.refused)}" if self.refused else "")
 
 
 def _reasons(refused: Mapping[str, str]) -> str:
-    if not refused:
-        return "the face has no damage that they could mend"
     by_reason: dict[str, list[str]] = {}
     for name, why in refused.items():
         by_reason.setdefault(why, []).append(name)
@@ -186,23 +180,34 @@ def _reasons(refused: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceNetworks:
-    """What restoring by references needs: the blind restorer, what corrects it, and who recognises the person."""
+    """Who judges references: the blind restorer, the recogniser that compares what it gives with them, its calibration,
+    and the gate that was fitted to both."""
 
-    frgp: FRGP
-    corrector: FaceReference
+    blind: FRGP
     recogniser: Recogniser
     calibration: ScoreCalibration | None
     gate: Gate
+
+    def vector(self, crop: Image) -> Vector:
+        """Identity (D,) of an (S, S, 3) uint8 RGB crop on the `ffhq` template."""
+        spec = self.recogniser.preprocess.crop
+        found: Vector = self.recogniser.embed(recut([crop], spec.template, spec.size))[0]
+        return found
+
+    def blind_vector(self, crop: Image) -> Vector:
+        """Identity of a damaged crop, as it looks when it is restored without references."""
+        small = resampled(crop, self.blind.preprocess.size)
+        return self.vector(self.blind.restore(small[None])[0])
 
 
 class ReferenceDesk:
     """Reads references and keeps what was made of the last few sets; safe to share between threads.
 
-    `networks` makes the networks when the first reference comes.
+    `crop` is that of the restorer the references are for. `networks` makes the networks when the first reference comes.
     """
 
-    def __init__(self, detector: Detector, networks: Callable[[], ReferenceNetworks]) -> None:
-        self.detector, self._make = detector, networks
+    def __init__(self, detector: Detector, crop: CropSpec, networks: Callable[[], ReferenceNetworks]) -> None:
+        self.detector, self.crop, self._make = detector, crop, networks
         self._networks: ReferenceNetworks | None = None
         self._sets: dict[tuple[Any, ...], ReferenceSet] = {}
         self._lock = threading.Lock()
@@ -227,50 +232,40 @@ class ReferenceDesk:
             return self._sets[key]
 
     def _gather(self, photos: Sequence[Path]) -> ReferenceSet:
-        names = short_names(photos)
         unusable: dict[str, str] = {}
         candidates: dict[str, list[ReferenceFace]] = {}
-        for path, name in zip(photos, names):
+        for path, name in zip(photos, short_names(photos)):
             try:
-                rgb = read(path).rgb()
+                candidates[name] = self._faces(read(path).rgb(), name)
             except FacewrightError as error:
                 unusable[name] = str(error)
-                continue
-            found, why = self._faces(rgb, name)
-            if why:
-                unusable[name] = why
-            else:
-                candidates[name] = found
         if not candidates:
             reasons = "; ".join(f"{name}: {why}" for name, why in unusable.items())
             raise UsageError(f"none of the references can be used ({reasons})")
         chosen, notes = _one_of_each(candidates)
         return ReferenceSet(self._by_person(chosen), unusable, notes)
 
-    def _faces(self, rgb: Image, name: str) -> tuple[list[ReferenceFace], str]:
-        """The faces that a reference may mean, largest first, or why there is none."""
+    def _faces(self, rgb: Image, name: str) -> list[ReferenceFace]:
+        """The faces that a reference may mean, largest first; UsageError says why there is none."""
         sure = [face for face in self.detector.detect(rgb) if not doubt(face)]
         if not sure:
-            return [], "no face was found"
+            raise UsageError("no face was found")
         meant = sorted(rivals(sure), key=lambda face: -face.eye_distance)
         faults = [_fault(face) for face in meant]
         usable = [face for face, fault in zip(meant, faults) if not fault]
         if not usable:
-            return [], faults[0]
+            raise UsageError(faults[0])
         networks = self.networks
-        crop = networks.frgp.preprocess.crop
-        crops = np.stack([crop.cut(rgb, face).image for face in usable])
-        left = [retained_fraction(estimate) for estimate in networks.frgp.assess(crops)]
-        kept = [i for i, share in enumerate(left) if share >= MIN_RETAINED]
-        if not kept:
-            return [], f"its face is too damaged, quality {100 * max(left):.0f}"
-        seen = look_at_reference(networks.frgp, crops[kept])
-        template = networks.recogniser.preprocess.crop
-        vectors = networks.recogniser.embed(np.stack([template.cut(rgb, usable[i]).image for i in kept]))
+        small = np.stack([networks.blind.preprocess.crop.cut(rgb, face).image for face in usable])
+        left = [retained_fraction(estimate) for estimate in networks.blind.assess(small)]
+        if max(left) < MIN_RETAINED:
+            raise UsageError(f"its face is too damaged, quality {100 * max(left):.0f}")
         return [
-            ReferenceFace(name, Reference(*(part[n : n + 1] for part in seen)), vectors[n], _worth(usable[i], left[i]))
-            for n, i in enumerate(kept)
-        ], ""
+            ReferenceFace(name, crop, networks.vector(crop), _worth(face, share))
+            for face, share in zip(usable, left)
+            if share >= MIN_RETAINED
+            for crop in (self.crop.cut(rgb, face).image,)
+        ]
 
     def _by_person(self, faces: Sequence[ReferenceFace]) -> tuple[tuple[ReferenceFace, ...], ...]:
         """References grouped by likeness, the largest group first: who is linked to one of a group belongs to it."""
@@ -316,7 +311,7 @@ def _fault(face: Face) -> str:
 
 def _worth(face: Face, retained: float) -> float:
     yaw = 0.0 if face.pose is None else face.pose.yaw
-    return float(retained * min(face.eye_distance / _NATIVE_EYES, 1.0) * np.cos(np.radians(yaw)))
+    return float(retained * min(face.eye_distance / _AMPLE_EYES, 1.0) * np.cos(np.radians(yaw)))
 
 
 def _one_of_each(candidates: Mapping[str, list[ReferenceFace]]) -> tuple[list[ReferenceFace], tuple[str, ...]]:
@@ -326,9 +321,8 @@ def _one_of_each(candidates: Mapping[str, list[ReferenceFace]]) -> tuple[list[Re
     for name, faces in candidates.items():
         if len(faces) == 1:
             chosen.append(faces[0])
-            continue
-        if single:
-            mean = np.sum([face.vector for face in single], 0)
+        elif single:
+            mean = mean_vector(single)
             chosen.append(max(faces, key=lambda face: float(face.vector @ mean)))
             notes.append(f"reference {name} shows {len(faces)} faces; the one most like the other references was taken")
         else:
@@ -338,46 +332,17 @@ def _one_of_each(candidates: Mapping[str, list[ReferenceFace]]) -> tuple[list[Re
 
 
 class ReferencedRestorer:
-    """The blind restorer with references: a `Restorer` of one call, which keeps in `uses` what they did, crop by crop.
+    """A restorer with the references of one person: a `Restorer` of her faces."""
 
-    `retained` is the share of the face that is left before it is restored; `crowd` as in `choose`.
-    """
-
-    slug = "frgp+facereference"
-
-    def __init__(self, networks: ReferenceNetworks, references: ReferenceSet, retained: float, crowd: int = 1) -> None:
-        self.networks, self.references = networks, references
-        self.retained, self.crowd = retained, crowd
-        self.uses: list[ReferenceUse] = []
+    def __init__(self, restorer: ReferenceRestorer, used: Sequence[ReferenceFace]) -> None:
+        self.restorer, self.references = restorer, np.stack([face.crop for face in used])
 
     @property
     def preprocess(self) -> Preprocess:
-        return self.networks.frgp.preprocess
-
-    def assess(self, crops: Image) -> list[DegradationEstimate]:
-        return self.networks.frgp.assess(crops)
+        return self.restorer.preprocess
 
     def restore(self, crops: Image, *, fidelity: float = 1.0, seed: int | None = None) -> Image:
-        """(N, S, S, 3) uint8 RGB crops to restored ones, corrected where references are of the same person."""
-        networks = self.networks
-        looked = look(networks.frgp, crops, fidelity=fidelity, seed=seed)
-        side = networks.recogniser.preprocess.size
-        vectors = networks.recogniser.embed(recut(looked.restored, networks.recogniser.preprocess.crop.template, side))
-        outputs = looked.restored.copy()
-        for i, vector in enumerate(vectors):
-            choice = choose(self.references, vector, self.retained, networks.gate, self.crowd)
-            if choice.used:
-                one = slice(i, i + 1)
-                maps = looked.coarse[one], looked.fine[one]
-                outputs[i] = networks.corrector.corrected(looked.restored[one], *maps, together(choice.used))[0]
-            refused = {**self.references.unusable, **choice.refused}
-            share = _share(crops[i], looked.restored[i], outputs[i])
-            self.uses.append(ReferenceUse(tuple(face.name for face in choice.used), refused, share))
-        return outputs
-
-
-def _share(before: Image, blind: Image, after: Image) -> float:
-    """How much of the change inside a face on the `ffhq` template came after the blind restoration."""
-    mask = face_mask(template_points("ffhq", len(before)), len(before))[..., None]
-    apart = [float((np.abs(a.astype(np.float32) - b) * mask).sum()) for a, b in ((before, blind), (blind, after))]
-    return apart[1] / max(sum(apart), 1e-6)
+        """(N, S, S, 3) uint8 RGB crops of the person to restored crops. UsageError for a fidelity other than 1."""
+        if fidelity != 1:
+            raise UsageError("with references there is no fidelity to choose; omit it")
+        return self.restorer.restore_by(crops, [self.references] * len(crops), seed=seed)

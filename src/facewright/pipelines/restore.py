@@ -19,14 +19,22 @@ from ..io.image import Photo, read
 from ..systems.quality.retained import retained_fraction
 from ..systems.quality.sharpness import MOST_SIDE, SHARP, native_part, native_side, sharpness
 from ..tasks.quality import DegradationEstimator
-from ..tasks.restore import RestoreOptions, Restorer
+from ..tasks.restore import ReferenceRestorer, RestoreOptions, Restorer
 from .background import redrawn
 from .choosing import sure_faces
 from .colour_match import restore_crops
 from .edit import BATCH, MAX_YAW, MIN_EYE_DISTANCE, Clock, Cut, Decision, EditedFace, Editor, Outcome, selected
 from .old_photo import Repair, likely_marks, mended_print, plausible_damage, with_tones, without_features
 from .plausible import INVENTED_BELOW, SMALL_EYES, Plausibility, Treatment, treated
-from .references import Gate, ReferenceDesk, ReferencedRestorer, ReferenceNetworks, ReferenceUse
+from .references import (
+    Gate,
+    ReferenceDesk,
+    ReferencedRestorer,
+    ReferenceNetworks,
+    ReferenceUse,
+    choose,
+    mean_vector,
+)
 from .restore_result import FaceResult, RestoreResult, quality, quality_after, turns_in_words
 from .two_stage import TwoStageRestorer
 
@@ -187,7 +195,7 @@ class RestorePipeline:
                 tuple(_face_result(face) for face in edited),
                 options,
                 clock.seconds,
-                (*self.models, *edit.further_models),
+                self.models,
                 self.checkpoint,
                 background,
                 mended,
@@ -237,11 +245,6 @@ class RestoreEdit:
         if options.references:
             self._desk = _desk_for(pipeline)
             self.references = self._desk.gather(options.references)
-
-    @property
-    def further_models(self) -> tuple[str, ...]:
-        """Slugs of networks in use beside those of the pipeline."""
-        return () if self.references is None else ("facereference",)
 
     # --- which crop
 
@@ -301,20 +304,20 @@ class RestoreEdit:
         )
 
     def _by_references(self, cut: Cut, decision: Decision, references: ReferenceSet, crowd: int) -> Image:
-        """One restored crop, (1, S, S, 3), corrected by the references of its person."""
-        options, damage = self.options, decision.record.estimate
-        blind = self._restorer(cut.crop.size)
-        first = ReferencedRestorer(self._desk.networks, references, retained_fraction(damage), crowd)
-        restorer = TwoStageRestorer(first, blind.detail) if isinstance(blind, TwoStageRestorer) else first
-        restored = restore_crops(
-            restorer,
-            cut.crop.image[None],
-            options.fidelity,
-            relight=options.relight,
-            seed=options.seed,
-            estimates=[damage],
-        )
-        self._uses[cut.index] = first.uses[0] if first.uses else ReferenceUse()
+        """One restored crop, (1, S, S, 3), by the references of its person; without where they show somebody else."""
+        options, networks = self.options, self._desk.networks
+        vector = networks.blind_vector(cut.crop.image)
+        left = retained_fraction(decision.record.estimate)
+        used, refused = choose(references, vector, left, networks.gate, crowd)
+        blind: Any = self._restorer(cut.crop.size)
+        restorer = ReferencedRestorer(blind, used) if used else blind
+        crops = cut.crop.image[None]
+        restored = restore_crops(restorer, crops, options.fidelity, relight=options.relight, seed=options.seed)
+        before = after = None
+        if used:
+            before, after = (float(v @ mean_vector(used)) for v in (vector, networks.vector(restored[0])))
+        names = tuple(face.name for face in used)
+        self._uses[cut.index] = ReferenceUse(names, {**references.unusable, **refused}, before, after)
         return restored
 
     # --- what the output is worth
@@ -453,26 +456,20 @@ def warnings_for(estimate: DegradationEstimate, same_person: float | None = None
 
 
 def _desk_for(pipeline: RestorePipeline) -> ReferenceDesk:
-    """Who reads references for a pipeline; UsageError where its restorer cannot be corrected by them."""
-    first = getattr(pipeline.restorer, "structure", pipeline.restorer)
-    if pipeline.references is None or first is not pipeline.references.networks.frgp:
+    """Who reads references for a pipeline; UsageError where its restorer takes none."""
+    if pipeline.references is None or not isinstance(pipeline.restorer, ReferenceRestorer):
         slug = getattr(pipeline.restorer, "slug", type(pipeline.restorer).__name__)
-        raise UsageError(f"references correct the embedded restorer, not {slug}; omit --reference or --model")
+        raise UsageError(f"{slug} restores without references; add --model refldm, which takes them")
     return pipeline.references
 
 
-def _reference_networks(session: Networks, choice: NetworkChoice) -> ReferenceNetworks:
-    """The embedded networks for references, whatever else is chosen: they were trained with each other."""
+def _reference_networks(session: Networks, device: str) -> ReferenceNetworks:
+    """The embedded networks that judge references, whatever else is chosen: the gate was fitted to them."""
     from .identity import calibration_of
 
-    device, dtype = choice.device, choice.dtype
     recogniser = session.network("distilledface", None, device)
     return ReferenceNetworks(
-        session.network("frgp", None, device, dtype),
-        session.network("facereference", None, device, dtype),
-        recogniser,
-        calibration_of(recogniser),
-        Gate.shipped(),
+        session.network("frgp", None, device), recogniser, calibration_of(recogniser), Gate.shipped()
     )
 
 
@@ -496,5 +493,5 @@ def load(session: Networks, task: Task, choice: NetworkChoice) -> RestorePipelin
         session.parser(choice),
         session.background(choice),
         session.of_task("damage", choice.damage_finder or "printscan", choice.device),
-        ReferenceDesk(detector, lambda: _reference_networks(session, choice)),
+        ReferenceDesk(detector, restorer.preprocess.crop, lambda: _reference_networks(session, choice.device)),
     )

@@ -191,7 +191,6 @@ NOUNS = {
     "pose": "estimator of head pose",
     "quality": "quality estimator",
     "recognise": "recogniser",
-    "reference": "corrector by references",
     "restore": "restorer",
     "synthesise": "generator",
 }
@@ -216,7 +215,6 @@ WITHOUT_VERB = {
     "latents": "Pictures as latents, which other systems are built on",
     "opinion": "A second opinion on found faces",
     "pose": "Measure the pose of heads",
-    "reference": "Correct a restored face by other photos of the person",
 }
 """Tasks of systems that no function of their own calls, with the heading of their list."""
 

@@ -159,12 +159,13 @@ class AnalysisRecord(FaceRecord):
 
 
 class ReferencesRecord(TypedDict):
-    """What other photos of the person did for a face: names of those used, why others were not, the share of the change
-    that came from them, 0 to 1."""
+    """What other photos of the person did for a face: names of those used, why others were not, and the likeness of the
+    face to them when restored without and with them."""
 
     used: list[str]
     refused: dict[str, str]
-    share: float
+    before: float | None
+    after: float | None
 
 
 class RestoredFaceRecord(FaceRecord):

@@ -11,11 +11,11 @@ from .edit import EditOptions
 from .records import RestoreRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
-    from ..systems.reference.facereference.network import References
     from .card import Preprocess
 
 
@@ -46,11 +46,17 @@ class DamageFinder(Protocol):
 
 
 @runtime_checkable
-class ReferenceCorrector(Protocol):
-    """Corrects what the blind restorer made of a face by other photos of the person."""
+class ReferenceRestorer(Restorer, Protocol):
+    """A restorer that also takes other photos of the person."""
 
-    def correct(self, restored: Tensor, coarse: Tensor, fine: Tensor, references: References) -> Tensor:
-        """The correction of a restored face, from what the restorer's decoder saw of it and its encoder of others."""
+    def restore_by(
+        self,
+        crops: NDArray[np.uint8],
+        references: Sequence[NDArray[np.uint8]] | None,
+        *,
+        seed: int | None = None,
+    ) -> NDArray[np.uint8]:
+        """As `restore`, with references (R, S, S, 3) uint8 RGB for every crop, cut as the crops are; R may differ."""
         ...
 
 
@@ -74,7 +80,11 @@ class RestoreOptions(EditOptions):
     ] = None
     references: Annotated[
         tuple[str, ...],
-        Opt("Another photo of the same person, or a folder of them; repeatable.", flag="--reference", picture=True),
+        Opt(
+            "Another photo of the same person, or a folder of them; repeatable. Needs --model refldm.",
+            flag="--reference",
+            picture=True,
+        ),
     ] = ()
 
     def __post_init__(self) -> None:

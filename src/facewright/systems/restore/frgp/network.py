@@ -473,21 +473,6 @@ class FRGP(System):
             self._check_input(image)
             return decode_estimate(quality(self.encoder(self._unshuffle(image))))
 
-    def restore_with_features(
-        self, crops: NDArray[np.uint8], *, fidelity: float = 1.0, seed: int | None = None
-    ) -> tuple[NDArray[np.uint8], list[Tensor]]:
-        """Restored crops and the decoder's maps, from 8 up to S/patch, for networks that build on this one."""
-        out, aux = self._run(crops, fidelity, seed, return_aux=True)
-        return out, aux["features"]
-
-    def taps(self, crops: NDArray[np.uint8]) -> list[Tensor]:
-        """The encoder's maps of (N, S, S, 3) uint8 RGB crops, from S/patch down to 4; nothing is restored."""
-        with torch.inference_mode(), self.picture_autocast():
-            image = self.normalise(crops)
-            self._check_input(image)
-            found: list[Tensor] = self.encoder(self._unshuffle(image))
-        return found
-
     def _require_quality_head(self) -> QualityHead:
         if self.quality is None:
             raise UsageError("this FRGP was built without a quality head; use a configuration with quality_head=True")

@@ -185,10 +185,8 @@ class RefLDM(System):
                 return noise
             return guided(noise, self.predict(x, given, time, empty), c.guidance)
 
-        x = start
-        for x in ddim(predict, start, schedule, schedule.spaced(c.steps, c.spacing)):
-            pass
-        return x
+        *_, last = ddim(predict, start, schedule, schedule.spaced(c.steps, c.spacing))
+        return last
 
     # Use on pictures
 
