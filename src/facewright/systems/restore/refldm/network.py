@@ -127,8 +127,12 @@ class RefLDM(System):
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
-        """Images (N, 3, S, S) to latents (N, D, S/8, S/8), before their codes are looked up."""
-        latent: Tensor = self.autoencoder.encode(image)[0]
+        """Images (N, 3, S, S) to latents (N, D, S/8, S/8), before their codes are looked up.
+
+        In full precision, as decoding: half of it would change codes.
+        """
+        with torch.autocast(image.device.type, enabled=False):
+            latent: Tensor = self.autoencoder.encode(image.float())[0]
         return latent
 
     @torch.no_grad()
@@ -142,7 +146,8 @@ class RefLDM(System):
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latents to images; every position becomes its nearest code first, gradients pass straight through."""
-        image: Tensor = self.autoencoder.decode(self.autoencoder.quantiser(latent).features)
+        with torch.autocast(latent.device.type, enabled=False):
+            image: Tensor = self.autoencoder.decode(self.autoencoder.quantiser(latent.float()).features)
         return image
 
     # The U-Net
@@ -220,7 +225,7 @@ class RefLDM(System):
                 own = self.encode_references(self.normalise(references[number])[None])
             with self.picture_autocast():
                 latent = self.sample(given, own, start[None].to(given))
-            image = self.decode(latent.float())[0]
+            image = self.decode(latent)[0]
             pixels = image.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
             restored[number] = pixels.permute(1, 2, 0).cpu().numpy()
         return restored
