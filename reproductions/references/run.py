@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -82,7 +82,8 @@ def looked(path: Path, most: int) -> Seen:
     if path.exists():
         with np.load(path) as found:
             return Seen(*(found[name] for name in Seen.__slots__))
-    frgp, recogniser = create("frgp", pretrained=True), create("distilledface", pretrained=True)
+    frgp: Any = create("frgp", pretrained=True)
+    recogniser: Any = create("distilledface", pretrained=True)
 
     def vectors(faces: Image) -> NDArray[np.float32]:
         found: NDArray[np.float32] = recogniser.embed(recut(faces, "arcface", 112))

@@ -61,7 +61,7 @@ class RefLDMConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.latents, dict):  # as JSON has it
-            given = {k: tuple(v) if isinstance(v, list) else v for k, v in self.latents.items()}
+            given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.latents.items()}
             object.__setattr__(self, "latents", RefLDMVQGANConfig(**given))
 
     @classmethod
@@ -140,7 +140,8 @@ class RefLDM(System):
         """(N, R, 3, S, S) to latents (N, R, D, S/8, S/8)."""
         count = references.shape[1]
         if self.config.encoding == "single":
-            return self.encode(references.flatten(0, 1)).unflatten(0, (-1, count))
+            found = self.encode(references.flatten(0, 1))
+            return found.view(-1, count, *found.shape[1:])
         strip = references.permute(0, 2, 3, 1, 4).flatten(3)  # side by side
         return torch.stack(self.encode(strip).chunk(count, 3), 1)
 
@@ -163,7 +164,7 @@ class RefLDM(System):
         self.unet(torch.cat([flat, torch.zeros_like(flat)], 1), torch.zeros(len(flat), device=flat.device), recording)
 
         def in_a_row(seen: Tensor) -> Tensor:
-            return seen.unflatten(0, (faces, count)).transpose(1, 2).flatten(2, 3)
+            return seen.view(faces, count, *seen.shape[1:]).transpose(1, 2).flatten(2, 3)
 
         return [KeysValues(in_a_row(layer.keys), in_a_row(layer.values)) for layer in recording.layers]
 

@@ -125,7 +125,8 @@ class RefLDMTraining(Training):
         truth = signed(batch["hq"])
         clean, given = model.encode(truth), model.encode(signed(batch["lq"]))
         crops = batch["references"]
-        seen = model.encode_references(signed(crops.flatten(0, 1)).unflatten(0, crops.shape[:2]))
+        pictures = signed(crops.flatten(0, 1))
+        seen = model.encode_references(pictures.view(*crops.shape[:2], *pictures.shape[1:]))
         given, seen = dropped(given, seen, self.drop)
         time = torch.randint(self.schedule.times, (len(clean),), device=clean.device)
         noise = torch.randn_like(clean)
