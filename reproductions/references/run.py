@@ -211,9 +211,10 @@ def main() -> None:
         "",
         *common.table(["damage", "left", "cosine, same", "cosine, strangers", "same counts", "stranger counts"], rows),
         "",
-        "The shipped gate, fitted on all of them, lets pass what is from",
-        f"{every.bias:.2f} + ({every.similarity:.2f} + {every.product:.2f} · left) · cosine {every.retained:+.2f} · left",
-        f"= {every.least:.2f} on, with *left* from 0 to 1.",
+        "The shipped gate, fitted on all of them, adds up",
+        f"{every.bias:.2f} + ({every.similarity:.2f} + {every.product:.2f} · left) · cosine "
+        f"{every.retained:+.2f} · left",
+        f"(*left* from 0 to 1) and lets pass what is at least {every.least:.2f}.",
     ]
     given = "--quick" if options.quick else ""
     common.finish(options, "references", lines, ["frgp", "distilledface"], given=given)

@@ -76,17 +76,17 @@ def published_unet() -> SHAPES:
     return found | norm("out.0", 160) | conv("out.2", 160, 8)
 
 
-def published_state(*, with_mean: bool = True) -> dict[str, Tensor]:
+def published_file() -> SHAPES:
+    """U-Net, its running mean and the auto-encoder."""
     unet = published_unet()
-    named = {f"model.diffusion_model.{key}": shape for key, shape in unet.items()}
-    if with_mean:
-        named |= {"model_ema.diffusion_model" + key.replace(".", ""): shape for key, shape in unet.items()}
-    named |= {f"first_stage_model.{key}": shape for key, shape in published_shapes().items()}
-    return {key: torch.empty(shape, device="meta") for key, shape in named.items()}
+    found = {f"model.diffusion_model.{key}": shape for key, shape in unet.items()}
+    found |= {"model_ema.diffusion_model" + key.replace(".", ""): shape for key, shape in unet.items()}
+    return found | {f"first_stage_model.{key}": shape for key, shape in published_shapes().items()}
 
 
 def test_published_layout_fits() -> None:
-    state = published_state() | {"betas": torch.empty(1000, device="meta")}
+    state = {key: torch.empty(shape, device="meta") for key, shape in published_file().items()}
+    state["betas"] = torch.empty(1000, device="meta")
     with torch.device("meta"):
         model = import_published(state)
     assert model.config == RefLDMConfig()
