@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .runtime.runners import run_edit, run_generate, run_pair, run_records
-from .tasks.declare import NetworkChoice
+from .tasks.declare import NetworkChoice, paths_of
 '''
 FIRST = {
     Shape.RECORDS: (("source: Any",), ("source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`.",)),
@@ -69,7 +69,11 @@ def source() -> str:
     results = sorted({name for task in table for name in results_of(task)})
     imports = [f"    from .{module[11:]} import {name}" for module, _, name in (r.partition(":") for r in results)]
     options = [f"from .{t.options.__module__[11:]} import {t.options.__name__}" for t in table]
-    parts = [HEAD + "\n".join(options), "if TYPE_CHECKING:\n" + "\n".join(imports), *map(function, table)]
+    parts = [
+        HEAD + "\n".join(options),
+        "if TYPE_CHECKING:\n    from collections.abc import Sequence\n\n" + "\n".join(imports),
+        *map(function, table),
+    ]
     names = "".join(f"    {verb!r},\n" for verb in sorted(task.verb for task in table))
     parts.append(f"__all__ = [\n{names}]")
     text = "\n\n\n".join(parts) + "\n"
@@ -98,7 +102,7 @@ def function(task: Task) -> str:
         keywords.append("overwrite: bool = False")
         says.append("overwrite: Replace outputs that exist.")
     doc = [task.summary, "", "    Args:", *(f"        {line}" for line in says)]
-    chosen = ", ".join(f"{f.name}={f.name}" for f in fields)
+    chosen = ", ".join(f"{f.name}={f'paths_of({f.name})' if f.is_pictures else f.name}" for f in fields)
     choice = ", ".join(f"{name}={name}" for name in networks)
     given = [part.partition(":")[0] for part in first]
     runner = {
@@ -131,6 +135,8 @@ def default(task: Task, name: str) -> Any:
 
 def type_name(field: OptionField) -> str:
     """The type of an option as source."""
+    if field.is_pictures:
+        return "str | Path | Sequence[str | Path]"
     kind = field.type
     return kind.__name__ if isinstance(kind, type) and not getattr(kind, "__args__", ()) else plain(kind)
 

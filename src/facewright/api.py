@@ -10,7 +10,7 @@ from .tasks.age import AgeOptions
 from .tasks.analyse import AnalyseOptions
 from .tasks.attributes import AttributeOptions
 from .tasks.colourise import ColouriseOptions
-from .tasks.declare import NetworkChoice
+from .tasks.declare import NetworkChoice, paths_of
 from .tasks.detect import DetectOptions
 from .tasks.liveness import LivenessOptions
 from .tasks.portrait import PortraitOptions
@@ -20,6 +20,7 @@ from .tasks.restore import RestoreOptions
 from .tasks.synthesise import SynthesiseOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from .face import Face
@@ -351,6 +352,7 @@ def restore(
     scratches: bool = True,
     tones: bool = True,
     damage_mask: str | None = None,
+    references: str | Path | Sequence[str | Path] = (),
     model: str = "facedetail",
     weights: str | None = None,
     detector: str = "",
@@ -387,6 +389,7 @@ def restore(
         scratches: With --old-photo: find and inpaint scratches, folds and tears.
         tones: With --old-photo: restore faded contrast and remove a colour cast.
         damage_mask: With --old-photo: mask of the damage (white) to use instead of finding it.
+        references: Another photo of the same person, or a folder of them; repeatable. Needs --model refldm.
         model: System; see `fw.models()`.
         weights: File, folder or name of its weights.
         detector: Slug of another detector.
@@ -419,6 +422,7 @@ def restore(
         scratches=scratches,
         tones=tones,
         damage_mask=damage_mask,
+        references=paths_of(references),
     )
     networks = NetworkChoice(
         model=model,

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from facewright.errors import UsageError
 from facewright.io.image import read
 from facewright.io.provenance import read_provenance
 from facewright.tasks.restore import RestoreOptions
@@ -114,11 +115,30 @@ def test_every_option_arrives(run: Any, pipeline: Any, photo: Path, out: Path, t
         "scratches": True,
         "tones": True,
         "damage_mask": None,
+        "references": [],
     }
     assert [f["restored"] for f in data["faces"]] == [False, True]
     assert pipeline.restorer.seen == [(1, 0.25, 5)]
     assert read(out).pixels.shape == (120, 280, 3)
     assert read(tmp_path / "c.png").width > 2 * 280
+
+
+def test_references_are_given_one_by_one(run: Any, use_pipeline: Any, photo: Path, out: Path) -> None:
+    seen: list[tuple[str, ...]] = []
+
+    class Watching:
+        def __call__(self, photo: Any, options: Any) -> None:
+            seen.append(options.references)
+            raise UsageError("seen")
+
+    use_pipeline(Watching())
+    assert run("restore", photo, "-o", out, "--reference", "her 1.jpg", "--reference", "a,b.jpg")[0] == 2
+    assert run("restore", photo, "-o", out)[0] == 2
+    assert seen == [("her 1.jpg", "a,b.jpg"), ()]
+
+
+def test_references_for_a_restorer_without_any_are_refused(fail: Any, pipeline: Any, photo: Path, out: Path) -> None:
+    assert "add --model refldm" in fail("restore", photo, "-o", out, "--reference", photo)
 
 
 def test_defaults_are_those_of_the_pipeline(run: Any, pipeline: Any, photo: Path, out: Path, tmp_path: Path) -> None:

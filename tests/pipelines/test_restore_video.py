@@ -204,6 +204,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "scratches": {"scratches": False},
     "tones": {"tones": False},
     "damage_mask": {"damage_mask": "mask.png"},
+    "references": {"references": ("her.jpg",)},
 }
 
 
@@ -252,7 +253,7 @@ def test_every_option_changes_a_video_or_is_refused(name: str, source: Path, fak
     try:
         changed = played(**OPTIONS[name])
     except UsageError:
-        assert name in {"old_photo", "scratches", "tones", "damage_mask"}
+        assert name in {"old_photo", "scratches", "tones", "damage_mask", "references"}
         return
     plain = played()
     assert changed.shape != plain.shape or (changed != plain).any()

@@ -194,6 +194,30 @@ def test_a_picture_as_an_option_is_sent_and_never_named(client: Any, photo_bytes
         assert done.json()["state"] == "done"
 
 
+def test_an_option_of_several_pictures_takes_them_all(
+    client: Any, source: FakeSource, photo_bytes: Callable[..., bytes]
+) -> None:
+    photos = [("references", (name, photo_bytes(seed=i))) for i, name in enumerate(("her.png", "again.png"))]
+    sent = [("source", ("a.png", photo_bytes())), *photos]
+    given: list[Any] = []
+
+    def restore_by(crops: np.ndarray, references: Any, *, seed: int | None = None) -> np.ndarray:
+        given.append(references)
+        return crops
+
+    source.restorer.restore_by = restore_by  # type: ignore[attr-defined]
+    source.others["frgp"] = source.restorer
+    source.others["distilledface"] = source.by_task["recognise"]
+    done = client.post("/v1/restore?wait=30", files=sent).json()
+    assert done.get("state") == "done", done
+    assert done["result"]["options"]["references"] == ["her.png", "again.png"]
+    assert {name for face in done["result"]["faces"] for name in face["references"]["used"]} <= {"her.png", "again.png"}
+    text = client.post("/v1/restore", files={"source": ("a.png", photo_bytes())}, data={"references": "/etc/passwd"})
+    assert (text.status_code, "send the file itself" in text.json()["detail"]) == (422, True)
+    twice = [*sent[:1], *(("damage_mask", ("m.png", photo_bytes())) for _ in range(2))]
+    assert "send damage_mask once" in client.post("/v1/restore", files=twice).json()["detail"]
+
+
 def test_a_removed_background_becomes_a_png_unless_another_format_is_asked_for(
     client: Any, photo_bytes: Callable[..., bytes]
 ) -> None:

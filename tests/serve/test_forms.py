@@ -169,7 +169,7 @@ def test_bytes_are_bounded_before_and_while_they_come(
             yield body[start : start + 1000]
 
     assert client.post("/v1/detect", content=pieces(), headers=headers).status_code == 413
-    many = [part("source", b"x", f"{n}.png") for n in range(6)]
+    many = [part("source", b"x", f"{n}.png") for n in range(8)]
     body, headers = multipart(*many)
     assert client.post("/v1/detect", content=body, headers=headers).status_code == 413
     body, headers = multipart(*[part("faces", b"1") for _ in range(80)])

@@ -83,9 +83,13 @@ class Arguments:
             "faces": lambda: self.faces,
             "boxes": lambda: np.stack([face.box for face in self.faces]),
             "count": lambda: 2,
-            "latents": lambda: (
-                model.encode(random_crops(model)) if method == "decode" else model.latents(2)  # type: ignore[operator]
-            ),
+            "latents": lambda: self._latents(method),
+            "latent": lambda: self._latent(),
+            "given": lambda: self._latent(),
+            "noisy": lambda: self._latent(),
+            "start": lambda: self._latent(),
+            "time": lambda: torch.zeros(2, dtype=torch.long),
+            "references": lambda: self._references(method),
             "quality": lambda: FaceQuality(0.5, 50.0),
             "a": lambda: model.embed(random_crops(model)),  # type: ignore[operator]
             "b": lambda: model.embed(random_crops(model)[::-1]),  # type: ignore[operator]
@@ -106,6 +110,22 @@ class Arguments:
             "image": lambda: self._picture(method, parameter),
         }
         return known[name]()
+
+    def _latents(self, method: str) -> Any:
+        model: Any = self.model
+        if method == "remember":
+            return self._latent()[:, None]
+        return model.encode(random_crops(model)) if method == "decode" else model.latents(2)
+
+    def _latent(self) -> Tensor:
+        layout = self.model.config.latents.layout
+        return torch.randn(2, layout.code_dim, *[layout.size // layout.stride] * 2)
+
+    def _references(self, method: str) -> Any:
+        crops = random_crops(self.model)
+        if method == "restore_by":
+            return [crops, crops]
+        return self._latent()[:, None] if method == "sample" else self.model.normalise(crops)[:, None]
 
     def _crops(self, parameter: inspect.Parameter) -> Any:
         crops = random_crops(self.model)
@@ -171,7 +191,8 @@ def test_seeded_crops_do_not_depend_on_their_place_in_a_batch(slug: str) -> None
             elif "to_rgbs" in name and name.endswith("conv.weight"):
                 parameter.mul_(1e3 if float(parameter.abs().max()) < 1e-2 else 1)  # residual heads start near nothing
     crops = random_crops(model, 3)
-    if slug == "gpen" or not hasattr(getattr(model, "generator", None), "draw_noise"):  # its noise is features
+    draws = slug == "refldm" or hasattr(getattr(model, "generator", None), "draw_noise")
+    if slug == "gpen" or not draws:  # its noise is features
         with pytest.raises(UsageError, match="draws no noise"):
             model.restore(crops, seed=11)
         return

@@ -199,6 +199,7 @@ LAYOUTS: dict[str, Layout] = {
             "x2plus": "x2plus",
         }.items()
     },
+    "refldm/refldm": of("restore.test_refldm", lambda tests: tests.published_file()),
     "refldm_vqgan/vqgan": of("latents.test_refldm_vqgan"),
     "restoreformer/restoreformer++": vector("restoreformer", "vqvae."),
     "restoreformer/restoreformer": vector("restoreformer-v1", "vqvae."),

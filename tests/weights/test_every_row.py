@@ -49,6 +49,7 @@ BAGGAGE: dict[str, dict[str, tuple[int, ...]]] = {
     "restoreformer": {"loss.discriminator.main.0.weight": (64, 3, 4, 4)},
     "adaface": {"head.kernel": (512, 10)},
     "facenet": {"logits.weight": (8631, 512), "logits.bias": (8631,)},
+    "refldm": {"betas": (1000,), "alphas_cumprod": (1000,)},
     "refldm_vqgan": {"loss.perceptual_loss.lin0.model.1.weight": (1, 64, 1, 1)},
 }
 """What published files carry beside the network."""

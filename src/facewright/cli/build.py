@@ -74,7 +74,7 @@ def option_parameter(field: OptionField) -> inspect.Parameter:
     kind, default = field.type, field.default
     if get_origin(kind) is Literal:
         kind = type(get_args(kind)[0])
-    elif _is_repeated(kind):
+    elif _is_repeated(kind) or field.is_pictures:
         kind, default = list[str] | None, None
     elif _is_sequence(kind):
         kind, default = str | None, None
@@ -84,6 +84,8 @@ def option_parameter(field: OptionField) -> inspect.Parameter:
 
 def option_value(field: OptionField, value: Any) -> Any:
     """What the command line gave for an option, as the options dataclass wants it."""
+    if field.is_pictures:
+        return tuple(value or ())
     if _is_repeated(field.type):
         count = len(get_args(get_args(field.type)[0]))
         return tuple(_numbers(text, field.flag, float, count) for text in value or ())

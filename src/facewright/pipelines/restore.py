@@ -19,13 +19,22 @@ from ..io.image import Photo, read
 from ..systems.quality.retained import retained_fraction
 from ..systems.quality.sharpness import MOST_SIDE, SHARP, native_part, native_side, sharpness
 from ..tasks.quality import DegradationEstimator
-from ..tasks.restore import RestoreOptions, Restorer
+from ..tasks.restore import ReferenceRestorer, RestoreOptions, Restorer
 from .background import redrawn
 from .choosing import sure_faces
 from .colour_match import restore_crops
 from .edit import BATCH, MAX_YAW, MIN_EYE_DISTANCE, Clock, Cut, Decision, EditedFace, Editor, Outcome, selected
 from .old_photo import Repair, likely_marks, mended_print, plausible_damage, with_tones, without_features
 from .plausible import INVENTED_BELOW, SMALL_EYES, Plausibility, Treatment, treated
+from .references import (
+    Gate,
+    ReferenceDesk,
+    ReferencedRestorer,
+    ReferenceNetworks,
+    ReferenceUse,
+    choose,
+    mean_vector,
+)
 from .restore_result import FaceResult, RestoreResult, quality, quality_after, turns_in_words
 from .two_stage import TwoStageRestorer
 
@@ -44,6 +53,7 @@ if TYPE_CHECKING:
     from ..tasks.enlarge import Enlarger
     from ..tasks.restore import DamageFinder
     from .likeness import Likeness
+    from .references import ReferenceSet
 
     Image = NDArray[np.uint8]
 
@@ -91,6 +101,7 @@ class _Worth:
     same_person: float | None
     warnings: tuple[str, ...]
     treatment: Treatment
+    references: ReferenceUse | None = None
 
 
 class RestorePipeline:
@@ -99,7 +110,7 @@ class RestorePipeline:
     `assessor` estimates the damage for restorers that cannot (UsageError where neither can). `parser` tells face from
     what lies before it, on crops like the restorer's; without one the oval of a face is restored with all that is in
     it. `enlarger` draws what is not a face; without one its pixels stay, or are enlarged by Lanczos. `damage_finder`
-    says where a print is damaged.
+    says where a print is damaged. `references` reads other photos of the person (`RestoreOptions.references`).
     """
 
     def __init__(
@@ -112,6 +123,7 @@ class RestorePipeline:
         parser: Parser | None = None,
         enlarger: Enlarger | None = None,
         damage_finder: DamageFinder | None = None,
+        references: ReferenceDesk | None = None,
     ) -> None:
         if assessor is None:
             if not isinstance(restorer, DegradationEstimator):
@@ -119,7 +131,7 @@ class RestorePipeline:
             assessor = restorer
         self.editor = Editor(detector, parser)
         self.restorer, self.assessor = restorer, assessor
-        self.enlarger, self.damage_finder = enlarger, damage_finder
+        self.enlarger, self.damage_finder, self.references = enlarger, damage_finder, references
         self.recogniser, self.calibration = recogniser, calibration
 
     @property
@@ -151,6 +163,7 @@ class RestorePipeline:
         """Restore one photo."""
         options = options or RestoreOptions()
         clock = Clock()
+        edit = RestoreEdit(self, options)
         rgb, repair = photo.rgb(), None
         if options.old_photo:
             with clock("mend"):
@@ -161,7 +174,7 @@ class RestorePipeline:
         if repair is not None and options.tones:
             repair = with_tones(repair, faces)
             rgb = repair.image
-        edited = self.editor.edit(rgb, faces, RestoreEdit(self, options), options, clock)
+        edited = self.editor.edit(rgb, faces, edit, options, clock)
         with clock("paste"):
             base, mended = _enlarged(photo, options.upscale), None
             source = photo
@@ -188,6 +201,7 @@ class RestorePipeline:
                 mended,
                 () if repair is None else repair.steps,
                 None if repair is None else repair.damage,
+                () if edit.references is None else edit.references.notes,
             )
             _ = result.image
         return result
@@ -218,7 +232,7 @@ class RestoreEdit:
     """Restoring as an edit of faces (`pipelines.edit.FaceEdit`): the gate, the networks, what their output is worth.
 
     With `by_size`, as in videos, faces too small to show the finest detail go through the first of two stages alone,
-    which takes a fraction of the time.
+    which takes a fraction of the time. References are read at once; UsageError where none of them can be used.
     """
 
     verb = "restore"
@@ -226,6 +240,11 @@ class RestoreEdit:
     def __init__(self, pipeline: RestorePipeline, options: RestoreOptions, *, by_size: bool = False) -> None:
         self.pipeline, self.options = pipeline, options
         self._first: Restorer | None = getattr(pipeline.restorer, "structure", None) if by_size else None
+        self.references: ReferenceSet | None = None
+        self._uses: dict[int, ReferenceUse] = {}
+        if options.references:
+            self._desk = _desk_for(pipeline)
+            self.references = self._desk.gather(options.references)
 
     # --- which crop
 
@@ -272,6 +291,9 @@ class RestoreEdit:
     def edit(self, cuts: Sequence[Cut], decisions: Sequence[Decision]) -> Image:
         """Restored crops, in the light and tone of their inputs."""
         options = self.options
+        if self.references is not None:
+            parts = [self._by_references(*one, self.references, len(cuts)) for one in zip(cuts, decisions)]
+            return np.concatenate(parts)
         return restore_crops(
             self._restorer(cuts[0].crop.size),
             np.stack([cut.crop.image for cut in cuts]),
@@ -280,6 +302,23 @@ class RestoreEdit:
             seed=options.seed,
             estimates=[decision.record.estimate for decision in decisions],
         )
+
+    def _by_references(self, cut: Cut, decision: Decision, references: ReferenceSet, crowd: int) -> Image:
+        """One restored crop, (1, S, S, 3), by the references of its person; without where they show somebody else."""
+        options, networks = self.options, self._desk.networks
+        vector = networks.blind_vector(cut.crop.image)
+        left = retained_fraction(decision.record.estimate)
+        used, refused = choose(references, vector, left, networks.gate, crowd)
+        blind: Any = self._restorer(cut.crop.size)
+        restorer = ReferencedRestorer(blind, used) if used else blind
+        crops = cut.crop.image[None]
+        restored = restore_crops(restorer, crops, options.fidelity, relight=options.relight, seed=options.seed)
+        before = after = None
+        if used:
+            before, after = (float(v @ mean_vector(used)) for v in (vector, networks.vector(restored[0])))
+        names = tuple(face.name for face in used)
+        self._uses[cut.index] = ReferenceUse(names, {**references.unusable, **refused}, before, after)
+        return restored
 
     # --- what the output is worth
 
@@ -290,7 +329,8 @@ class RestoreEdit:
         after = self.pipeline.assess(shown)
         identities = self._identities(cuts, shown)
         outcomes = []
-        for decision, (treatment, output), estimate, identity in zip(decisions, chosen, after, identities):
+        for cut, decision, (treatment, output), estimate, identity in zip(cuts, decisions, chosen, after, identities):
+            use = self._uses.get(cut.index)
             if treatment is Treatment.NONE:
                 outcomes.append(Outcome(None, WORSE))
                 continue
@@ -298,7 +338,10 @@ class RestoreEdit:
             warnings = warnings_for(decision.record.estimate, probability)
             if treatment.warning:
                 warnings = (*warnings, treatment.warning)
-            outcomes.append(Outcome(output, record=_Worth(estimate, identity, probability, warnings, treatment)))
+            if use is not None and not use.used:
+                warnings = (*warnings, use.line)
+            worth = _Worth(estimate, identity, probability, warnings, treatment, use)
+            outcomes.append(Outcome(output, record=worth))
         return outcomes
 
     def temper(self, cut: Cut, output: Image, outcome: Outcome) -> Image:
@@ -334,6 +377,7 @@ class RestoreEdit:
             **numbers,
             "treatment": str(Treatment.NONE if worth is None else worth.treatment),
             "warnings": [] if worth is None else list(worth.warnings),
+            "references": None if worth is None or worth.references is None else worth.references.to_dict(),
         }
 
     def _identities(self, cuts: Sequence[Cut], outputs: Image) -> list[float | None]:
@@ -370,6 +414,7 @@ def _face_result(face: EditedFace) -> FaceResult:
         warnings=() if worth is None else worth.warnings,
         sharpness=damage.sharpness,
         treatment=str(Treatment.NONE if worth is None or not face.edited else worth.treatment),
+        references=None if worth is None else worth.references,
         crop=face.cut.crop,
         output=None if outcome is None else outcome.output,
         patch=face.patch,
@@ -410,6 +455,24 @@ def warnings_for(estimate: DegradationEstimate, same_person: float | None = None
     return tuple(found)
 
 
+def _desk_for(pipeline: RestorePipeline) -> ReferenceDesk:
+    """Who reads references for a pipeline; UsageError where its restorer takes none."""
+    if pipeline.references is None or not isinstance(pipeline.restorer, ReferenceRestorer):
+        slug = getattr(pipeline.restorer, "slug", type(pipeline.restorer).__name__)
+        raise UsageError(f"{slug} restores without references; add --model refldm, which takes them")
+    return pipeline.references
+
+
+def _reference_networks(session: Networks, device: str) -> ReferenceNetworks:
+    """The embedded networks that judge references, whatever else is chosen: the gate was fitted to them."""
+    from .identity import calibration_of
+
+    recogniser = session.network("distilledface", None, device)
+    return ReferenceNetworks(
+        session.network("frgp", None, device), recogniser, calibration_of(recogniser), Gate.shipped()
+    )
+
+
 def load(session: Networks, task: Task, choice: NetworkChoice) -> RestorePipeline:
     """The restore pipeline of a choice of networks."""
     from .identity import calibration_of
@@ -420,8 +483,9 @@ def load(session: Networks, task: Task, choice: NetworkChoice) -> RestorePipelin
     recogniser = session.recogniser(choice)
     assessor = None if hasattr(restorer, "assess") else session.network("frgp", None, choice.device)
     calibration = calibration_of(recogniser)
+    detector = session.detector(choice)
     return RestorePipeline(
-        session.detector(choice),
+        detector,
         restorer,
         recogniser,
         calibration,
@@ -429,4 +493,5 @@ def load(session: Networks, task: Task, choice: NetworkChoice) -> RestorePipelin
         session.parser(choice),
         session.background(choice),
         session.of_task("damage", choice.damage_finder or "printscan", choice.device),
+        ReferenceDesk(detector, restorer.preprocess.crop, lambda: _reference_networks(session, choice.device)),
     )

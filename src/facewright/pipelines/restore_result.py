@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..face import DegradationEstimate, Face, FaceCrop
     from ..geometry.paste import FacePatch
     from ..tasks.restore import RestoreOptions
+    from .references import ReferenceUse
 
 RECORDED = ("upscale", "fidelity", "strength", "seed", "watermark", "hair", "whole", "relight")
 """Options that the metadata of a result name."""
@@ -42,6 +43,7 @@ class FaceResult:
     levels; `warnings` name what a viewer should know. `sharpness` is the probability that most of the detail a face of
     its size can have is there (`systems.quality.sharpness`); None where the restorer draws no such detail. `treatment`
     says how much of the restoration is shown: "full", "smoothed", "half", "denoised" or "none" (`pipelines.plausible`).
+    `references` is what other photos of the person did (`pipelines.references`); None where none were given.
     """
 
     index: int
@@ -56,6 +58,7 @@ class FaceResult:
     warnings: tuple[str, ...] = ()
     sharpness: float | None = None
     treatment: str = "none"
+    references: ReferenceUse | None = None
     crop: FaceCrop | None = field(default=None, repr=False)
     output: NDArray[np.uint8] | None = field(default=None, repr=False)
     patch: FacePatch | None = field(default=None, repr=False)
@@ -75,6 +78,7 @@ class FaceResult:
             "change": round(self.change, 3),
             "sharpness": None if self.sharpness is None else round(self.sharpness, 3),
             "treatment": self.treatment,
+            "references": None if self.references is None else self.references.to_dict(),
             "warnings": list(self.warnings),
         }
 
@@ -95,7 +99,7 @@ class RestoreResult:
 
     `background` is the slug of the network that drew `base` outside the faces, "" where none did. `mended` is the whole
     photo after the repairs of an old photo, of the size of `base`; `repairs` says which, and `damage` (H, W) where the
-    original was damaged.
+    original was damaged. `reference_notes` say what had to be decided about references.
     """
 
     original: Photo
@@ -109,6 +113,7 @@ class RestoreResult:
     mended: Photo | None = None
     repairs: tuple[str, ...] = ()
     damage: NDArray[np.bool_] | None = None
+    reference_notes: tuple[str, ...] = ()
 
     @cached_property
     def image(self) -> Photo:
@@ -145,6 +150,8 @@ class RestoreResult:
             line += f"; the rest drawn by {self.background}"
         if self.repairs:
             line += f"; {', '.join(self.repairs)}"
+        lines = [(f.index, f.references.line) for f in faces if f.references is not None and f.references.used]
+        line += "".join(f"; face {index}: {said}" for index, said in lines)
         if turned := turns_in_words([f.face for f in faces]):
             line += f"; {turned}"
         if skipped := [f"{f.index} ({f.reason})" for f in faces if not f.restored]:
@@ -170,10 +177,10 @@ class RestoreResult:
     def notes(self, target: str | Path | None = None, *, keep_gps: bool = True) -> tuple[str, ...]:
         """What reading had to change, and what a file at `target` cannot hold; nothing where it is a mere copy."""
         if target is None:
-            return self.original.notes
+            return (*self.original.notes, *self.reference_notes)
         if self._is_copied(Path(target), keep_gps=keep_gps):
-            return ()
-        return (*self.original.notes, *self.image.not_kept(target, keep_gps=keep_gps))
+            return self.reference_notes
+        return (*self.original.notes, *self.reference_notes, *self.image.not_kept(target, keep_gps=keep_gps))
 
     def report(self, target: str | Path | None = None, *, keep_gps: bool = True) -> dict[str, Any]:
         """Everything but the pixels, ready for JSON; with what the file at `target` cannot hold among the notes."""

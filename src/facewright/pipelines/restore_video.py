@@ -109,6 +109,8 @@ def video_stage(pipeline: RestorePipeline, options: RestoreOptions, pace: VideoO
         raise UsageError(
             "--old-photo repairs a print; the damage of a video moves, and repairing it frame by frame would flicker"
         )
+    if options.references:
+        raise UsageError("references work for photos; whether one counts would change from frame to frame")
     if pipeline.enlarger is not None:
         raise UsageError(
             "the background of a video cannot be restored: it would flicker from frame to frame; omit --background"

@@ -285,7 +285,7 @@ async def _new_job(server: Server, task: Task, request: Request, wanted_format: 
         if wanted_format:
             form.texts.setdefault("format", [wanted_format])
         order = await asyncio.to_thread(requests.order_of, task, form, device=server.options.device)
-        _remove_surplus(form, {*order.inputs, *order.pictures}, folder / "in")
+        _remove_surplus(form, {*order.inputs, *(key.partition("/")[0] for key in order.pictures)}, folder / "in")
         return await server.jobs.submit(identity, order, request.state.owner)
     except BaseException:
         store.remove(identity)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from .settings import ServeOptions
 
-MOST_FIELDS, MOST_FILES, MOST_TEXT = 64, 4, 16_384
+MOST_FIELDS, MOST_FILES, MOST_TEXT = 64, 7, 16_384
 OVERHEAD = 200_000
 """Bytes of a form beside its files."""
 SLOWEST = 2_000

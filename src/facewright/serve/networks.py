@@ -29,6 +29,7 @@ STAGES = {
     "locate": "placing landmarks",
     "assess": "judging the damage",
     "restore": "restoring faces",
+    "restore_by": "restoring faces",
     "parse": "telling the parts of faces",
     "probabilities": "telling the parts of faces",
     "embed": "comparing with the person",

@@ -27,7 +27,7 @@ from ..tasks.declare import (
 from .problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from ..tasks.card import Card
@@ -68,7 +68,7 @@ class WriteOptions(ReadOptions):
 class Order:
     """What is asked for: a task, its files, its options, its networks, and how files are read and written.
 
-    `pictures` are the files that options stand for, by option.
+    `pictures` are the files that options stand for, by option; of an option that takes several as "option/0" and so on.
     """
 
     task: Task
@@ -143,12 +143,13 @@ def order_of(task: Task, form: Form, *, device: str) -> Order:
     if unknown:
         raise Problem(422, "invalid", f"{task.verb} has no field {min(unknown)}; it has: {', '.join(sorted(known))}")
     inputs = {name: _input(form, name, task).path for name in INPUTS[task.shape]}
-    pictures = {name: _picture(sent) for name, sent in form.files.items() if name not in inputs}
-    wrong = [name for name in pictures if name not in values or not values[name].opt.picture]
+    sent = {name: files for name, files in form.files.items() if name not in inputs}
+    wrong = [name for name in sent if name not in values or not values[name].opt.picture]
     if wrong:
         raise Problem(422, "invalid", f"{wrong[0]} is not a picture; send it as text")
+    pictures = {key: path for name, files in sent.items() for key, path in _pictures(values[name], files).items()}
     given = {name: _parsed(f, form.texts[name]) for name, f in values.items() if _has_text(form, name)}
-    given |= {name: str(path) for name, path in pictures.items()}
+    given |= options_of_pictures(task, pictures)
     try:
         options, writing = _made(task.options, given), _made(writing_of(task), given)
         choice = _choice(task, form, device)
@@ -180,10 +181,28 @@ def _input(form: Form, name: str, task: Task) -> SentFile:
     return file
 
 
-def _picture(sent: Sequence[SentFile]) -> Path:
-    if len(sent) != 1 or sent[0].kind is None or sent[0].kind.is_video:
-        raise Problem(415, "unsupported", f"{sent[0].name} is not a picture of a known kind")
-    return sent[0].path
+def _pictures(option: OptionField, sent: Sequence[SentFile]) -> dict[str, Path]:
+    """The files of an option by its name, or by name and number where it takes several."""
+    if len(sent) > 1 and not option.is_pictures:
+        raise Problem(422, "invalid", f"send {option.name} once")
+    for file in sent:
+        if file.kind is None or file.kind.is_video:
+            raise Problem(415, "unsupported", f"{file.name} is not a picture of a known kind")
+    if option.is_pictures:
+        return {f"{option.name}/{number}": file.path for number, file in enumerate(sent)}
+    return {option.name: sent[0].path}
+
+
+def options_of_pictures(task: Task, pictures: Mapping[str, Path]) -> dict[str, Any]:
+    """The options that files stand for; the files as in `Order.pictures`."""
+    found: dict[str, Any] = {}
+    for option in option_fields(task.options):
+        if option.is_pictures:
+            own = [str(path) for key, path in pictures.items() if key.partition("/")[0] == option.name]
+            found |= {option.name: tuple(own)} if own else {}
+        elif option.name in pictures:
+            found[option.name] = str(pictures[option.name])
+    return found
 
 
 def _choice(task: Task, form: Form, device: str) -> NetworkChoice:
@@ -296,6 +315,8 @@ def field_schema(option: OptionField, task: Task) -> dict[str, Any]:
     if option.opt.picture:
         file = {"type": "string", "format": "binary"}
         kind: dict[str, Any] = {"anyOf": [{"enum": list(option.choices)}, file]} if option.choices else file
+        if option.is_pictures:
+            kind = {"type": "array", "items": file}
     else:
         kind = TypeAdapter(option.type).json_schema()
         if option.choices:

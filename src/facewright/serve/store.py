@@ -24,7 +24,7 @@ from ..errors import LockedError, OutputError, UsageError
 from ..io.atomic import atomic_output
 from ..io.lock import locked
 from ..tasks.declare import NetworkChoice, get_task
-from .requests import Order, writing_of
+from .requests import Order, options_of_pictures, writing_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,8 @@ class Record:
             return {name: path.relative_to(folder).as_posix() for name, path in paths.items()}
 
         pictures = relative(order.pictures)
-        options: dict[str, Any] = {k: v for k, v in asdict(order.options).items() if k not in pictures}
+        sent = options_of_pictures(order.task, order.pictures)
+        options: dict[str, Any] = {k: v for k, v in asdict(order.options).items() if k not in sent}
         return cls(
             identity,
             order.task.verb,
@@ -85,7 +86,7 @@ class Record:
         """What is to be done; UsageError where the task or its options are no longer the same."""
         task = get_task(self.task)
         pictures = {name: folder / path for name, path in self.pictures.items()}
-        given = {**self.options, **{name: str(path) for name, path in pictures.items()}}
+        given = {**self.options, **options_of_pictures(task, pictures)}
         try:
             options: Any = TypeAdapter(task.options).validate_python(given)
             writing = TypeAdapter(writing_of(task)).validate_python(self.writing)

@@ -12,6 +12,7 @@ import pkgutil
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from ..deprecation import renamed_arguments
@@ -19,8 +20,7 @@ from ..errors import UsageError
 from .card import cards, get_card
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
     from types import ModuleType
 
     from .card import Card
@@ -45,7 +45,8 @@ class Opt:
         high: Largest value.
         choices: The values there are; with `picture`, the words that stand for no file.
         flag: Name on the command line where it is not the field's, such as `--box` for `boxes`.
-        picture: The value is the path of a picture. Over HTTP the picture itself is sent, never a path.
+        picture: The value is the path of a picture, or a tuple of such paths. Over HTTP the pictures themselves are
+            sent, never a path.
     """
 
     help: str
@@ -74,6 +75,11 @@ class OptionField:
     def flag(self) -> str:
         """The option on the command line."""
         return self.opt.flag or f"--{self.name.replace('_', '-')}"
+
+    @property
+    def is_pictures(self) -> bool:
+        """Whether it takes any number of pictures."""
+        return self.opt.picture and get_origin(self.type) is tuple
 
 
 def option_fields(options: type) -> tuple[OptionField, ...]:
@@ -105,6 +111,11 @@ class Checked:
                 raise UsageError(f"{option.name} {value} is outside {low:g}…{high:g}")
             if low is not None and not value >= low:
                 raise UsageError(f"{option.name} {value} must be at least {low:g}")
+
+
+def paths_of(pictures: str | Path | Iterable[str | Path]) -> tuple[str, ...]:
+    """One path or several, as options keep them."""
+    return (str(pictures),) if isinstance(pictures, str | Path) else tuple(map(str, pictures))
 
 
 def _either(choices: tuple[Any, ...]) -> str:

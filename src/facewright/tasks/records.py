@@ -158,6 +158,16 @@ class AnalysisRecord(FaceRecord):
     expressions: NotRequired[dict[str, float] | None]
 
 
+class ReferencesRecord(TypedDict):
+    """What other photos of the person did for a face: names of those used, why others were not, and the likeness of the
+    face to them when restored without and with them."""
+
+    used: list[str]
+    refused: dict[str, str]
+    before: float | None
+    after: float | None
+
+
 class RestoredFaceRecord(FaceRecord):
     """What was done to one face."""
 
@@ -172,6 +182,7 @@ class RestoredFaceRecord(FaceRecord):
     change: float
     sharpness: float | None
     treatment: Literal["full", "smoothed", "half", "denoised", "none"]
+    references: ReferencesRecord | None
     warnings: list[str]
 
 

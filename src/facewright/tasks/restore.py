@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
 
 from ..errors import UsageError
-from .declare import Checked, Opt, Shape, Task
+from .declare import Checked, Opt, Shape, Task, paths_of
 from .edit import EditOptions
 from .records import RestoreRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -43,11 +45,26 @@ class DamageFinder(Protocol):
         ...
 
 
+@runtime_checkable
+class ReferenceRestorer(Restorer, Protocol):
+    """A restorer that also takes other photos of the person."""
+
+    def restore_by(
+        self,
+        crops: NDArray[np.uint8],
+        references: Sequence[NDArray[np.uint8]] | None,
+        *,
+        seed: int | None = None,
+    ) -> NDArray[np.uint8]:
+        """As `restore`, with references (R, S, S, 3) uint8 RGB for every crop, cut as the crops are; R may differ."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RestoreOptions(EditOptions):
     """What a user can ask for: which faces and how they are put back (`EditOptions`), and how they are restored.
 
-    Without `seed` the noise is as trained.
+    Without `seed` the noise is as trained. `references` also takes a list, and paths that are no strings.
     """
 
     fidelity: Annotated[float, Opt("1 stays closest to the input, 0 relies on the prior.", low=0, high=1)] = 1.0
@@ -61,8 +78,17 @@ class RestoreOptions(EditOptions):
     damage_mask: Annotated[
         str | None, Opt("With --old-photo: mask of the damage (white) to use instead of finding it.", picture=True)
     ] = None
+    references: Annotated[
+        tuple[str, ...],
+        Opt(
+            "Another photo of the same person, or a folder of them; repeatable. Needs --model refldm.",
+            flag="--reference",
+            picture=True,
+        ),
+    ] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "references", paths_of(self.references))
         Checked.__post_init__(self)
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed} is not possible; choose a whole number, 0 or more")

@@ -68,7 +68,8 @@ export class Form {
     for (const [name, field] of this.fields) {
       if (field.row.hidden) continue;
       const value = field.get();
-      if (value !== null && value !== "") found.push([name, value]);
+      if (Array.isArray(value)) found.push(...value.map((one) => [name, one]));
+      else if (value !== null && value !== "") found.push([name, value]);
     }
     return found;
   }
@@ -114,6 +115,7 @@ function control(name, schema) {
   const kinds = schema.anyOf || [schema];
   const isFile = kinds.some((kind) => kind.format === "binary");
   if (isFile) return pictureControl(name, kinds);
+  if (schema.items && schema.items.format === "binary") return picturesControl(name);
   if (schema.enum) return choiceControl(schema.enum, schema.default, name);
   const kind = kinds.find((part) => part.type && part.type !== "null") || { type: "string" };
   if (kind.type === "boolean") {
@@ -170,6 +172,12 @@ function pictureControl(name, kinds) {
   input.addEventListener("input", () => (file.hidden = input.value !== "picture"));
   const get = () => (input.value === "picture" ? file.files[0] || null : input.value === words[0] ? null : input.value);
   return { input, file, get };
+}
+
+function picturesControl(name) {
+  const input = element("input", { type: "file", accept: "image/*", "aria-label": `${label(name)}: pictures` });
+  input.multiple = true;
+  return { input, get: () => (input.files.length ? [...input.files] : null) };
 }
 
 function networkField(name, schema, models) {

@@ -1,0 +1,255 @@
+"""The U-Net of diffusion models that works on maps and time alone ("ADM"), its attention open to what others remember.
+
+Architecture: Dhariwal, Nichol, "Diffusion Models Beat GANs on Image Synthesis" (NeurIPS 2021), in the form that latent
+diffusion (Rombach et al., CVPR 2022) publishes: residual blocks that add the time, self-attention at chosen scales with
+heads of a fixed width, strided and nearest re-sampling. Parameters have the published names.
+
+How a self-attention answers is an object handed to `forward`, an `AttentionProcessor`: it may remember keys and values
+(`Recording`) or let the queries see those of another pass (`Cached`). Nothing is kept in the network, so that calls do
+not disturb each other.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+GROUPS = 32
+_MAX_PERIOD = 10_000
+# published training starts branches at zero; so small a start does the same and lets gradients pass
+_QUIET = 1e-3
+
+
+# --- attention processors
+
+
+class KeysValues(NamedTuple):
+    """What a self-attention layer saw: `keys` and `values` (N, heads, tokens, d)."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class AttentionProcessor(Protocol):
+    """How the self-attention number `layer`, in the order of the forward pass, answers queries (N, heads, T, d)."""
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
+
+
+def plain(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q kᵀ / √d) v."""
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+class Recording:
+    """Plain attention that keeps the keys and values of every layer in `layers`."""
+
+    def __init__(self) -> None:
+        self.layers: list[KeysValues] = []
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self.layers.append(KeysValues(k, v))
+        return plain(layer, q, k, v)
+
+
+class Cached:
+    """Attention whose queries also see the `layers` of another pass: its tokens stand behind the network's own."""
+
+    def __init__(self, layers: Sequence[KeysValues]) -> None:
+        self.layers = layers
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        more = self.layers[layer]
+        return plain(layer, q, torch.cat([k, more.keys], 2), torch.cat([v, more.values], 2))
+
+
+# --- the network
+
+
+@dataclass(frozen=True)
+class ADMLayout:
+    """Shape of the network.
+
+    c_in, c_out: channels of input and output. width, multipliers: channels of level i are width · multipliers[i]; each
+    level after the first halves the side. blocks: residual blocks a level. attention_at: levels (0 the finest) with a
+    self-attention after every block. head_width: channels of a head.
+    """
+
+    c_in: int
+    c_out: int
+    width: int
+    multipliers: tuple[int, ...]
+    blocks: int
+    attention_at: tuple[int, ...]
+    head_width: int
+
+    def __post_init__(self) -> None:
+        widths = [self.width * factor for factor in self.multipliers]
+        if self.width % 2 or any(w % GROUPS or w % self.head_width for w in widths):
+            raise UsageError(f"widths {widths} must be multiples of {GROUPS} and of the heads' {self.head_width}")
+
+
+class ADMUNet(nn.Module):
+    """forward: maps (N, c_in, H, W), sides a multiple of 2^(levels − 1), and times (N,), whole or not, to (N, c_out,
+    H, W). `processor` answers the self-attentions."""
+
+    def __init__(self, layout: ADMLayout) -> None:
+        super().__init__()
+        self.layout = layout
+        width, time = layout.width, 4 * layout.width
+        widths = [width * factor for factor in layout.multipliers]
+        self.time_embed = nn.Sequential(nn.Linear(width, time), nn.SiLU(), nn.Linear(time, time))
+        self.input_blocks = nn.ModuleList([nn.ModuleList([nn.Conv2d(layout.c_in, width, 3, padding=1)])])
+        skips, channels = [width], width
+        for level, wide in enumerate(widths):
+            for _ in range(layout.blocks):
+                self.input_blocks.append(self._stage(channels, wide, time, level))
+                channels = wide
+                skips.append(channels)
+            if level < len(widths) - 1:
+                self.input_blocks.append(nn.ModuleList([Downsample(channels)]))
+                skips.append(channels)
+        middle = [TimeResBlock(channels, channels, time) for _ in range(2)]
+        self.middle_block = nn.ModuleList([middle[0], SelfAttention(channels, layout.head_width), middle[1]])
+        self.output_blocks = nn.ModuleList()
+        for level, wide in reversed(list(enumerate(widths))):
+            for number in range(layout.blocks + 1):
+                stage = self._stage(channels + skips.pop(), wide, time, level)
+                channels = wide
+                if level and number == layout.blocks:
+                    stage.append(Upsample(channels))
+                self.output_blocks.append(stage)
+        last = nn.Conv2d(width, layout.c_out, 3, padding=1)
+        self.out = nn.Sequential(nn.GroupNorm(GROUPS, width), nn.SiLU(), _quiet(last))
+
+    def _stage(self, c_in: int, c_out: int, time: int, level: int) -> nn.ModuleList:
+        stage: list[nn.Module] = [TimeResBlock(c_in, c_out, time)]
+        if level in self.layout.attention_at:
+            stage.append(SelfAttention(c_out, self.layout.head_width))
+        return nn.ModuleList(stage)
+
+    def forward(self, x: Tensor, time: Tensor, processor: AttentionProcessor = plain) -> Tensor:
+        step = 2 ** (len(self.layout.multipliers) - 1)
+        if x.dim() != 4 or x.shape[1] != self.layout.c_in or x.shape[2] % step or x.shape[3] % step:
+            raise UsageError(
+                f"this U-Net takes maps (N, {self.layout.c_in}, H, W) with sides a multiple of {step}, "
+                f"not {tuple(x.shape)}"
+            )
+        run = _Pass(self.time_embed(sinusoid(time, self.layout.width).to(x.dtype)), processor)
+        taps = []
+        for stage in self.input_blocks:
+            x = run(stage, x)
+            taps.append(x)
+        x = run(self.middle_block, x)
+        for stage in self.output_blocks:
+            x = run(stage, torch.cat([x, taps.pop()], 1))
+        out: Tensor = self.out(x)
+        return out
+
+
+class _Pass:
+    """One forward pass: the embedded time, and which attention comes next."""
+
+    def __init__(self, time: Tensor, processor: AttentionProcessor) -> None:
+        self.time, self.processor, self.layer = time, processor, 0
+
+    def __call__(self, stage: nn.Module, x: Tensor) -> Tensor:
+        assert isinstance(stage, nn.ModuleList)
+        for module in stage:
+            if isinstance(module, TimeResBlock):
+                x = module(x, self.time)
+            elif isinstance(module, SelfAttention):
+                x = module(x, self.layer, self.processor)
+                self.layer += 1
+            else:
+                x = module(x)
+        return x
+
+
+class TimeResBlock(nn.Module):
+    """x + conv(SiLU(norm(conv(SiLU(norm(x))) + linear(SiLU(time)))))."""
+
+    def __init__(self, c_in: int, c_out: int, time: int) -> None:
+        super().__init__()
+        self.in_layers = nn.Sequential(nn.GroupNorm(GROUPS, c_in), nn.SiLU(), nn.Conv2d(c_in, c_out, 3, padding=1))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time, c_out))
+        last = _quiet(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.out_layers = nn.Sequential(nn.GroupNorm(GROUPS, c_out), nn.SiLU(), nn.Identity(), last)  # no dropout
+        self.skip_connection = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        h = self.in_layers(x) + self.emb_layers(time)[..., None, None]
+        out: Tensor = self.skip_connection(x) + self.out_layers(h)
+        return out
+
+
+class SelfAttention(nn.Module):
+    """x + projection(attention) over the positions of a map.
+
+    Queries, keys and values of one head lie together in `qkv`: the published ("legacy") order.
+    """
+
+    def __init__(self, channels: int, head_width: int) -> None:
+        super().__init__()
+        self.heads = channels // head_width
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.proj_out = nn.Conv1d(channels, channels, 1)
+        _quiet(self.proj_out)
+
+    def forward(self, x: Tensor, layer: int, processor: AttentionProcessor) -> Tensor:
+        tokens = x.flatten(2)
+        split = self.qkv(self.norm(tokens)).unflatten(1, (self.heads, 3, -1)).transpose(3, 4)
+        answer = processor(layer, *split.unbind(2))
+        mixed: Tensor = self.proj_out(answer.transpose(2, 3).flatten(1, 2))
+        return (tokens + mixed).view_as(x)
+
+
+class Downsample(nn.Module):
+    """Half the side by a strided 3×3 convolution, padded on all sides."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.op(x)
+        return out
+
+
+class Upsample(nn.Module):
+    """Twice the side by repetition, then a 3×3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return out
+
+
+def sinusoid(time: Tensor, width: int) -> Tensor:
+    """Times (N,) as (N, width): cosines, then sines, of frequencies from 1 down to nearly 1/10,000."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(_MAX_PERIOD) * torch.arange(half, device=time.device) / half)
+    angles = time.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], 1)
+
+
+def _quiet(layer: nn.Conv2d | nn.Conv1d) -> nn.Module:
+    with torch.no_grad():
+        layer.weight.mul_(_QUIET)
+        if layer.bias is not None:
+            layer.bias.zero_()
+    return layer
