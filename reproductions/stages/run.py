@@ -131,7 +131,7 @@ def main() -> None:
     if options.fit:
         Path(two_stage.__file__).with_name(two_stage.WEIGHTS_FILE).write_text(model.to_json(), encoding="utf-8")
     found = measure(options.faces, "val", options.count)
-    head = ["# When both stages restore", "", (__doc__ or "").partition("\n\n")[2].strip(), ""]
+    head = ["# When both stages restore", "", (__doc__ or "").partition("\n\n")[2].rstrip(), ""]
     lines = [*head, f"{options.count} validation faces of each preset.", "", *report(found, model)]
     given = f"FACES.npz --count {options.count}"
     common.finish(options, "stages", lines, ["frgp", "facedetail"], given=given)
