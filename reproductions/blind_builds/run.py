@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 TILE = 300
 PAIRS_OF_SHEET, PAIRS_OF_ROW = 8, 2
 LEAST_CHANGE = 1.0  # grey levels on average from which a face counts as changed
-MOST_OF_A_PHOTO = 2
+MOST_OF_A_PHOTO = 4
 HEADER = ["photos", "pairs", "this build", "before", "no choice", "prefers this build"]
 
 

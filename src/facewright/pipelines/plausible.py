@@ -1,10 +1,11 @@
 """Never a monster: how much of a restoration is shown, decided by what networks that know faces say before and after.
 
 Where little of a face is left, a restorer can draw noise as if it were features, and the result is crisp and wrong. A
-restoration is shown as it is when the landmark detector is as sure of it as of a real face seen from that side, and it
-looks no less like a face than its input. Else, in this order: a restoration of the input without its finest structure,
-in which there is less to be misled by; half of the restoration; the restoration without detail, which only removes
-noise; nothing.
+restoration is shown as it is when it looks no less like a face than its input, and the landmark detector is as sure of
+it as of a real face seen from that side; or, as faces in shadow, with glasses or looking down never make it that sure,
+when it is surely a face and the detector is no less sure than before. Else, in this order: a restoration of the input
+without its finest structure, in which there is less to be misled by; the restoration without detail, where all the
+input's detail was noise; half of the restoration; nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ INVENTED_BELOW = 0.6  # of the face left: a restorer has to fill in the rest
 SMALL_EYES = 20.0  # px: below, a restoration can go wrong although much of the face seems to be left
 WORSE_BY, SURE_ODDS = 1.0, 3.0  # log odds of being a face: a fall that counts, and from where it does not
 LEAST_SURE = 2.45  # mean log odds of the inner landmarks of a face seen from the front; real ones have less in 1 of 50
+SURELY_A_FACE, LESS_SURE = 4.5, 0.2  # log odds of being a face; a fall of the landmarks' sureness that counts
+NOISY = 0.6  # share of the input's fine energy in the output below which what was there was noise
 FRONTAL, PROFILE = 15.0, 55.0  # degrees of yaw: up to here as from the front; from here on nothing is expected
 SMOOTH, SMOOTH_COLOUR = 0.027, 0.047  # of the crop's side: σ of what is taken out of the luma and of the colours
 COARSE = 0.02  # of the crop's side: σ of the detail that a restoration without detail lacks
@@ -76,15 +79,16 @@ class Plausibility:
             return self.likeness.judge(replace(crop, image=image), face)
 
         full = judged(output)
-        if _holds(full, before) and _convinces(full, face):
+        no_worse = full.odds >= SURELY_A_FACE and full.sureness >= before.sureness - LESS_SURE
+        if _holds(full, before) and (_convinces(full, face) or no_worse):
             return Treatment.FULL, output
         calm = restore(smoothed(crop.image))
         verdict = judged(calm)
         if _holds(verdict, before) and _convinces(verdict, face):
             return Treatment.SMOOTHED, calm
-        weaker = [(Treatment.DENOISED, without_detail(output))]
-        if _convinces(full, face):
-            weaker.insert(0, (Treatment.HALF, mixed(crop.image, output, 0.5)))
+        weaker = [(Treatment.HALF, mixed(crop.image, output, 0.5))]
+        if fine_energy(output) < NOISY * fine_energy(crop.image):
+            weaker.insert(0, (Treatment.DENOISED, without_detail(output)))
         for treatment, shown in weaker:
             if _holds(judged(shown), before):
                 return treatment, shown
@@ -129,6 +133,11 @@ def smoothed(crop: Image) -> Image:
 def without_detail(output: Image) -> Image:
     """The coarse part of a restored crop."""
     return np.asarray(cv2.GaussianBlur(output, (0, 0), COARSE * len(output)), np.uint8)
+
+
+def fine_energy(image: Image) -> float:
+    """The energy of the detail of an (S, S, 3) crop that `without_detail` takes away, in squared grey levels."""
+    return float(np.square(image.astype(np.float32) - without_detail(image)).mean())
 
 
 def mixed(before: Image, after: Image, share: float) -> Image:
