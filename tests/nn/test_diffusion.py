@@ -76,3 +76,29 @@ def test_without_eta_nothing_is_drawn_and_with_it_the_generator_decides() -> Non
     assert torch.equal(ends(0.0, 1), ends(0.0, 2))
     assert torch.equal(ends(1.0, 1), ends(1.0, 1))
     assert not torch.equal(ends(1.0, 1), ends(1.0, 2))
+
+
+def test_agrees_with_diffusers() -> None:
+    diffusers = pytest.importorskip("diffusers", reason="diffusers, with which this is compared, is not installed")
+    schedule = NoiseSchedule.linear(0.0015, 0.0155)
+    theirs = diffusers.DDIMScheduler(
+        beta_start=0.0015,
+        beta_end=0.0155,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    theirs.set_timesteps(50)
+    times = schedule.spaced(50, "uniform")
+    assert theirs.timesteps.tolist() == times
+
+    def predict(x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        return 0.8 * x.tanh() + time.view(-1, 1, 1, 1) / 1e4
+
+    start = torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    *_, ours = ddim(predict, start, schedule, times)
+    x = start
+    for time in theirs.timesteps:
+        x = theirs.step(predict(x, time[None]), time, x).prev_sample
+    assert torch.allclose(ours, x, atol=1e-3, rtol=1e-4)

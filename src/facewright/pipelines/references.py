@@ -238,7 +238,7 @@ class ReferenceDesk:
             try:
                 candidates[name] = self._faces(read(path).rgb(), name)
             except FacewrightError as error:
-                unusable[name] = str(error)
+                unusable[name] = str(error).removeprefix(f"{path}: ")
         if not candidates:
             reasons = "; ".join(f"{name}: {why}" for name, why in unusable.items())
             raise UsageError(f"none of the references can be used ({reasons})")

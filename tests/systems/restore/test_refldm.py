@@ -174,6 +174,25 @@ def test_caching_once_is_as_good_as_in_every_step(model: RefLDM, latents: tuple[
 
 
 @torch.no_grad()
+def test_a_step_with_four_cached_references_costs_less_than_a_third_of_one_beside_them() -> None:
+    """The paper's claim about cost, in multiplications of the published size: against references side by side."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        model, time = RefLDM(), torch.zeros(1)
+        latent, wide, four = torch.zeros(1, 8, 64, 64), torch.zeros(1, 8, 64, 5 * 64), torch.zeros(1, 4, 8, 64, 64)
+    cache = model.remember(four)
+
+    def cost(latent: Tensor, cache: Any = None) -> int:
+        with FlopCounterMode(display=False) as counter:
+            model.predict(latent, latent, time, cache)
+        return int(counter.get_total_flops())
+
+    assert 3 * cost(latent, cache) < cost(wide)
+    assert cost(latent) < cost(latent, cache) < 1.5 * cost(latent)
+
+
+@torch.no_grad()
 def test_a_reference_passes_clean_at_time_nothing_in_the_noisy_place(
     model: RefLDM, latents: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
