@@ -255,6 +255,7 @@ def test_embedded_files_of_the_first_version_keep_their_record_and_get_the_crop(
 
 def test_there_is_a_test_file(card: Card) -> None:
     shared = {"adaface": "published", "arcface": "published", "magface": "published"}
+    shared |= {"insight68": "regression", "pfld": "regression"}
     assert (ROOT / "tests" / "systems" / card.task / f"test_{shared.get(card.slug, card.slug)}.py").is_file()
 
 

@@ -263,6 +263,8 @@ def graph_of(name: str, row: PublishedFile, path: Path, monkeypatch: pytest.Monk
         backbone = {"arcface/w600k-mbf": "mbf", "arcface/w600k-r50": "iresnet50"}.get(name, "iresnet100")
         model = cls(cls.Config("mobilefacenet", 128) if slug == "sface" else cls.Config(backbone))
         return recogniser_graph(cast("nn.Module", model.eval().backbone), path, scaled=slug == "sface")
+    if slug in ("insight68", "pfld"):
+        return plain_graph([1, 3, side, side], [1, 3309 if slug == "insight68" else 136])
     if slug == "minifasnet":
         return plain_graph([1, 3, side, side], [1, 3], gated=row.preset == "v1se")
     answers = {"ediffiqa": [1, 1], "bisenet": [1, 19, side, side], "gpen": [1, 3, side, side]}

@@ -25,6 +25,11 @@ class ArcFaceConfig:
     dim: int = 512
 
     @classmethod
+    def ir_se50(cls) -> Self:
+        """IR-SE50 of InsightFace_Pytorch, 43.8 M parameters, which takes BGR."""
+        return cls("ir_se50")
+
+    @classmethod
     def compact(cls) -> Self:
         """insightface's MobileFaceNet, 2.1 M parameters."""
         return cls("mbf")
