@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import FacewrightError
 from ..geometry.resample import crop_by_matrix
 from ..systems.age.fpage.network import FPAge, FPAgeConfig
+from ..systems.age.fpage.training import begun
 from ..systems.parse.taxonomy import CELEBAMASK_19, IGNORED, LAPA_11, conversion, mirrored
 from .crops import Variation
 from .detection import five_points
-from .faces import FaceCollection, data_cache, open_faces
+from .faces import FaceCollection, data_cache, open_faces, rows_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.random import Generator
     from numpy.typing import NDArray
 
     from ..systems.parse.segface.network import SegFace
@@ -64,8 +68,9 @@ class AgeCrops(Dataset[dict[str, Tensor]]):
     """Photos of UTKFace with ages, and what the embedded parser says of their pixels.
 
     An item has `image` (S, S, 3) uint8 RGB as the compact FP-Age takes it, `age` in years, and `labels` (S, S) uint8 of
-    LaPa's classes, 255 outside the photo. It depends on (seed, index) alone; without `augment` items are the photos in
-    order. The parser's labels are made on first use and kept. `presets`, `augment` and `damage` as in `Variation`.
+    LaPa's classes, 255 outside the photo and in all photos but the first `parsed` (None: none is left out). It depends
+    on (seed, index) alone; without `augment` items are the photos in order. The parser's labels are made on first use
+    and kept. `presets`, `augment` and `damage` as in `Variation`.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class AgeCrops(Dataset[dict[str, Tensor]]):
         *,
         config: FPAgeConfig | None = None,
         length: int = 1 << 40,
+        parsed: int | None = None,
         presets: Mapping[str, float] | None = None,
         augment: bool = True,
         damage: str = "clean",
@@ -85,7 +91,7 @@ class AgeCrops(Dataset[dict[str, Tensor]]):
         self.rows = self.collection.rows[ages[self.collection.rows] >= 0]
         self.ages = ages
         self.crop = FPAge.preprocess_for(config or FPAgeConfig.compact()).crop
-        self.parsed = parsed_photos(self.collection, self.rows, f"utkface-{split}")
+        self.parsed = parsed_photos(self.collection, self.rows[:parsed], f"utkface-{split}")
         self.variation = Variation(presets, augment=augment, damage=damage)
         self.seed, self.length, self.augment = seed, length, augment
 
@@ -94,11 +100,16 @@ class AgeCrops(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, 6, index))
-        place = int(rng.integers(len(self.rows))) if self.augment else index % len(self.rows)
+        return self.item(int(rng.integers(len(self.rows))) if self.augment else index % len(self.rows), rng)
+
+    def item(self, place: int, rng: Generator) -> dict[str, Tensor]:
+        """The photo of that number, varied."""
         row = int(self.rows[place])
         photo, points = self.collection.read(row), points_of(self.collection, row)
         image, matrix, flipped = self.variation.crop(photo, points, self.crop, rng)
-        labels = labels_in_crop(self.parsed[place], photo.shape, matrix, self.crop.size)
+        labels = np.full((self.crop.size, self.crop.size), IGNORED, np.uint8)
+        if place < len(self.parsed):
+            labels = labels_in_crop(self.parsed[place], photo.shape, matrix, self.crop.size)
         if flipped:
             labels = _MIRROR[labels[:, ::-1]]
         return {
@@ -106,6 +117,91 @@ class AgeCrops(Dataset[dict[str, Tensor]]):
             "age": torch.tensor(float(self.ages[row])),
             "labels": torch.from_numpy(np.ascontiguousarray(labels)),
         }
+
+
+class AgeMaps(Dataset[dict[str, Tensor]]):
+    """`AgeCrops` as the first `frozen` modules of a compact FP-Age see them, where these do not learn.
+
+    What they see of `views` crops of every photo (of one without `augment`) is computed on first use and kept, which
+    saves most of the time of training. An item has `maps` (C, h, w) float16, `age`, and `labels` (h, w) uint8. It
+    depends on (seed, index) alone. `start_from` as in `FPAgeTraining`, `options` as in `AgeCrops`.
+    """
+
+    def __init__(
+        self,
+        split: Split = "train",
+        seed: int = 0,
+        *,
+        start_from: Sequence[str],
+        frozen: int,
+        views: int = 3,
+        length: int = 1 << 40,
+        augment: bool = True,
+        config: FPAgeConfig | None = None,
+        **options: Any,
+    ) -> None:
+        self.crops = AgeCrops(split, seed, augment=augment, config=config, **options)
+        self.views = views if augment else 1
+        self.seed, self.length, self.augment = seed, length, augment
+        self.count = len(self.crops.rows)
+        settings = (split, seed, tuple(start_from), frozen, self.views, augment, config, sorted(options.items()))
+        network = FPAge(config or FPAgeConfig.compact()).eval()
+        begun(network.parser, start_from, frozen)
+        digest = hashlib.sha256(repr(settings).encode() + rows_key(self.crops.rows).encode())
+        for value in network.parser.backbone.features[:frozen].state_dict().values():  # type: ignore[union-attr, index]
+            digest.update(value.numpy().tobytes())
+        stem = data_cache() / f"age-maps-{split}-{digest.hexdigest()[:16]}"
+        paths = stem.with_suffix(".maps.npy"), stem.with_suffix(".labels.npy")
+        if not all(path.exists() for path in paths):
+            self._prepare(network, frozen, paths)
+        self.maps, self.labels = (np.load(path, mmap_mode="r") for path in paths)
+
+    def _prepare(self, network: FPAge, frozen: int, paths: tuple[Path, Path]) -> None:
+        """Write the maps, and the labels at their size."""
+        kept: list[NDArray[Any]] = []
+        temporary = [path.with_suffix(".tmp.npy") for path in paths]
+        total = self.views * self.count
+        for start in range(0, total, _BATCH):
+            numbers = range(start, min(start + _BATCH, total))
+            items = [self._crop(number) for number in numbers]
+            maps, labels = _seen(network, frozen, [i["image"] for i in items], [i["labels"] for i in items])
+            if not kept:
+                kept = [
+                    np.lib.format.open_memmap(path, "w+", part.dtype, (total, *part.shape[1:]))
+                    for path, part in zip(temporary, (maps, labels))
+                ]
+            kept[0][start : numbers.stop], kept[1][start : numbers.stop] = maps, labels
+        for path, made in zip(temporary, paths):
+            path.replace(made)
+
+    def _crop(self, number: int) -> dict[str, Tensor]:
+        view, place = divmod(number, self.count)
+        return self.crops.item(place, np.random.default_rng((self.seed, 6, view, place)))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.seed, 6, index))
+        number = int(rng.integers(self.views * self.count)) if self.augment else index % self.count
+        row = self.crops.rows[number % self.count]
+        return {
+            "maps": torch.from_numpy(np.array(self.maps[number])),
+            "age": torch.tensor(float(self.crops.ages[row])),
+            "labels": torch.from_numpy(np.array(self.labels[number])),
+        }
+
+
+@torch.inference_mode()
+def _seen(
+    network: FPAge, frozen: int, images: Sequence[Tensor], labels: Sequence[Tensor]
+) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+    """Maps (N, C, h, w) of the first `frozen` modules, and labels (N, h, w)."""
+    maps = network.normalise(torch.stack(list(images)).numpy())
+    for module in network.parser.backbone.features[:frozen]:  # type: ignore[union-attr, index]
+        maps = module(maps)
+    small = F.interpolate(torch.stack(list(labels))[:, None].float(), size=maps.shape[2:], mode="nearest-exact")[:, 0]
+    return maps.half().numpy(), small.to(torch.uint8).numpy()
 
 
 _MIRROR = np.arange(256, dtype=np.uint8)
@@ -136,6 +232,8 @@ def parsed_photos(collection: FaceCollection, rows: NDArray[np.int64], name: str
 
     parser = SegFace.from_pretrained()
     path = data_cache() / f"{name}-parsed{KEPT_SIDE}-{(parser.weights_sha256 or '')[:12]}-{len(rows)}.npy"
+    if not len(rows):
+        return np.zeros((0, KEPT_SIDE, KEPT_SIDE), np.uint8)
     if not path.exists():
         found = np.stack([_parsed(parser, collection, int(row)) for row in rows])
         temporary = path.with_suffix(".tmp.npy")

@@ -153,14 +153,15 @@ class MobileNetV3(nn.Module):
         self.widths = tuple(channels[tap] for tap in taps)
         initialise(self)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return tapped(self.features, self.taps, x)
+    def forward(self, x: Tensor, *, begin: int = 0) -> list[Tensor]:
+        """`begin` is the first module that is still to do: x then is the map before it."""
+        return tapped(self.features, self.taps, x, begin=begin)
 
 
-def tapped(features: nn.Sequential, taps: Sequence[int], x: Tensor) -> list[Tensor]:
-    """The outputs of the numbered modules of a chain."""
-    maps = []
-    for number, module in enumerate(features):
+def tapped(features: nn.Sequential, taps: Sequence[int], x: Tensor, *, begin: int = 0) -> list[Tensor]:
+    """The outputs of the numbered modules of a chain, from module `begin − 1` on, whose output x is where it is not 0."""
+    maps = [x] if begin and begin - 1 in taps else []
+    for number, module in enumerate(features[begin:], begin):
         x = module(x)
         if number in taps:
             maps.append(x)

@@ -79,8 +79,8 @@ class FPAgeConfig:
 
     @classmethod
     def compact(cls) -> Self:
-        """Aligned crops of 128 px; one small network parses and reads the age."""
-        return cls(128, 128, polar=False, trunk="compact", frozen=False, width=96, hidden=64, blocks=3, mirror=False)
+        """Aligned crops of 112 px; one small network parses and reads the age."""
+        return cls(112, 112, polar=False, trunk="compact", frozen=False, width=96, hidden=64, blocks=3, mirror=False)
 
     @classmethod
     def compact_polar(cls) -> Self:
@@ -119,9 +119,9 @@ class CompactParser(nn.Module):
         self.norm = nn.BatchNorm2d(self.high_width)
         self.logits = nn.Conv2d(self.high_width, len(LAPA_11), 1)
 
-    def forward(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `DilatedParser`."""
-        maps = self.backbone(views)
+    def forward(self, views: Tensor, *, begin: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """As `DilatedParser`; with `begin`, the first module of the backbone still to do, of the map before it."""
+        maps = self.backbone(views, begin=begin)
         mixed = [project(features) for project, features in zip(self.project, maps)]
         size = mixed[0].shape[2:]
         larger = [F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in mixed[1:]]
@@ -197,8 +197,8 @@ class AgeNet(nn.Module):
 class FPAge(System):
     """Apparent age as a distribution over years (arXiv 2106.11145).
 
-    forward: polar views (N, 3, S, S), or aligned crops where the configuration says so, BGR in [−1, 1], to logits of
-    the ages 0, 1, … (N, A); with `return_aux` also the parser's logits (N, C, h, w) at stride 8.
+    forward: polar views (N, 3, S, S), or aligned crops where the configuration says so, in [−1, 1] (BGR as published,
+    RGB if compact), to logits of the ages 0, 1, … (N, A); with `return_aux` also the parser's logits (N, C, h, w) at stride 8.
     `temperature` divides the logits before an interval is read from them, in millionths; 0 until `calibrate` sets it.
     Raises UsageError for other shapes.
     """
@@ -222,11 +222,12 @@ class FPAge(System):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
+        colour = "RGB" if config.trunk == "compact" else "BGR"
         if not config.crop:
-            return Preprocess(CropSpec.whole(config.size), colour="BGR")
+            return Preprocess(CropSpec.whole(config.size), colour=colour)
         if config.polar:
-            return Preprocess(CropSpec.aligned(config.crop), colour="BGR")
-        return Preprocess(CropSpec.aligned(config.crop, zoom=NEAR, centre=NEAR_CENTRE), colour="BGR")
+            return Preprocess(CropSpec.aligned(config.crop), colour=colour)
+        return Preprocess(CropSpec.aligned(config.crop, zoom=NEAR, centre=NEAR_CENTRE), colour=colour)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from ....losses.segmentation import pixel_cross_entropy
 from ....nn.sampling import sample
-from ....training.trainer import Batch, Training, Update
-from ....training.warm_start import copy_backbone
+from ....training.trainer import Batch, Training, Update, signed
+from ....training.warm_start import copy_backbone, frozen_part
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch.optim import Optimizer
 
@@ -46,12 +46,28 @@ def age_loss(logits: Tensor, ages: Tensor, *, sigma: float = SIGMA, mean_weight:
     return distance + mean_weight * (mean - true).abs().mean()
 
 
+def pixels_of(model: FPAge, images: Tensor) -> Tensor:
+    """(N, S, S, 3) uint8 RGB as the network takes them."""
+    pixels = signed(images)
+    return pixels.flip(1) if model.preprocess.colour == "BGR" else pixels
+
+
+def begun(parser: nn.Module, start_from: Sequence[str], frozen: int) -> nn.ModuleList:
+    """Fill the backbone of a compact parser from other systems; returns its first `frozen` modules, which stay so."""
+    for number, slug in enumerate(start_from):
+        copy_backbone(parser, slug, shallower=number > 0)
+    backbone = getattr(parser, "backbone", None)
+    return frozen_part(backbone, frozen) if isinstance(backbone, nn.Module) else nn.ModuleList()
+
+
 class FPAgeTraining(Training):
     """AdamW on all that is not frozen.
 
     Batches hold `image` (N, S, S, 3) uint8 RGB as the network takes it, `age` (N,) in years, and for a parser that is
     not frozen `labels` (N, S, S) uint8 of its classes, 255 where a pixel does not count. `parsing_weight` is that of
-    the parser's cross entropy; `start_from` the system whose backbone the compact parser begins with.
+    the parser's cross entropy. `start_from` names the systems whose backbones the compact parser begins with, each
+    overwriting what it shares with those before, and the first `frozen` modules of it stay as they are. What these
+    make of the pictures may be given as `maps` instead of `image`, with labels of their size (`data.ages.AgeMaps`).
     """
 
     def __init__(
@@ -62,13 +78,14 @@ class FPAgeTraining(Training):
         weight_decay: float = 1e-4,
         mean_weight: float = 1.0,
         parsing_weight: float = 1.0,
-        start_from: str = "",
+        start_from: Sequence[str] = (),
+        frozen: int = 0,
     ) -> None:
         self.model: FPAge = model
         self.lr, self.weight_decay = lr, weight_decay
         self.mean_weight, self.parsing_weight = mean_weight, parsing_weight
-        if start_from:
-            copy_backbone(model.parser, start_from)
+        self.begin = frozen
+        self.frozen = begun(model.parser, start_from, frozen)
 
     def modules(self) -> dict[str, nn.Module]:
         return {"model": self.model}
@@ -78,6 +95,7 @@ class FPAgeTraining(Training):
         return {"model": torch.optim.AdamW(trained, self.lr, weight_decay=self.weight_decay)}
 
     def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
+        self.frozen.eval()  # norms, too, must not follow the batch
         logits, parsing = self._outputs(batch)
         age = age_loss(logits, batch["age"], mean_weight=self.mean_weight)
         logs = {"age": age.detach(), "mae": self._errors(logits, batch).mean()}
@@ -108,8 +126,10 @@ class FPAgeTraining(Training):
         return torch.where(known == 0, 255, known - 1)  # outside of the crop
 
     def _outputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        pixels = batch["image"].permute(0, 3, 1, 2).flip(1).float() / 127.5 - 1
-        logits, parsing = self.model(pixels, return_aux=True)
+        if "maps" in batch:
+            low, high, parsing = self.model.parser(batch["maps"].float(), begin=self.begin)
+            return self.model.age_net(low, high, parsing), parsing
+        logits, parsing = self.model(pixels_of(self.model, batch["image"]), return_aux=True)
         return logits, parsing
 
     def _errors(self, logits: Tensor, batch: Batch) -> Tensor:
