@@ -77,12 +77,12 @@ def test_units_of_a_rendered_face() -> None:
     truth = {
         "action_units": {"AU12": 4.0, "AU4": 1.0, "AU45": 5.0},
         "mouth_opening": 0.2,
-        "eye_opening": {"l": 0.02, "r": 0.05},
+        "eye_opening": [0.02, 0.05],
     }
     labels, intensity = units_of_truth(truth, ("AU1", "AU4", "AU12", "AU25", "AU43"))
     assert labels.tolist() == [-1, 0, 1, 1, 1]
     np.testing.assert_allclose(intensity, [0, 1, 4, 5, 5])
-    truth |= {"mouth_opening": 0.0, "eye_opening": {"l": 0.3, "r": 0.02}}  # one eye alone is a wink
+    truth |= {"mouth_opening": 0.0, "eye_opening": [0.3, 0.02]}  # one eye alone is a wink
     assert units_of_truth(truth, ("AU25", "AU43"))[0].tolist() == [-1, -1]
 
 

@@ -65,7 +65,7 @@ def units_of_truth(truth: Mapping[str, Any], units: tuple[str, ...]) -> tuple[ND
     labels = np.where(intensity >= PRESENT, 1, np.where(intensity < ABSENT, -1, 0))
     seen = {
         "AU25": (float(truth["mouth_opening"]) / (4 * LIPS_APART), truth["mouth_opening"] >= LIPS_APART),
-        "AU43": (1.0, max(truth["eye_opening"].values()) <= EYES_CLOSED),
+        "AU43": (1.0, max(truth["eye_opening"]) <= EYES_CLOSED),
     }
     for unit, (share, present) in seen.items():
         if unit in units:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..errors import FacewrightError
+from ..errors import FacewrightError, UsageError
 from ..geometry.resample import crop_by_matrix
-from ..systems.age.fpage.network import FPAge, FPAgeConfig
+from ..systems.age.fpage.network import STRIDE, CompactParser, FPAge, FPAgeConfig
 from ..systems.age.fpage.training import begun
 from ..systems.parse.taxonomy import CELEBAMASK_19, IGNORED, LAPA_11, conversion, mirrored
 from .crops import Variation
 from .detection import five_points
 from .faces import FaceCollection, data_cache, open_faces, rows_key
+from .maps import KeptMaps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,9 +122,9 @@ class AgeCrops(Dataset[dict[str, Tensor]]):
 class AgeMaps(Dataset[dict[str, Tensor]]):
     """`AgeCrops` as the first `frozen` modules of a compact FP-Age see them, where these do not learn.
 
-    What they see of `views` crops of every photo (of one without `augment`) is computed on first use and kept, which
-    saves most of the time of training. An item has `maps` (C, h, w) float16, `age`, and `labels` (h, w) uint8. It
-    depends on (seed, index) alone. `start_from` as in `FPAgeTraining`, `options` as in `AgeCrops`.
+    What they see of `views` crops of every photo (of one without `augment`) is kept (`KeptMaps`), which saves most of
+    the time of training. An item has `maps` (C, h, w) float16, `age`, and `labels` (h, w) uint8. It depends on (seed,
+    index) alone. `start_from` as in `FPAgeTraining`, `options` as in `AgeCrops`.
     """
 
     def __init__(
@@ -141,67 +141,31 @@ class AgeMaps(Dataset[dict[str, Tensor]]):
         **options: Any,
     ) -> None:
         self.crops = AgeCrops(split, seed, augment=augment, config=config, **options)
-        self.views = views if augment else 1
         self.seed, self.length, self.augment = seed, length, augment
-        self.count = len(self.crops.rows)
-        settings = (split, seed, tuple(start_from), frozen, self.views, augment, config, sorted(options.items()))
-        network = FPAge(config or FPAgeConfig.compact()).eval()
+        self.photos = len(self.crops.rows)
+        network = FPAge(config or FPAgeConfig.compact())
         begun(network.parser, start_from, frozen)
-        digest = hashlib.sha256(repr(settings).encode() + rows_key(self.crops.rows).encode())
-        for value in network.parser.backbone.features[:frozen].state_dict().values():  # type: ignore[union-attr, index]
-            digest.update(value.numpy().tobytes())
-        stem = data_cache() / f"age-maps-{split}-{digest.hexdigest()[:16]}"
-        paths = stem.with_suffix(".maps.npy"), stem.with_suffix(".labels.npy")
-        if not all(path.exists() for path in paths):
-            self._prepare(network, frozen, paths)
-        self.maps, self.labels = (np.load(path, mmap_mode="r") for path in paths)
-
-    def _prepare(self, network: FPAge, frozen: int, paths: tuple[Path, Path]) -> None:
-        """Write the maps, and the labels at their size."""
-        kept: list[NDArray[Any]] = []
-        temporary = [path.with_suffix(".tmp.npy") for path in paths]
-        total = self.views * self.count
-        for start in range(0, total, _BATCH):
-            numbers = range(start, min(start + _BATCH, total))
-            items = [self._crop(number) for number in numbers]
-            maps, labels = _seen(network, frozen, [i["image"] for i in items], [i["labels"] for i in items])
-            if not kept:
-                kept = [
-                    np.lib.format.open_memmap(path, "w+", part.dtype, (total, *part.shape[1:]))
-                    for path, part in zip(temporary, (maps, labels))
-                ]
-            kept[0][start : numbers.stop], kept[1][start : numbers.stop] = maps, labels
-        for path, made in zip(temporary, paths):
-            path.replace(made)
+        if not isinstance(network.parser, CompactParser):
+            raise UsageError("only the compact FP-Age is trained on kept maps")
+        self.count = self.photos * (views if augment else 1)
+        settings = (split, seed, augment, config, sorted(options.items()), rows_key(self.crops.rows))
+        modules = network.parser.backbone.features[:frozen]
+        self.kept = KeptMaps(f"age-maps-{split}", network, modules, self._crop, self.count, settings)
 
     def _crop(self, number: int) -> dict[str, Tensor]:
-        view, place = divmod(number, self.count)
-        return self.crops.item(place, np.random.default_rng((self.seed, 6, view, place)))
+        view, place = divmod(number, self.photos)
+        item = self.crops.item(place, np.random.default_rng((self.seed, 6, view, place)))
+        labels = item["labels"][None, None].float()
+        side = item["labels"].shape[0] // STRIDE
+        item["labels"] = F.interpolate(labels, size=(side, side), mode="nearest-exact")[0, 0].to(torch.uint8)
+        return item
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, 6, index))
-        number = int(rng.integers(self.views * self.count)) if self.augment else index % self.count
-        row = self.crops.rows[number % self.count]
-        return {
-            "maps": torch.from_numpy(np.array(self.maps[number])),
-            "age": torch.tensor(float(self.crops.ages[row])),
-            "labels": torch.from_numpy(np.array(self.labels[number])),
-        }
-
-
-@torch.inference_mode()
-def _seen(
-    network: FPAge, frozen: int, images: Sequence[Tensor], labels: Sequence[Tensor]
-) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
-    """Maps (N, C, h, w) of the first `frozen` modules, and labels (N, h, w)."""
-    maps = network.normalise(torch.stack(list(images)).numpy())
-    for module in network.parser.backbone.features[:frozen]:  # type: ignore[union-attr, index]
-        maps = module(maps)
-    small = F.interpolate(torch.stack(list(labels))[:, None].float(), size=maps.shape[2:], mode="nearest-exact")[:, 0]
-    return maps.half().numpy(), small.to(torch.uint8).numpy()
+        return self.kept[int(rng.integers(self.count)) if self.augment else index % self.count]
 
 
 _MIRROR = np.arange(256, dtype=np.uint8)

@@ -89,8 +89,9 @@ class CompactView(nn.Module):
         self.backbone = MobileNetV3(COMPACT[:10], last=0, taps=(10,))
         self.widen = ConvNorm(self.backbone.widths[-1], features, 1, act="hardswish")
 
-    def forward(self, x: Tensor) -> Tensor:
-        maps: list[Tensor] = self.backbone(x)
+    def forward(self, x: Tensor, *, begin: int = 0) -> Tensor:
+        """`begin` is the first module of the backbone still to do, where x is the map before it."""
+        maps: list[Tensor] = self.backbone(x, begin=begin)
         pooled: Tensor = self.widen(maps[-1]).mean((2, 3))
         return pooled
 
@@ -150,6 +151,8 @@ class MLCR(System):
     def preprocess_for(cls, config: Any) -> Preprocess:
         zoom = config.resized / config.size
         crop = CropSpec.aligned(config.size, "ffhq", zoom=zoom * FRAME, centre=FRAME_CENTRE)
+        if config.backbone == "compact":
+            return Preprocess(crop)
         return Preprocess(crop, mean=MEAN, std=STD)
 
     @torch.no_grad()
@@ -174,7 +177,10 @@ class MLCR(System):
         side = self.config.size
         if image.dim() != 4 or tuple(image.shape[1:]) != (3, side, side):
             raise UsageError(f"this MLCR takes images (N, 3, {side}, {side}), not {tuple(image.shape)}")
-        features = [view(image) for view in self.views]
+        return self.decide([view(image) for view in self.views], return_aux=return_aux)
+
+    def decide(self, features: Sequence[Tensor], *, return_aux: bool = False) -> Any:
+        """What `forward` returns, from the features (N, D) of both views."""
         logits = []
         for number, seen in enumerate(features):
             mixed = self.mixed_classifier(number)
@@ -184,7 +190,7 @@ class MLCR(System):
         both = torch.cat(features, 1)
         return {
             "views": logits,
-            "features": features,
+            "features": list(features),
             "fused": self.fuse(sum(features) / VIEWS if self.config.fusion == 2 else both),
             "expressions": None if self.expression is None else self.expression(both),
         }

@@ -101,6 +101,7 @@ class MLCRTraining(Training):
         self.shares = torch.tensor(shares or SHARES.get(units, (USUAL_SHARE,) * len(units)))
         if start_from:
             copy_backbone(model.views, start_from)
+        self.begin = frozen
         self.frozen = [frozen_part(v.backbone, frozen) for v in model.views if isinstance(v, CompactView)]
 
     def modules(self) -> dict[str, nn.Module]:
@@ -148,6 +149,10 @@ class MLCRTraining(Training):
         return scores
 
     def _outputs(self, batch: Batch) -> dict[str, Any]:
+        if "maps" in batch:
+            features = [view(batch["maps"].float(), begin=self.begin) for view in self.model.views]
+            kept: dict[str, Any] = self.model.decide(features, return_aux=True)
+            return kept
         record = self.model.preprocess
         pixels = batch["image"].permute(0, 3, 1, 2).float() / record.scale
         mean, std = (pixels.new_tensor(v).view(1, 3, 1, 1) for v in (record.mean, record.std))

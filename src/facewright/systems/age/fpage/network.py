@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 Trunk = Literal["resnet50", "compact"]
 CLASSES: dict[Trunk, tuple[str, ...]] = {"resnet50": IBUG_14, "compact": LAPA_11}
 SQUEEZE = 16
+STRIDE = 8
+"""Of both parsers' maps."""
 CROP_BOX = (0.2, 0.25, 0.8, 0.85)
 """Where the face lies in a crop on the `ffhq` template, x0, y0, x1, y1 in shares of its side."""
 NEAR, NEAR_CENTRE = 1.25, (0.5, 0.52)
