@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..errors import FacewrightError
-from ..systems.action_units.mlcr.network import EXPRESSIONS, MLCR, MLCRConfig
+from ..errors import FacewrightError, UsageError
+from ..systems.action_units.mlcr.network import EXPRESSIONS, MLCR, CompactView, MLCRConfig
+from ..training.warm_start import copy_backbone
 from .ages import points_of
 from .crops import Variation
 from .faces import data_root, open_faces
+from .maps import KeptMaps
 from .parsing import parsing_renders
 from .people import FoundFaces, read_rgb
 from .split import pictures_of
@@ -121,15 +123,30 @@ class ActionCrops(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, 7, index))
-        units, expression = np.zeros(len(self.config.units), np.int64), -1
+        kind, number = self.drawn(rng)
+        return self.item(kind, number, rng)
+
+    def drawn(self, rng: Generator) -> tuple[str, int]:
+        """A kind of picture by its share, and the number of one of them."""
         kind = rng.random()
         if kind < self.renders:
-            image, points, units = self._rendered(rng)
-        elif kind < self.renders + self.rafdb_share:
-            number = int(rng.choice(len(self.photos), p=self.chances if self.augment else None))
+            return "render", int(rng.integers(len(self.usable)))
+        if kind < self.renders + self.rafdb_share:
+            return "rafdb", int(rng.choice(len(self.photos), p=self.chances if self.augment else None))
+        return "lfw", int(rng.integers(len(self.faces)))
+
+    def item(self, kind: str, number: int, rng: Generator) -> dict[str, Tensor]:
+        """The picture of that kind and number, varied."""
+        units, expression = np.zeros(len(self.config.units), np.int64), -1
+        if kind == "render":
+            shard = int(self.usable[number])
+            truth = self.shards.truth(shard)
+            image, points = self.shards.picture(shard), np.asarray(truth["points5"]["xy"], np.float64)
+            units = units_of_truth(truth, self.config.units)[0]
+        elif kind == "rafdb":
             image, points, expression = self.photos[number]
         else:
-            row = int(self.faces.rows[int(rng.integers(len(self.faces)))])
+            row = int(self.faces.rows[number])
             image, points = self.faces.read(row), points_of(self.faces, row)
         crop, _, _ = self.variation.crop(image, points, self.crop, rng)
         return {
@@ -138,11 +155,60 @@ class ActionCrops(Dataset[dict[str, Tensor]]):
             "expression": torch.tensor(expression),
         }
 
-    def _rendered(self, rng: Generator) -> tuple[Image, NDArray[np.float64], NDArray[np.int64]]:
-        number = int(self.usable[int(rng.integers(len(self.usable)))])
-        truth = self.shards.truth(number)
-        points = np.asarray(truth["points5"]["xy"], np.float64)
-        return self.shards.picture(number), points, units_of_truth(truth, self.config.units)[0]
+
+class ActionMaps(Dataset[dict[str, Tensor]]):
+    """`ActionCrops` as the first `frozen` modules of a compact MLCR's views see them, where these do not learn.
+
+    What they see of `views` crops of every picture of RAF-DB, `render_views` of every rendered face, and one of
+    `lfw` photos is kept (`KeptMaps`). Without `augment` there is one of each. An item has `maps` (C, h, w) float16
+    in place of `image`. It depends on (seed, index) alone. `start_from` as in `MLCRTraining`, `options` as in
+    `ActionCrops`.
+    """
+
+    def __init__(
+        self,
+        split: Split = "train",
+        seed: int = 0,
+        *,
+        start_from: str,
+        frozen: int,
+        views: int = 2,
+        render_views: int = 6,
+        lfw: int = 2000,
+        length: int = 1 << 40,
+        augment: bool = True,
+        config: MLCRConfig | None = None,
+        **options: Any,
+    ) -> None:
+        self.crops = crops = ActionCrops(split, seed, augment=augment, config=config, **options)
+        self.seed, self.length = seed, length
+        self.sizes = {"render": len(crops.usable), "rafdb": len(crops.photos), "lfw": min(lfw, len(crops.faces))}
+        self.views = {"render": render_views, "rafdb": views, "lfw": 1} if augment else dict.fromkeys(self.sizes, 1)
+        counts = [self.sizes[kind] * self.views[kind] for kind in self.sizes]
+        self.first = dict(zip(self.sizes, np.cumsum([0, *counts[:-1]]).tolist()))
+        view = MLCR(crops.config).views[0]
+        if not isinstance(view, CompactView):
+            raise UsageError("only the compact MLCR is trained on kept maps")
+        copy_backbone(view, start_from)
+        network = MLCR(crops.config)
+        settings = (split, seed, augment, config, sorted(options.items()), self.sizes, self.views, crops.photos.names)
+        modules = view.backbone.features[:frozen]
+        self.kept = KeptMaps(f"action-maps-{split}", network, modules, self._crop, sum(counts), settings)
+
+    def _crop(self, number: int) -> dict[str, Tensor]:
+        kind = max(self.first, key=lambda kind: (self.first[kind] <= number, self.first[kind]))
+        view, place = divmod(number - self.first[kind], self.sizes[kind])
+        seed = (self.seed, 7, list(self.sizes).index(kind), view, place)
+        return self.crops.item(kind, place, np.random.default_rng(seed))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.seed, 7, index))
+        kind, number = self.crops.drawn(rng)
+        view = int(rng.integers(self.views[kind]))
+        return self.kept[self.first[kind] + view * self.sizes[kind] + number % self.sizes[kind]]
 
 
 class RafdbPhotos:

@@ -159,7 +159,7 @@ class MobileNetV3(nn.Module):
 
 
 def tapped(features: nn.Sequential, taps: Sequence[int], x: Tensor, *, begin: int = 0) -> list[Tensor]:
-    """The outputs of the numbered modules of a chain, from module `begin − 1` on, whose output x is where it is not 0."""
+    """The outputs of the numbered modules of a chain; where `begin` is not 0, x is that of module `begin − 1`."""
     maps = [x] if begin and begin - 1 in taps else []
     for number, module in enumerate(features[begin:], begin):
         x = module(x)

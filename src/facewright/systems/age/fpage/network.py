@@ -199,8 +199,9 @@ class AgeNet(nn.Module):
 class FPAge(System):
     """Apparent age as a distribution over years (arXiv 2106.11145).
 
-    forward: polar views (N, 3, S, S), or aligned crops where the configuration says so, in [−1, 1] (BGR as published,
-    RGB if compact), to logits of the ages 0, 1, … (N, A); with `return_aux` also the parser's logits (N, C, h, w) at stride 8.
+    forward: polar views (N, 3, S, S), or aligned crops where the configuration says so, in [−1, 1], BGR as published or
+    RGB if compact, to logits of the ages 0, 1, … (N, A); with `return_aux` also the parser's logits (N, C, h, w) at
+    stride 8.
     `temperature` divides the logits before an interval is read from them, in millionths; 0 until `calibrate` sets it.
     Raises UsageError for other shapes.
     """
