@@ -81,8 +81,8 @@ class FPAgeConfig:
 
     @classmethod
     def compact(cls) -> Self:
-        """Aligned crops of 112 px; one small network parses and reads the age."""
-        return cls(112, 112, polar=False, trunk="compact", frozen=False, width=96, hidden=64, blocks=3, mirror=False)
+        """Aligned crops of 96 px; one small network parses and reads the age."""
+        return cls(96, 96, polar=False, trunk="compact", frozen=False, width=96, hidden=64, blocks=3, mirror=False)
 
     @classmethod
     def compact_polar(cls) -> Self:
