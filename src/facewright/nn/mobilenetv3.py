@@ -153,15 +153,20 @@ class MobileNetV3(nn.Module):
         self.widths = tuple(channels[tap] for tap in taps)
         initialise(self)
 
-    def forward(self, x: Tensor, *, begin: int = 0) -> list[Tensor]:
-        """`begin` is the first module that is still to do: x then is the map before it."""
-        return tapped(self.features, self.taps, x, begin=begin)
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return tapped(self.features, self.taps, x)
+
+    def continued(self, x: Tensor, begin: int) -> list[Tensor]:
+        """The maps after the taps from the output x of module `begin − 1` on."""
+        done = [x] if begin - 1 in self.taps else []
+        later = [tap - begin for tap in self.taps if tap >= begin]
+        return done + tapped(self.features[begin:], later, x)
 
 
-def tapped(features: nn.Sequential, taps: Sequence[int], x: Tensor, *, begin: int = 0) -> list[Tensor]:
-    """The outputs of the numbered modules of a chain; where `begin` is not 0, x is that of module `begin − 1`."""
-    maps = [x] if begin and begin - 1 in taps else []
-    for number, module in enumerate(features[begin:], begin):
+def tapped(features: nn.Sequential, taps: Sequence[int], x: Tensor) -> list[Tensor]:
+    """The outputs of the numbered modules of a chain."""
+    maps = []
+    for number, module in enumerate(features):
         x = module(x)
         if number in taps:
             maps.append(x)

@@ -89,9 +89,11 @@ class CompactView(nn.Module):
         self.backbone = MobileNetV3(COMPACT[:10], last=0, taps=(10,))
         self.widen = ConvNorm(self.backbone.widths[-1], features, 1, act="hardswish")
 
-    def forward(self, x: Tensor, *, begin: int = 0) -> Tensor:
-        """`begin` is the first module of the backbone still to do, where x is the map before it."""
-        maps: list[Tensor] = self.backbone(x, begin=begin)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read(self.backbone(x))
+
+    def read(self, maps: Sequence[Tensor]) -> Tensor:
+        """What `forward` returns, from the maps of the backbone."""
         pooled: Tensor = self.widen(maps[-1]).mean((2, 3))
         return pooled
 

@@ -6,7 +6,7 @@ both terms make much smaller than they look.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from .network import VIEWS, CompactView
 from .relations import BP4D, EMOTIONET
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch.optim import Optimizer
 
@@ -150,7 +150,8 @@ class MLCRTraining(Training):
 
     def _outputs(self, batch: Batch) -> dict[str, Any]:
         if "maps" in batch:
-            features = [view(batch["maps"].float(), begin=self.begin) for view in self.model.views]
+            views = cast("Iterable[CompactView]", self.model.views)
+            features = [v.read(v.backbone.continued(batch["maps"].float(), self.begin)) for v in views]
             kept: dict[str, Any] = self.model.decide(features, return_aux=True)
             return kept
         record = self.model.preprocess

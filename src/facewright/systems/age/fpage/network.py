@@ -121,9 +121,12 @@ class CompactParser(nn.Module):
         self.norm = nn.BatchNorm2d(self.high_width)
         self.logits = nn.Conv2d(self.high_width, len(LAPA_11), 1)
 
-    def forward(self, views: Tensor, *, begin: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """As `DilatedParser`; with `begin`, the first module of the backbone still to do, of the map before it."""
-        maps = self.backbone(views, begin=begin)
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `DilatedParser`."""
+        return self.read(self.backbone(views))
+
+    def read(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """What `forward` returns, from the maps of the backbone."""
         mixed = [project(features) for project, features in zip(self.project, maps)]
         size = mixed[0].shape[2:]
         larger = [F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in mixed[1:]]

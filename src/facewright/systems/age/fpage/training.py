@@ -7,7 +7,7 @@ true age, and that of the mean to it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
-    from .network import FPAge
+    from .network import CompactParser, FPAge
 
 SIGMA = 2.0  # years around the true age
 
@@ -127,7 +127,8 @@ class FPAgeTraining(Training):
 
     def _outputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if "maps" in batch:
-            low, high, parsing = self.model.parser(batch["maps"].float(), begin=self.begin)
+            parser = cast("CompactParser", self.model.parser)
+            low, high, parsing = parser.read(parser.backbone.continued(batch["maps"].float(), self.begin))
             return self.model.age_net(low, high, parsing), parsing
         logits, parsing = self.model(pixels_of(self.model, batch["image"]), return_aux=True)
         return logits, parsing
