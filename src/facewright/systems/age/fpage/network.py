@@ -82,7 +82,7 @@ class FPAgeConfig:
     @classmethod
     def compact(cls) -> Self:
         """Aligned crops of 96 px; one small network parses and reads the age."""
-        return cls(96, 96, polar=False, trunk="compact", frozen=False, width=96, hidden=64, blocks=3, mirror=False)
+        return cls(96, 96, polar=False, trunk="compact", frozen=False, width=88, hidden=64, blocks=3, mirror=False)
 
     @classmethod
     def compact_polar(cls) -> Self:
