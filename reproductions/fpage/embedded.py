@@ -20,6 +20,7 @@ from facewright.data.ages import AgeCrops, read_fgnet
 from facewright.loading import load_detector
 from facewright.pipelines.choosing import largest_face, sure_faces
 from facewright.systems.age.fpage.network import COVERAGE, FPAge
+from facewright.systems.age.fpage.training import pixels_of
 from facewright.weights.measure import record
 
 from .. import common, traits
@@ -39,11 +40,8 @@ ETHNICITIES = ("White", "Black", "Asian", "Indian", "other")
 @torch.inference_mode()
 def logits_of(model: FPAge, data: AgeCrops) -> Floats:
     """(N, A) of all photos of a data set."""
-    found = []
-    for batch in traits.batches_of(data, len(data.rows)):
-        pixels = batch["image"].permute(0, 3, 1, 2).flip(1).float() / 127.5 - 1
-        found.append(model(pixels).double().numpy())
-    return np.concatenate(found)
+    batches = traits.batches_of(data, len(data.rows))
+    return np.concatenate([model(pixels_of(model, batch["image"])).double().numpy() for batch in batches])
 
 
 def measures(data: AgeCrops) -> Flags:
@@ -55,7 +53,7 @@ def measures(data: AgeCrops) -> Flags:
 def fit(folder: Path) -> None:
     """Choose the temperature on half of the validation people, and save the model again."""
     model = FPAge.from_pretrained(folder)
-    data = AgeCrops("val", config=model.config, augment=False)
+    data = AgeCrops("val", config=model.config, parsed=0, augment=False)
     chosen = ~measures(data)
     scale = model.calibrate(logits_of(model, data)[chosen], data.ages[data.rows][chosen])
     model.save_pretrained(folder)
@@ -100,7 +98,7 @@ def on_fgnet(model: FPAge, root: Path) -> tuple[Floats, Flags, NDArray[np.int64]
 
 
 def report(model: FPAge, fgnet: Path | None) -> tuple[list[str], dict[str, float]]:
-    data = {p: AgeCrops("val", 3, config=model.config, augment=False, damage=p) for p in traits.DAMAGES}
+    data = {p: AgeCrops("val", 3, config=model.config, parsed=0, augment=False, damage=p) for p in traits.DAMAGES}
     clean = data["clean"]
     ages = clean.ages[clean.rows].astype(np.float64)
     column = clean.collection.labels

@@ -17,7 +17,7 @@ import torch
 from facewright.data.ages import AgeCrops
 from facewright.losses.segmentation import pixel_cross_entropy
 from facewright.systems.age.fpage.network import FPAge, FPAgeConfig
-from facewright.systems.age.fpage.training import FPAgeTraining, age_loss
+from facewright.systems.age.fpage.training import FPAgeTraining, age_loss, pixels_of
 
 from .. import common, traits
 from ..parsing_arms import half
@@ -74,21 +74,17 @@ def items(data: AgeCrops, start: int, count: int) -> dict[str, torch.Tensor]:
     return batch
 
 
-def pixels_of(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    return batch["image"].permute(0, 3, 1, 2).flip(1).float() / 127.5 - 1
-
-
 def arm(s: Settings, name: str, seed: int) -> dict[str, Any]:
     torch.manual_seed(seed)
     config = config_of(name, s)
     model = common.channels_last(FPAge(config))
-    training = FPAgeTraining(model, start_from="segface")
+    training = FPAgeTraining(model, start_from=("segface",))
     data = AgeCrops("train", seed, config=config)
 
     def parse(number: int) -> torch.Tensor:
         batch = items(data, number * s.batch_size, s.batch_size)
         with half():
-            _, parsing = model(pixels_of(batch), return_aux=True)
+            _, parsing = model(pixels_of(model, batch["image"]), return_aux=True)
         return pixel_cross_entropy(parsing, training.labels_in_view(batch["labels"], parsing))
 
     fit(f"{name}: parser", model, list(model.parser.parameters()), parse, s.parsing_steps, s.lr)
@@ -98,7 +94,7 @@ def arm(s: Settings, name: str, seed: int) -> dict[str, Any]:
         batch = items(data, (s.parsing_steps + number) * s.batch_size, s.batch_size)
         model.parser.eval()
         with half():
-            logits = model(pixels_of(batch))
+            logits = model(pixels_of(model, batch["image"]))
         return age_loss(logits, batch["age"])
 
     fit(f"{name}: age", model, list(model.age_net.parameters()), age, s.age_steps, s.lr)
@@ -134,7 +130,7 @@ def errors(model: FPAge, config: FPAgeConfig, s: Settings, *, shuffled: bool) ->
     count = min(s.test, len(data.rows)) // s.batch_size
     for number in range(count):
         batch = items(data, number * s.batch_size, s.batch_size)
-        views = pixels_of(batch)
+        views = pixels_of(model, batch["image"])
         if config.polar:
             from facewright.nn.sampling import sample
 
