@@ -8,6 +8,7 @@ from __future__ import annotations
 import resource
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -24,7 +25,7 @@ from reproductions import common
 from .restore import best, group_photo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from facewright.io.image import Photo
     from facewright.pipelines.analyse import Analyser, FaceAnalysis
@@ -60,10 +61,8 @@ def traits_of(analyser: Analyser, photo: Photo, found: list[FaceAnalysis]) -> li
         "attributes": TraitReader(attributes=attributes),  # type: ignore[arg-type]
         "action units and expression": TraitReader(actions=actions),  # type: ignore[arg-type]
     }
-    calls: dict[str, Callable[[], object]] = {
-        "all of them": lambda: everything.read(rgb, faces),
-        **{name: (lambda reader=reader: reader.read(rgb, faces)) for name, reader in alone.items()},
-    }
+    readers = {"all of them": everything, **alone}
+    calls = {name: partial(reader.read, rgb, faces) for name, reader in readers.items()}
     ratios = together(lambda: analyser(photo), calls)
     return [
         "",
@@ -78,7 +77,9 @@ def traits_of(analyser: Analyser, photo: Photo, found: list[FaceAnalysis]) -> li
     ]
 
 
-def together(base: Callable[[], object], calls: dict[str, Callable[[], object]], rounds: int = 9) -> dict[str, float]:
+def together(
+    base: Callable[[], object], calls: Mapping[str, Callable[[], object]], rounds: int = 9
+) -> dict[str, float]:
     """(base + call) / base of each call's processor time, the median of rounds."""
 
     def spent(call: Callable[[], object]) -> float:

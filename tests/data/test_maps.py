@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from torch import nn
 
 from facewright.data import maps as kept_maps
 from facewright.data.maps import KeptMaps
+from facewright.nn.mobilenetv3 import MobileNetV3
 from facewright.systems.action_units.mlcr.network import MLCR, MLCRConfig
 from facewright.systems.action_units.mlcr.training import MLCRTraining
 from facewright.systems.age.fpage.network import STRIDE, FPAge, FPAgeConfig
@@ -31,10 +33,17 @@ def pictures(count: int, size: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
+def shallow(part: nn.Module) -> nn.Sequential:
+    """The modules that do not learn."""
+    backbone = part.backbone
+    assert isinstance(backbone, MobileNetV3)
+    return nn.Sequential(*list(backbone.features)[:FROZEN])
+
+
 def test_items_keep_everything_but_the_picture_and_are_made_once() -> None:
     torch.manual_seed(0)
     network = FPAge(SMALL)
-    modules = network.parser.backbone.features[:FROZEN]  # type: ignore[union-attr, index]
+    modules = shallow(network.parser)
     images, asked = pictures(20, 64), []
 
     def item(number: int) -> dict[str, torch.Tensor]:
@@ -55,14 +64,14 @@ def test_items_keep_everything_but_the_picture_and_are_made_once() -> None:
     KeptMaps("ages", network, modules, item, 20, "others")
     assert len(asked) == 40
     with torch.no_grad():
-        modules[0][0].weight.mul_(1.5)
+        next(modules.parameters()).mul_(1.5)
     KeptMaps("ages", network, modules, item, 20, "settings")
     assert len(asked) == 60
 
 
 def test_nothing_is_kept_of_preparing_that_broke() -> None:
     network = FPAge(SMALL)
-    modules = network.parser.backbone.features[:FROZEN]  # type: ignore[union-attr, index]
+    modules = shallow(network.parser)
 
     def item(number: int) -> dict[str, torch.Tensor]:
         if number == 18 and not mended:
@@ -92,9 +101,10 @@ def test_training_on_maps_is_training_on_pictures() -> None:
     backbones = ages.parser.backbone, actions.views[0].backbone  # type: ignore[union-attr]
     losses: list[torch.Tensor] = []
     cases = (by_age, ages, backbones[0], shared), (by_action, actions, backbones[1], units)
-    for training, model, backbone, rest in cases:
+    for training, model, part, rest in cases:
+        modules = shallow(part)
         with torch.no_grad():
-            maps = backbone.features[:FROZEN].eval()(model.normalise(images.numpy()))  # type: ignore[union-attr, index]
+            maps = modules.eval()(model.normalise(images.numpy()))
         for batch in ({"image": images, **rest}, {"maps": maps, **rest}):
             torch.manual_seed(1)
             training.step(batch, lambda _, loss: losses.append(loss), 0.5)
@@ -102,4 +112,4 @@ def test_training_on_maps_is_training_on_pictures() -> None:
         losses[-1].backward()
         trained = [p for p in model.parameters() if p.requires_grad]
         assert sum(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in trained) > 0.9 * len(trained)
-        assert not any(p.requires_grad for p in backbone.features[:FROZEN].parameters())  # type: ignore[union-attr, index]
+        assert not any(p.requires_grad for p in modules.parameters())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..errors import FacewrightError, UsageError
@@ -192,7 +192,7 @@ class ActionMaps(Dataset[dict[str, Tensor]]):
         copy_backbone(view, start_from)
         network = MLCR(crops.config)
         settings = (split, seed, augment, config, sorted(options.items()), self.sizes, self.views, crops.photos.names)
-        modules = view.backbone.features[:frozen]
+        modules = nn.Sequential(*list(view.backbone.features)[:frozen])
         self.kept = KeptMaps(f"action-maps-{split}", network, modules, self._crop, sum(counts), settings)
 
     def _crop(self, number: int) -> dict[str, Tensor]:

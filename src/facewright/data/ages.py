@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..errors import FacewrightError, UsageError
@@ -149,7 +149,7 @@ class AgeMaps(Dataset[dict[str, Tensor]]):
             raise UsageError("only the compact FP-Age is trained on kept maps")
         self.count = self.photos * (views if augment else 1)
         settings = (split, seed, augment, config, sorted(options.items()), rows_key(self.crops.rows))
-        modules = network.parser.backbone.features[:frozen]
+        modules = nn.Sequential(*list(network.parser.backbone.features)[:frozen])
         self.kept = KeptMaps(f"age-maps-{split}", network, modules, self._crop, self.count, settings)
 
     def _crop(self, number: int) -> dict[str, Tensor]:

@@ -72,6 +72,6 @@ def prepare(folder: Path, network: System, modules: nn.Sequential, item: Callabl
                 path = temporary / f"{key}.npy"
                 files[key] = np.lib.format.open_memmap(path, "w+", values.numpy().dtype, shape)
             files[key][start:stop] = values.numpy()
-    for values in files.values():
-        values.flush()  # type: ignore[attr-defined]
+    for array in files.values():
+        array.flush()  # type: ignore[attr-defined]
     temporary.replace(folder)

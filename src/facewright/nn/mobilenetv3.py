@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 Activation = Literal["relu", "hardswish", "silu", "none"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
@@ -160,10 +160,10 @@ class MobileNetV3(nn.Module):
         """The maps after the taps from the output x of module `begin − 1` on."""
         done = [x] if begin - 1 in self.taps else []
         later = [tap - begin for tap in self.taps if tap >= begin]
-        return done + tapped(self.features[begin:], later, x)
+        return done + tapped(list(self.features)[begin:], later, x)
 
 
-def tapped(features: nn.Sequential, taps: Sequence[int], x: Tensor) -> list[Tensor]:
+def tapped(features: Iterable[nn.Module], taps: Sequence[int], x: Tensor) -> list[Tensor]:
     """The outputs of the numbered modules of a chain."""
     maps = []
     for number, module in enumerate(features):

@@ -189,7 +189,7 @@ class MLCR(System):
             logits.append(F.linear(seen, mixed[:, :-1], mixed[:, -1]))
         if not return_aux:
             return tuple(logits)
-        both = torch.cat(features, 1)
+        both = torch.cat(list(features), 1)
         return {
             "views": logits,
             "features": list(features),
