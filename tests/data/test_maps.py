@@ -98,9 +98,8 @@ def test_training_on_maps_is_training_on_pictures() -> None:
     with torch.no_grad():
         actions.views[1].load_state_dict(actions.views[0].state_dict())  # maps are those of the first view
     units = {"units": torch.tensor([[1, -1], [-1, 1], [0, 0], [1, 1]]), "expression": torch.tensor([-1, 2, 3, -1])}
-    backbones = ages.parser.backbone, actions.views[0].backbone  # type: ignore[union-attr]
     losses: list[torch.Tensor] = []
-    cases = (by_age, ages, backbones[0], shared), (by_action, actions, backbones[1], units)
+    cases = (by_age, ages, ages.parser, shared), (by_action, actions, actions.views[0], units)
     for training, model, part, rest in cases:
         modules = shallow(part)
         with torch.no_grad():
