@@ -11,7 +11,7 @@ import torch
 from facewright.errors import UsageError, WeightsError
 from facewright.face import Face
 from facewright.systems.action_units.mlcr import convert
-from facewright.systems.action_units.mlcr.network import EXPRESSIONS, MLCR, MLCRConfig
+from facewright.systems.action_units.mlcr.network import EXPRESSIONS, MLCR, CompactView, MLCRConfig, modules_alike
 from facewright.systems.action_units.mlcr.relations import (
     BP4D,
     EMOTIONET,
@@ -28,6 +28,23 @@ from facewright.systems.action_units.mlcr.training import (
 
 UNITS = ("AU1", "AU4", "AU12")
 SMALL = MLCRConfig(32, 36, UNITS, "compact", 8, expressions=True)
+
+
+@torch.inference_mode()
+def test_what_views_have_in_common_is_computed_once() -> None:
+    model = build()
+    first, second = (view for view in model.views if isinstance(view, CompactView))
+    assert modules_alike([first, second]) == 0
+    for count in (0, 7):
+        for one, other in list(zip(first.backbone.features, second.backbone.features))[:count]:
+            other.load_state_dict(one.state_dict())
+        assert modules_alike([first, second]) == count
+        form = MLCR(model.config).eval()
+        form.load_state_dict(model.state_dict())
+        fast, image = form.inference(torch.float32), torch.randn(3, 3, 32, 32)
+        assert len(list(fast.shared.children())) == count
+        for ours, expected in zip(fast(image), model(image)):
+            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 def build(config: MLCRConfig = SMALL) -> MLCR:

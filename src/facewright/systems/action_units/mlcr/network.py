@@ -98,6 +98,28 @@ class CompactView(nn.Module):
         return pooled
 
 
+class LaterModules(nn.Module):
+    """What a compact view makes of the map before module `begin` of its backbone."""
+
+    def __init__(self, view: CompactView, begin: int) -> None:
+        super().__init__()
+        self.view, self.begin = view, begin
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.view.read(self.view.backbone.continued(x, self.begin))
+
+
+def modules_alike(views: Sequence[CompactView]) -> int:
+    """How many of the first modules of compact views have the same weights: those that training left alone."""
+    chains = [list(view.backbone.features) for view in views]
+    states = [[module.state_dict() for module in chain] for chain in chains]
+    for number, same in enumerate(zip(*states)):
+        first = same[0]
+        if not all(torch.equal(value, other[key]) for other in same[1:] for key, value in first.items()):
+            return number
+    return len(chains[0])
+
+
 BACKBONES: dict[str, Callable[[int], nn.Module]] = {"resnet34": lambda _: resnet("resnet34"), "compact": CompactView}
 
 
@@ -144,6 +166,7 @@ class MLCR(System):
         self.fuse = _fusion(c.fusion, c.features, count)
         self.expression = nn.Linear(VIEWS * c.features, len(EXPRESSIONS)) if c.expressions else None
         published = published_relations(c.units)
+        self.shared: nn.Module = nn.Identity()  # at inference what both views have in common
         self.register_buffer("relations", torch.eye(count) if published is None else published)
         self.register_buffer("stored", torch.zeros(VIEWS, count, c.features + 1))
         self.register_buffer("calibration", torch.zeros(count + 1, 4, dtype=torch.int32))
@@ -179,7 +202,8 @@ class MLCR(System):
         side = self.config.size
         if image.dim() != 4 or tuple(image.shape[1:]) != (3, side, side):
             raise UsageError(f"this MLCR takes images (N, 3, {side}, {side}), not {tuple(image.shape)}")
-        return self.decide([view(image) for view in self.views], return_aux=return_aux)
+        seen = self.shared(image)
+        return self.decide([view(seen) for view in self.views], return_aux=return_aux)
 
     def decide(self, features: Sequence[Tensor], *, return_aux: bool = False) -> Any:
         """What `forward` returns, from the features (N, D) of both views."""
@@ -228,7 +252,13 @@ class MLCR(System):
 
     def _inference_form(self, dtype: torch.dtype) -> nn.Module:
         network = plain_copy(self, dtype)
-        network.views = nn.ModuleList(folded_copy(view, dtype) for view in self.views)
+        compact = [view for view in self.views if isinstance(view, CompactView)]
+        alike = modules_alike(compact) if compact else 0
+        if not alike:
+            network.views = nn.ModuleList(folded_copy(view, dtype) for view in self.views)
+            return network
+        network.shared = folded_copy(nn.Sequential(*list(compact[0].backbone.features)[:alike]), dtype)
+        network.views = nn.ModuleList(folded_copy(LaterModules(view, alike), dtype) for view in compact)
         return network
 
     @torch.inference_mode()
