@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import torch
 
 from facewright.data.ages import AgeCrops, read_fgnet
 from facewright.loading import load_detector
 from facewright.pipelines.choosing import largest_face, sure_faces
 from facewright.systems.age.fpage.network import COVERAGE, FPAge
-from facewright.systems.age.fpage.training import pixels_of
 from facewright.weights.measure import record
 
 from .. import common, traits
@@ -37,11 +35,10 @@ SEXES = ("male", "female")
 ETHNICITIES = ("White", "Black", "Asian", "Indian", "other")
 
 
-@torch.inference_mode()
 def logits_of(model: FPAge, data: AgeCrops) -> Floats:
     """(N, A) of all photos of a data set."""
     batches = traits.batches_of(data, len(data.rows))
-    return np.concatenate([model(pixels_of(model, batch["image"])).double().numpy() for batch in batches])
+    return np.concatenate([model.score_crops(batch["image"].numpy()).double().numpy() for batch in batches])
 
 
 def measures(data: AgeCrops) -> Flags:

@@ -307,10 +307,16 @@ class FPAge(System):
     def _scores(self, photo: NDArray[np.uint8], faces: Sequence[Face]) -> Tensor:
         if not faces:
             return torch.zeros(0, self.config.ages)
+        sides = (False, True) if self.config.mirror else (False,)
+        return self._mean([self._look(photo, faces, mirrored=mirrored) for mirrored in sides])
+
+    @torch.inference_mode()
+    def score_crops(self, crops: NDArray[np.uint8]) -> Tensor:
+        """Logits of the ages (N, A) of (N, S, S, 3) uint8 RGB crops, of both sides where the configuration says so."""
+        return self._mean([crops, crops[:, :, ::-1]] if self.config.mirror else [crops])
+
+    def _mean(self, looks: Sequence[NDArray[np.uint8]]) -> Tensor:
         network, dtype = self.inference(), self.picture_dtype
-        looks = [self._look(photo, faces, mirrored=False)]
-        if self.config.mirror:
-            looks.append(self._look(photo, faces, mirrored=True))
         scores: list[Tensor] = [network(self.normalise(look).to(dtype)).float() for look in looks]
         if len(scores) == 1:
             return scores[0]
