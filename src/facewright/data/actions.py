@@ -160,7 +160,7 @@ class ActionMaps(Dataset[dict[str, Tensor]]):
     """`ActionCrops` as the first `frozen` modules of a compact MLCR's views see them, where these do not learn.
 
     What they see of `views` crops of every picture of RAF-DB, `render_views` of every rendered face, and one of
-    `lfw` photos is kept (`KeptMaps`). Without `augment` there is one of each. An item has `maps` (C, h, w) float16
+    `lfw` photos is kept (`KeptMaps`). Without `augment` there is one of each. An item has `maps` (C, h, w) float32
     in place of `image`. It depends on (seed, index) alone. `start_from` as in `MLCRTraining`, `options` as in
     `ActionCrops`.
     """

@@ -123,7 +123,7 @@ class AgeMaps(Dataset[dict[str, Tensor]]):
     """`AgeCrops` as the first `frozen` modules of a compact FP-Age see them, where these do not learn.
 
     What they see of `views` crops of every photo (of one without `augment`) is kept (`KeptMaps`), which saves most of
-    the time of training. An item has `maps` (C, h, w) float16, `age`, and `labels` (h, w) uint8. It depends on (seed,
+    the time of training. An item has `maps` (C, h, w) float32, `age`, and `labels` (h, w) uint8. It depends on (seed,
     index) alone. `start_from` as in `FPAgeTraining`, `options` as in `AgeCrops`.
     """
 

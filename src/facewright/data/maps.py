@@ -26,7 +26,7 @@ _BATCH = 16
 
 
 class KeptMaps:
-    """Numbered items with `maps` (C, h, w) float16, of a network's first modules, in place of their `image`.
+    """Numbered items with `maps` (C, h, w) float32, of a network's first modules, in place of their `image`.
 
     `item` gives the item of a number below `count`, whose `image` (S, S, 3) is uint8 RGB as the network takes it;
     `network` normalises it and `modules` see it. All is computed on first use and kept in the cache of prepared data,
@@ -53,7 +53,8 @@ class KeptMaps:
         }
 
     def __getitem__(self, number: int) -> Item:
-        return {key: torch.from_numpy(np.array(values[number])) for key, values in self.parts.items()}
+        item = {key: torch.from_numpy(np.array(values[number])) for key, values in self.parts.items()}
+        return item | {"maps": item["maps"].float()}  # torch stacks no float16 under autocast on a processor
 
 
 @torch.inference_mode()

@@ -151,7 +151,7 @@ class MLCRTraining(Training):
     def _outputs(self, batch: Batch) -> dict[str, Any]:
         if "maps" in batch:
             views = cast("Iterable[CompactView]", self.model.views)
-            features = [v.read(v.backbone.continued(batch["maps"].float(), self.begin)) for v in views]
+            features = [v.read(v.backbone.continued(batch["maps"], self.begin)) for v in views]
             kept: dict[str, Any] = self.model.decide(features, return_aux=True)
             return kept
         record = self.model.preprocess

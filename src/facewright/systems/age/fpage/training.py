@@ -128,7 +128,7 @@ class FPAgeTraining(Training):
     def _outputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if "maps" in batch:
             parser = cast("CompactParser", self.model.parser)
-            low, high, parsing = parser.read(parser.backbone.continued(batch["maps"].float(), self.begin))
+            low, high, parsing = parser.read(parser.backbone.continued(batch["maps"], self.begin))
             return self.model.age_net(low, high, parsing), parsing
         logits, parsing = self.model(pixels_of(self.model, batch["image"]), return_aux=True)
         return logits, parsing
