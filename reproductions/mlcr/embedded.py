@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, softmax
 
@@ -24,6 +23,7 @@ from facewright.data.parsing import parsing_renders
 from facewright.metrics.calibration import fit_affine, reliability
 from facewright.metrics.curves import reliability_figure, save_figure
 from facewright.systems.action_units.mlcr.network import EXPRESSIONS, HIGHEST, MLCR
+from facewright.systems.base import batches
 from facewright.weights.measure import record
 
 from .. import common, traits
@@ -47,6 +47,7 @@ RULES = {
 }
 """What the Facial Action Coding System expects of the prototypes of expressions (Ekman, Friesen, Hager 2002)."""
 LEAST_CALIBRATION = 5
+BATCH = 32
 
 
 class Rendered:
@@ -64,18 +65,12 @@ class Rendered:
         return ((self.shards.picture(number), points) for number, points in zip(self.numbers, self.points))
 
 
-@torch.inference_mode()
 def logits_of(model: MLCR, pictures: Iterable[tuple[Image, Floats]], damage: str = "clean") -> tuple[Floats, Floats]:
     """Mean logits of the units (N, U) and logits of expressions (N, 7) of pictures and their five points."""
     crop, variation, rng = model.preprocess.crop, Variation(augment=False, damage=damage), np.random.default_rng(3)
-    units, told = [], []
-    for image, points in pictures:
-        cut, _, _ = variation.crop(image, points, crop, rng)
-        seen = model(model.normalise(cut[None]), return_aux=True)
-        chance = torch.stack(list(seen["views"])).sigmoid().mean(0)
-        units.append(chance.logit(1e-6)[0].double().numpy())
-        told.append(seen["expressions"][0].double().numpy())
-    return np.stack(units), np.stack(told)
+    crops = [variation.crop(image, points, crop, rng)[0] for image, points in pictures]
+    units, told = zip(*[model.score_crops(np.stack(group)) for group in batches(crops, BATCH)])
+    return np.concatenate(units), np.concatenate(told)
 
 
 def photos_of(sets: Path, found: Path) -> tuple[RafdbPhotos, Iterable[tuple[Image, Floats]]]:

@@ -261,18 +261,22 @@ class MLCR(System):
         network.views = nn.ModuleList(folded_copy(LaterModules(view, alike), dtype) for view in compact)
         return network
 
-    @torch.inference_mode()
     def _scores(
         self, photo: NDArray[np.uint8], faces: Sequence[Face]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The mean logits of units (N, U) and the logits of expressions (N, 7), zeros where there are none."""
         crop = self.preprocess.crop
-        pixels = self.normalise(np.stack([crop.cut(photo, face).image for face in faces]))
-        network = self.inference()
+        return self.score_crops(np.stack([crop.cut(photo, face).image for face in faces]))
+
+    @torch.inference_mode()
+    def score_crops(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Of (N, S, S, 3) uint8 RGB crops the logits of the views' mean probabilities of units (N, U), and the logits
+        of expressions (N, 7), zeros where these weights tell none.
+        """
+        pixels, network = self.normalise(crops), self.inference()
         seen = network(pixels.to(self.picture_dtype), return_aux=True)
         chance = torch.stack(list(seen["views"])).float().sigmoid().mean(0)
         found = seen["expressions"]
-        told = torch.zeros(len(faces), len(EXPRESSIONS)) if found is None else found.float()
+        told = torch.zeros(len(crops), len(EXPRESSIONS)) if found is None else found.float()
         return chance.logit(1e-6).double().cpu().numpy(), told.double().cpu().numpy()
 
 
