@@ -20,6 +20,7 @@ from facewright.loading import create, load_analyser
 from facewright.pipelines.demo import astronaut
 from facewright.pipelines.traits import TraitReader
 from facewright.processors import processors
+from facewright.tasks.card import cards
 from reproductions import common
 
 from .restore import best, group_photo
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
     from facewright.systems.base import System
 
 FACES = 8
+TRAITS = ("fpage", "lnet_anet", "mlcr")
+
+
+def has_weights(slug: str) -> bool:
+    """Whether a system comes with weights; one that does not is timed with fresh ones, which costs the same."""
+    return bool(cards()[slug].checkpoints)
 
 
 def row(title: str, model: System, shipped: Callable[[np.ndarray], object], side: int) -> str:
@@ -54,14 +61,16 @@ def row(title: str, model: System, shipped: Callable[[np.ndarray], object], side
 def traits_of(analyser: Analyser, photo: Photo, found: list[FaceAnalysis]) -> list[str]:
     """What age, attributes, action units and expressions of a photo's faces cost beside the rest, for a page."""
     rgb, faces = photo.rgb(), [replace(face.face, pose=face.pose) for face in found]
-    age, attributes, actions = (create(slug, pretrained=True) for slug in ("fpage", "lnet_anet", "mlcr"))
-    everything: Any = TraitReader(age, attributes, actions)  # type: ignore[arg-type]
-    alone: dict[str, Any] = {
-        "age": TraitReader(age=age),  # type: ignore[arg-type]
-        "attributes": TraitReader(attributes=attributes),  # type: ignore[arg-type]
-        "action units and expression": TraitReader(actions=actions),  # type: ignore[arg-type]
+    networks: list[Any] = [
+        create(slug, pretrained=True) if has_weights(slug) else create(slug, preset="compact") for slug in TRAITS
+    ]
+    age, attributes, actions = networks
+    readers = {
+        "all of them": TraitReader(age, attributes, actions),
+        "age": TraitReader(age=age),
+        "attributes": TraitReader(attributes=attributes),
+        "action units and expression": TraitReader(actions=actions),
     }
-    readers = {"all of them": everything, **alone}
     calls = {name: partial(reader.read, rgb, faces) for name, reader in readers.items()}
     ratios = together(lambda: analyser(photo), calls)
     return [
@@ -138,7 +147,7 @@ def main() -> None:
             "",
         ]
     )
-    networks = ["mos", "facewarp", "segface", "fpage", "lnet_anet", "mlcr"]
+    networks = ["mos", "facewarp", "segface", *filter(has_weights, TRAITS)]
     common.finish(chosen, "analyse-speed", text, networks, people=False, given=f"--threads {chosen.threads}")
 
 
