@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from facewright.metrics.calibration import Reliability
+
     Floats = NDArray[np.float64]
     Image = NDArray[np.uint8]
 
@@ -119,7 +121,8 @@ def best_scale(logits: Floats, labels: NDArray[np.integer[Any]]) -> float:
     return float(scales[int(np.argmin(losses))])
 
 
-def report(model: MLCR, sets: Path, found: Path) -> tuple[list[str], dict[str, float], Floats, NDArray[np.bool_]]:
+def report(model: MLCR, sets: Path, found: Path) -> tuple[list[str], dict[str, float], dict[str, Reliability]]:
+    """The page, its numbers, and how often stated probabilities come true."""
     units = model.config.units
     faces = Rendered(units)
     logits, _ = logits_of(model, faces.pictures())
@@ -129,8 +132,8 @@ def report(model: MLCR, sets: Path, found: Path) -> tuple[list[str], dict[str, f
     strength = np.array([[a.units[u].intensity for u in units] for a in actions])
     rows, f1s = [], []
     for number, unit in enumerate(units):
-        known = other & (faces.labels[:, number] != 0)
-        true, p = faces.labels[known, number] == 1, chance[known, number]
+        sure = other & (faces.labels[:, number] != 0)
+        true, p = faces.labels[sure, number] == 1, chance[sure, number]
         hits = float(((p > 0.5) & true).sum())
         size = float((p > 0.5).sum() + true.sum())
         f1s.append(2 * hits / size if true.any() else float("nan"))
@@ -205,6 +208,8 @@ def report(model: MLCR, sets: Path, found: Path) -> tuple[list[str], dict[str, f
         f"- expected calibration error of the likeliest expression on the photos that did not choose the calibration:"
         f" {100 * expression_ece:.1f} %.",
         "",
+        "![Stated probabilities and how often they come true](../images/expression-reliability.png)",
+        "",
         "Rows are labels, columns answers:",
         "",
         *common.table(["", *EXPRESSIONS], [[name, *map(str, confusion[i])] for i, name in enumerate(EXPRESSIONS)]),
@@ -213,7 +218,11 @@ def report(model: MLCR, sets: Path, found: Path) -> tuple[list[str], dict[str, f
         "",
         *common.table(["damage", "accuracy %"], damage_rows),
     ]
-    return lines, metrics, best[measured], right[measured]
+    diagrams = {
+        "likeliest expression, photos": reliability(best[measured], right[measured], bins=10),
+        "action units, rendered faces": reliability(chance[known], faces.labels[known] == 1, bins=10),
+    }
+    return lines, metrics, diagrams
 
 
 def main() -> None:
@@ -227,11 +236,10 @@ def main() -> None:
     if chosen.fit:
         fit(chosen.sets, chosen.found, chosen.fit)
         return
-    lines, metrics, best, right = report(MLCR.from_pretrained(chosen.model), chosen.sets, chosen.found)
+    lines, metrics, diagrams = report(MLCR.from_pretrained(chosen.model), chosen.sets, chosen.found)
     if command := common.finish(chosen, "action-units", lines, ["mlcr"]):
         record("mlcr", "embedded", metrics, command=command, data="RAF-DB's validation faces")
-        figure = reliability_figure({"likeliest expression": reliability(best, right, bins=10)})
-        save_figure(figure, Path("docs/images/expression-reliability.png"), overwrite=True)
+        save_figure(reliability_figure(diagrams), Path("docs/images/expression-reliability.png"), overwrite=True)
 
 
 if __name__ == "__main__":
