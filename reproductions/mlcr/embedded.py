@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from facewright.metrics.calibration import Reliability
+    from facewright.metrics.calibration import ReliabilityDiagram
 
     Floats = NDArray[np.float64]
     Image = NDArray[np.uint8]
@@ -121,7 +121,7 @@ def best_scale(logits: Floats, labels: NDArray[np.integer[Any]]) -> float:
     return float(scales[int(np.argmin(losses))])
 
 
-def report(model: MLCR, sets: Path, found: Path) -> tuple[list[str], dict[str, float], dict[str, Reliability]]:
+def report(model: MLCR, sets: Path, found: Path) -> tuple[list[str], dict[str, float], dict[str, ReliabilityDiagram]]:
     """The page, its numbers, and how often stated probabilities come true."""
     units = model.config.units
     faces = Rendered(units)
