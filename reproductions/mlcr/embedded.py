@@ -157,10 +157,10 @@ def report(model: MLCR, sets: Path, found: Path) -> tuple[list[str], dict[str, f
         rules += [
             [name, unit, str(int(shown.sum())), f"{traits.auc(seen[:, units.index(unit)], shown):.3f}"]
             for unit in wanted
-            if unit in units
+            if unit in units and shown.any()
         ]
     mean_rule = float(np.mean([float(r[3]) for r in rules]))
-    recalls = [float(right[labels == i].mean()) for i in range(len(EXPRESSIONS))]
+    recalls = [float(right[labels == i].mean()) for i in np.unique(labels)]
     confusion = np.array(
         [[int(((labels == i) & (probabilities.argmax(1) == j)).sum()) for j in range(7)] for i in range(7)]
     )
@@ -204,7 +204,7 @@ def report(model: MLCR, sets: Path, found: Path) -> tuple[list[str], dict[str, f
         "## Expressions",
         "",
         f"- accuracy on these photos: **{traits.text(accuracy)} %**;",
-        f"- mean over the seven expressions: {100 * metrics['rafdb_expression_mean_recall']:.1f} %;",
+        f"- mean over the {len(recalls)} expressions that they show: {100 * metrics['rafdb_expression_mean_recall']:.1f} %;",
         f"- expected calibration error of the likeliest expression on the photos that did not choose the calibration:"
         f" {100 * expression_ece:.1f} %.",
         "",
