@@ -204,7 +204,8 @@ def report(model: MLCR, sets: Path, found: Path) -> tuple[list[str], dict[str, f
         "## Expressions",
         "",
         f"- accuracy on these photos: **{traits.text(accuracy)} %**;",
-        f"- mean over the {len(recalls)} expressions that they show: {100 * metrics['rafdb_expression_mean_recall']:.1f} %;",
+        f"- mean over the {len(recalls)} expressions that they show:"
+        f" {100 * metrics['rafdb_expression_mean_recall']:.1f} %;",
         f"- expected calibration error of the likeliest expression on the photos that did not choose the calibration:"
         f" {100 * expression_ece:.1f} %.",
         "",
