@@ -158,17 +158,3 @@ def test_attributes_of_a_smiling_woman(run: Any, portrait: Path) -> None:
     assert every.traits.attributes is not None
     assert len(every.traits.attributes.probabilities) == 40
     assert every.traits.attributes.probabilities["Male"] < 0.5
-
-
-def test_a_smiling_woman_smiles(run: Any, portrait: Path) -> None:
-    code, out, _ = run("expression", portrait, "--json")
-    assert code == 0
-    (face,) = json.loads(out)[0]["faces"]
-    assert face["calibrated"]
-    assert face["expression"] == "happiness"
-    assert sum(face["expressions"].values()) == pytest.approx(1, abs=1e-3)
-    (seen,) = fw.action_units(portrait)
-    assert seen.traits.actions is not None
-    units = seen.traits.actions.units
-    assert units["AU12"].probability > max(units[name].probability for name in ("AU4", "AU9", "AU15", "AU43"))
-    assert all(0 <= unit.intensity <= 5 for unit in units.values())
