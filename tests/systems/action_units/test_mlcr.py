@@ -42,7 +42,7 @@ def test_what_views_have_in_common_is_computed_once() -> None:
         form = MLCR(model.config).eval()
         form.load_state_dict(model.state_dict())
         fast, image = form.inference(torch.float32), torch.randn(3, 3, 32, 32)
-        assert len(list(fast.shared.children())) == count
+        assert len(list(fast.get_submodule("shared").children())) == count
         for ours, expected in zip(fast(image), model(image)):
             torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
