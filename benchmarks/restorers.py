@@ -280,7 +280,7 @@ def page(found: list[Comparison], options: argparse.Namespace) -> str:
     lines = [
         "# Speed and memory of the large restorers",
         "",
-        f"Made by `python -m benchmarks.restorers --threads {options.threads} --repeats {options.repeats} --write`, "
+        f"Made by `python -m benchmarks.restorers {_given(options)} --write`, "
         f"torch {torch.__version__}, {platform.machine()}. Random weights, read from a file. Every form in a process "
         f"of its own, median of {options.repeats} turns after a first one; *before* is the build at commit "
         f"{options.before}. Seconds are for one crop; the factor is that of the processor time, which other work on "
@@ -294,6 +294,11 @@ def page(found: list[Comparison], options: argparse.Namespace) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _given(options: argparse.Namespace) -> str:
+    only = f" --only {' '.join(options.only)}" if tuple(options.only) != NETWORKS else ""
+    return f"--threads {options.threads} --repeats {options.repeats}{only}"
 
 
 def main() -> None:
@@ -322,7 +327,7 @@ def main() -> None:
             "shipped": now,
         }
         text = page([compare(slug, builds, options) for slug in options.only], options)
-    common.finish(options, "restorer-speed", text, people=False, given=f"--threads {options.threads}")
+    common.finish(options, "restorer-speed", text, people=False, given=_given(options))
 
 
 if __name__ == "__main__":
