@@ -1,12 +1,12 @@
 """Packed crops that liveness networks are taught and measured on: Replay-Attack, and simulated attacks.
 
     python -m facewright.data.presentation REPLAY -o FOUND.npz
-    python -m facewright.data.liveness REPLAY FOUND.npz -o CROPS.npz [--celebahq CELEBAHQ]
+    python -m facewright.data.liveness REPLAY FOUND.npz -o CROPS.npz
 
 Three sides, between which neither people nor instruments are shared: "train", "calibration" (thresholds and the
 meaning of scores), "test". Of Replay-Attack the publisher's training clients are "train", the first third of its
-development clients "calibration" and the others "test". Simulated attacks (`degrade.presentation`) show LFW, UTKFace
-and CelebA-HQ; people for validation are "test", one training person in eight is for calibration; each side has a kit of
+development clients "calibration" and the others "test". Simulated attacks (`degrade.presentation`) show LFW and
+UTKFace; people for validation are "test", one training person in eight is for calibration; each side has a kit of
 cameras and instruments of its own. The file shows real people and is never part of the package.
 """
 
@@ -33,9 +33,8 @@ from ..io.atomic import atomic_output
 from ..io.sources import note
 from .detection import five_points
 from .faces import open_faces
-from .people import read_rgb
 from .presentation import LIVE, FoundFrames, Presentation, read_replay_attack
-from .split import pictures_of, shipped_split
+from .split import shipped_split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -43,21 +42,19 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
-    from ..tasks.detect import Detector
-
     Image = NDArray[np.uint8]
 
 Side = Literal["train", "calibration", "test"]
 
-SIZE = 112
+SIZE = 80
 SPEC = CropSpec.aligned(SIZE, "arcface", zoom=0.85)
 _WORK = 3  # times the crop's side at which attacks are simulated
 _CALIBRATION_SHARE = 8
 _CALIBRATION_CLIENTS = 5
 _PHOTOS: Mapping[Side, Mapping[str, int]] = {
-    "train": {"lfw": 300, "utkface": 100, "celebahq": 40},
-    "calibration": {"lfw": 60, "utkface": 20, "celebahq": 0},
-    "test": {"lfw": 100, "utkface": 40, "celebahq": 10},
+    "train": {"lfw": 220, "utkface": 80},
+    "calibration": {"lfw": 50, "utkface": 15},
+    "test": {"lfw": 100, "utkface": 35},
 }
 _ATTACKS = 3  # of every two photos, beside both live
 
@@ -147,12 +144,12 @@ def pack_replay_attack(root: str | Path, found: FoundFrames, spec: CropSpec = SP
     )
 
 
-def simulate(side: Side, celebahq: Path | None, detector: Detector | None, log: Callable[[str], None]) -> PackedCrops:
+def simulate(side: Side, log: Callable[[str], None] = print) -> PackedCrops:
     """Photos of a side's people, each live once, and attacks on them by the instruments of the side."""
     kit = Kit.draw(("train", "calibration", "test").index(side))
     images, species, people, sources, domains, names = [], [], [], [], [], []
     spec = CropSpec.aligned(_WORK * SIZE, "arcface", zoom=0.85)
-    for number, (source, name, person, photo, points) in enumerate(_photos(side, celebahq, detector)):
+    for number, (source, name, person, photo, points) in enumerate(_photos(side)):
         crop = spec.cut(photo, Face(np.zeros(4, np.float32), 1.0, points.astype(np.float32)))
         at = points @ crop.matrix[:, :2].T + crop.matrix[:, 2]
         first = number * _ATTACKS // 2
@@ -166,15 +163,13 @@ def simulate(side: Side, celebahq: Path | None, detector: Detector | None, log: 
             sources.append(source)
             domains.append(f"camera {side} {shown.camera}")
             names.append(f"{source}/{name}/{turn}")
-        if number % 200 == 0:
+        if number % 100 == 0:
             log(f"{side}: {number} photos")
     words = (np.array(values) for values in (species, people, sources, domains, names, [side] * len(names)))
     return PackedCrops(np.stack(images), *words)
 
 
-def _photos(
-    side: Side, celebahq: Path | None, detector: Detector | None
-) -> Iterator[tuple[str, str, str, Image, NDArray[np.float64]]]:
+def _photos(side: Side) -> Iterator[tuple[str, str, str, Image, NDArray[np.float64]]]:
     """Collection, name, person, picture and five points of the photos of a side, the same ones every time."""
     split: Literal["train", "val"] = "val" if side == "test" else "train"
     for name in ("lfw", "utkface"):
@@ -192,13 +187,6 @@ def _photos(
             points = five_points(labels["landmarks68"][row].astype(np.float64))
             yield name, str(labels["filename"][row]), person, collection.read(int(row)), points
             left -= 1
-    if celebahq is None or detector is None:
-        return
-    for name in pictures_of("celebahq", split)[: _PHOTOS[side]["celebahq"]]:
-        photo = read_rgb(celebahq / name)
-        photo = np.asarray(cv2.resize(photo, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
-        if faces := detector.detect(photo):
-            yield "celebahq", name, name, photo, np.asarray(faces[0].points5, np.float64)
 
 
 def _calibrates(person: str) -> bool:
@@ -279,20 +267,15 @@ def changed(image: Image, rng: Generator) -> Image:
 
 
 def main() -> None:
-    from ..runtime.session import Session
-    from ..tasks.declare import NetworkChoice
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("replay", type=Path, help="folder of Replay-Attack")
     parser.add_argument("found", type=Path, help="its faces, made by facewright.data.presentation")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--celebahq", type=Path, help="folder of CelebA-HQ, for more live people")
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    detector = Session().detector(NetworkChoice()).detector if args.celebahq else None
     sides: tuple[Side, ...] = ("train", "calibration", "test")
-    parts = [simulate(side, args.celebahq, detector, print) for side in sides]
-    packed = PackedCrops.joined([pack_replay_attack(args.replay, FoundFrames.load(args.found)), *parts])
+    recorded = pack_replay_attack(args.replay, FoundFrames.load(args.found))
+    packed = PackedCrops.joined([recorded, *(simulate(side) for side in sides)])
     packed.save(args.output)
     print(f"{len(packed)} crops in {args.output}")
 

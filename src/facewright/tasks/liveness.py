@@ -60,25 +60,27 @@ class LivenessExaminer(LivenessEstimator, Protocol):
 class LivenessOptions(Checked):
     """How a face is judged."""
 
-    least_vote: Annotated[float, Opt("Vote from which a face counts as live.", low=0, high=1)] = 0.5
+    least_vote: Annotated[float, Opt("Vote (or probability) from which a face counts as live.", low=0, high=1)] = 0.5
 
 
 TASKS = (
     Task(
         name="liveness",
         verb="liveness",
-        summary="Whether each face of a photo is live, a print or a screen, or cannot be told.",
+        summary="Whether each face of a photo or video is live, a print, a screen or a mask, or cannot be told.",
         shape=Shape.RECORDS,
         options=LivenessOptions,
         load="facewright.pipelines.liveness:load",
         result="facewright.pipelines.liveness:JudgedFace",
         record=LivenessRecord,
-        default="minifasnet",
+        default="livecheck",
         protocol=LivenessEstimator,
         needs=("detector",),
         media=("photo", "folder"),
+        watch="facewright.pipelines.liveness:watch",
+        draw="facewright.pipelines.liveness:draw_liveness",
         metrics=("attack and bona fide classification error rates", "half total error rate"),
-        guide="guides/published-weights.md",
+        guide="guides/liveness.md",
         title="Tell live faces from pictures of faces",
     ),
 )

@@ -75,11 +75,18 @@ class VerificationRecord(TypedDict):
 
 
 class LivenessRecord(FaceRecord):
-    """A face, and whether somebody is there; `vote` is the networks', 0 to 1, and no probability."""
+    """A face, and whether somebody is there; see `facewright.pipelines.liveness.JudgedFace`.
+
+    `vote` is 0 to 1, a probability where `calibrated`; `seconds` are those a face of a video was seen in.
+    """
 
     decision: Literal["live", "attack", "cannot tell"]
     reason: str
     vote: float
+    calibrated: bool
+    kind: str
+    evidence: str
+    seconds: list[float] | None
 
 
 class MaskRecord(TypedDict):
