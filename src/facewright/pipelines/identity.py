@@ -9,7 +9,7 @@ and searching in `facewright.gallery.photos`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..tasks.card import cards
 from ..tasks.declare import NetworkChoice, Networks, tasks
 from .choosing import doubt, largest_face, rivals, sure_faces
+from .liveness import judged
 from .order import reading_order
 from .quality import face_line, load_rater, quality_dict
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ..tasks.detect import Detector
     from ..tasks.quality import QualityEstimator
     from ..tasks.recognise import EmbedOptions, VerifyOptions
+    from .liveness import JudgedFace
 
 CALIBRATION_FILE = "calibration.json"
 
@@ -142,7 +144,7 @@ class Verification:
     similarity: cosine, −1 to 1. llr: natural log of how much likelier it is for one person than for two. probability:
     of one person, if both were equally likely before. threshold: similarity from which it is `same`, for the false
     acceptance rate `far`. These three are None for weights without a calibration. reason: why it was decided so, in
-    words. note: what the decision does not cover.
+    words. note: what the decision does not cover. liveness: of the face of the second photo, where it was asked for.
     """
 
     decision: Decision
@@ -155,20 +157,34 @@ class Verification:
     first: FaceEmbedding
     second: FaceEmbedding
     note: str = ""
+    liveness: JudgedFace | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and words, ready for JSON; without the embeddings."""
         values = {k: getattr(self, k) for k in ("similarity", "llr", "probability", "threshold", "far")}
         numbers = {k: None if v is None else round(v, 6) for k, v in values.items()}
         faces = [{k: v for k, v in face.to_dict().items() if k != "embedding"} for face in (self.first, self.second)]
-        return {"decision": self.decision, "reason": self.reason, **numbers, "note": self.note, "faces": faces}
+        said = {"decision": self.decision, "reason": self.reason, **numbers, "note": self.note, "faces": faces}
+        return said | {"liveness": None if self.liveness is None else self.liveness.to_dict()}
 
     def lines(self) -> list[str]:
         """The outcome for people, line by line."""
         said = [f"{self.decision}: {self.reason}"]
         if self.probability is not None:
             said.append(f"probability of one person {self.probability:.1%}, if both were equally likely before")
+        if self.liveness is not None:
+            said.append(f"liveness of the second face, {self.liveness.line()}")
         return [*said, f"note: {self.note}"] if self.note else said
+
+
+def with_liveness(found: Verification, judged: JudgedFace) -> Verification:
+    """A comparison whose second face has to be live: unless it is, nothing but `different` can be told."""
+    if found.decision != "same" or judged.decision == "live":
+        note = "" if judged.decision == "live" else found.note
+        return replace(found, liveness=judged, note=note)
+    why = judged.reason or judged.evidence or "it looks like an attack"
+    reason = f"the second face is not known to be live ({why}); {found.reason}"
+    return replace(found, decision="cannot tell", reason=reason, liveness=judged)
 
 
 class IdentityPipeline:
@@ -311,9 +327,7 @@ def decide(
 
 def presentation_note() -> str:
     """What a match does not say: a picture of a picture shows the same person as well."""
-    checks = [card.slug for card in cards().values() if card.task == "liveness"]
-    advice = f"check it with {checks[0]}" if checks else "there is no liveness check in facewright yet"
-    return f"a photo of a photo, of a screen or of a mask would match as well: {advice}"
+    return "a photo of a photo, of a screen or of a mask would match as well: ask for liveness"
 
 
 def fault_of(face: Face) -> str:
@@ -347,7 +361,11 @@ def load_verification(
     pipeline = load_pipeline(session, task, choice)
 
     def verify(first: Photo, second: Photo, options: VerifyOptions) -> Verification:
-        return pipeline.verify(first, second, far=options.far, largest=options.largest, force=options.force)
+        found = pipeline.verify(first, second, far=options.far, largest=options.largest, force=options.force)
+        if not options.liveness:
+            return found
+        estimator = session.of_task("liveness", tasks()["liveness"].default, choice.device)
+        return with_liveness(found, judged(second.rgb(), [found.second.face], [estimator])[0])
 
     return verify
 

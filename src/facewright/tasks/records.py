@@ -60,20 +60,6 @@ class ComparedRecord(QualityRecord):
     fault: str
 
 
-class VerificationRecord(TypedDict):
-    """Whether two photos show one person; see `facewright.pipelines.identity.Verification`."""
-
-    decision: Literal["same", "different", "cannot tell"]
-    reason: str
-    similarity: float | None
-    llr: float | None
-    probability: float | None
-    threshold: float | None
-    far: float | None
-    note: str
-    faces: list[ComparedRecord]
-
-
 class LivenessRecord(FaceRecord):
     """A face, and whether somebody is there; see `facewright.pipelines.liveness.JudgedFace`.
 
@@ -87,6 +73,21 @@ class LivenessRecord(FaceRecord):
     kind: str
     evidence: str
     seconds: list[float] | None
+
+
+class VerificationRecord(TypedDict):
+    """Whether two photos show one person; see `facewright.pipelines.identity.Verification`."""
+
+    decision: Literal["same", "different", "cannot tell"]
+    reason: str
+    similarity: float | None
+    llr: float | None
+    probability: float | None
+    threshold: float | None
+    far: float | None
+    note: str
+    faces: list[ComparedRecord]
+    liveness: LivenessRecord | None
 
 
 class MaskRecord(TypedDict):
