@@ -52,7 +52,9 @@ TASKS = {
 }
 
 EXTRA_OUTPUTS: dict[str, dict[str, Any]] = {
+    "dlif": {"return_aux": True},
     "fpage": {"return_aux": True},
+    "iadg": {"return_aux": True},
     "lnet_anet": {"return_aux": True},
     "mlcr": {"return_aux": True},
     "facedetail": {"return_aux": True},

@@ -37,6 +37,10 @@ _INKS = np.array([[0.05, 0.55, 0.85], [0.75, 0.08, 0.35], [0.95, 0.85, 0.08], [0
 """Linear RGB that full cyan, magenta, yellow and black let through."""
 _ANGLES = np.radians([15.0, 75.0, 0.0, 45.0])
 _RESOLVED = 2.0  # px of a period below which a pattern cannot be drawn, and only its mean is seen
+_LEVELS = np.quantile(
+    np.add.outer(*(2 * [np.cos(np.linspace(0, 2 * np.pi, 400, endpoint=False))])), np.linspace(0, 1, 129)
+)
+"""Level of a halftone screen below which a share of it lies."""
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
 
@@ -156,10 +160,10 @@ class Printer:
         Halftone dots are drawn where their period can be resolved; below that only their mean is seen.
         """
         coverage = _inks(to_srgb(radiance), self.saturation)
+        coverage = np.clip(coverage + 4 * self.gain * coverage * (1 - coverage), 0, 1)
         period = self.pitch * radiance.shape[0]
         if period >= _RESOLVED:
             coverage = _dots(coverage, period)
-        coverage = np.clip(coverage + 4 * self.gain * coverage * (1 - coverage), 0, 1)
         through = (_INKS ** (1 / _YULE_NIELSEN)).astype(np.float32)
         light = np.ones_like(radiance)
         for ink in range(4):  # dots of several inks fall independently, so their shares multiply (Demichel)
@@ -179,12 +183,14 @@ def _inks(coded: Radiance, saturation: float) -> Radiance:
 
 
 def _dots(coverage: Radiance, period: float) -> Radiance:
+    """The same coverage on average, in dots: ink lies where the screen's height is below a level."""
+    level = np.interp(coverage, np.linspace(0, 1, len(_LEVELS)), _LEVELS).astype(np.float32)
     rows, columns = np.mgrid[: coverage.shape[0], : coverage.shape[1]].astype(np.float32)
     out = np.empty_like(coverage)
     for ink, angle in enumerate(_ANGLES):
         k, cos, sin = np.float32(2 * np.pi / period), np.float32(np.cos(angle)), np.float32(np.sin(angle))
         height = np.cos(k * (columns * cos + rows * sin)) + np.cos(k * (rows * cos - columns * sin))
-        out[..., ink] = np.clip((coverage[..., ink] - (0.5 - 0.25 * height)) * 3 + 0.5, 0, 1)
+        out[..., ink] = np.clip((level[..., ink] - height) * 1.5 + 0.5, 0, 1)
     return out
 
 
