@@ -9,7 +9,7 @@ and searching in `facewright.gallery.photos`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ..tasks.card import Preprocess
     from ..tasks.declare import Task
     from ..tasks.detect import Detector
+    from ..tasks.liveness import LivenessEstimator
     from ..tasks.quality import QualityEstimator
     from ..tasks.recognise import EmbedOptions, VerifyOptions
     from .liveness import JudgedFace
@@ -177,14 +178,14 @@ class Verification:
         return [*said, f"note: {self.note}"] if self.note else said
 
 
-def with_liveness(found: Verification, judged: JudgedFace) -> Verification:
-    """A comparison whose second face has to be live: unless it is, nothing but `different` can be told."""
-    if found.decision != "same" or judged.decision == "live":
-        note = "" if judged.decision == "live" else found.note
-        return replace(found, liveness=judged, note=note)
+def only_if_live(judgement: Judgement, judged: JudgedFace) -> Judgement:
+    """A judgement about a face that has to be live: unless it is known to be, `same` cannot be told."""
+    if judgement.decision != "same" or judged.decision == "live":
+        return judgement
     why = judged.reason or judged.evidence or "it looks like an attack"
-    reason = f"the second face is not known to be live ({why}); {found.reason}"
-    return replace(found, decision="cannot tell", reason=reason, liveness=judged)
+    return judgement._replace(
+        decision="cannot tell", reason=f"the face is not known to be live ({why}); {judgement.reason}"
+    )
 
 
 class IdentityPipeline:
@@ -238,27 +239,44 @@ class IdentityPipeline:
         return [FaceEmbedding(f, v, slug, sha256, q) for f, v, q in zip(faces, vectors, rated)]
 
     def verify(
-        self, first: Photo, second: Photo, *, far: float = DEFAULT_FAR, largest: bool = False, force: bool = False
+        self,
+        first: Photo,
+        second: Photo,
+        *,
+        far: float = DEFAULT_FAR,
+        largest: bool = False,
+        force: bool = False,
+        liveness: LivenessEstimator | None = None,
     ) -> Verification:
         """Whether two photos show the same person.
 
         `far` is one of the calibrated false acceptance rates; `largest` takes the largest of several faces; `force`
-        takes faces for evidence that are too small, too turned, doubtful or too damaged.
+        takes faces for evidence that are too small, too turned, doubtful or too damaged. With `liveness` the face of
+        the second photo has to be live.
         """
         self.check_far(far)
-        both = (self.embed_one(photo, largest=largest, force=force) for photo in (first, second))
-        return self.compare(*both, far=far, force=force)
+        a, b = (self.embed_one(photo, largest=largest, force=force) for photo in (first, second))
+        live = None if liveness is None else judged(second.rgb(), [b.face], [liveness])[0]
+        return self.compare(a, b, far=far, force=force, live=live)
 
     def compare(
-        self, first: FaceEmbedding, second: FaceEmbedding, *, far: float = DEFAULT_FAR, force: bool = False
+        self,
+        first: FaceEmbedding,
+        second: FaceEmbedding,
+        *,
+        far: float = DEFAULT_FAR,
+        force: bool = False,
+        live: JudgedFace | None = None,
     ) -> Verification:
-        """As `verify`, of two faces already embedded."""
+        """As `verify`, of two faces already embedded; `live` is what was said of the second."""
         similarity = first.similarity(second)
         sides = (first.evidence("first"), second.evidence("second"))
         judgement = self.judge(similarity, sides, far=far, force=force)
-        note = presentation_note() if judgement.decision == "same" else ""
+        if live is not None:
+            judgement = only_if_live(judgement, live)
+        note = presentation_note() if judgement.decision == "same" and live is None else ""
         decision, reason, llr, probability, threshold = judgement
-        return Verification(decision, reason, similarity, llr, probability, threshold, far, first, second, note)
+        return Verification(decision, reason, similarity, llr, probability, threshold, far, first, second, note, live)
 
     def check_far(self, far: float) -> None:
         """Raise UsageError for a false acceptance rate at which these weights are not calibrated."""
@@ -361,11 +379,12 @@ def load_verification(
     pipeline = load_pipeline(session, task, choice)
 
     def verify(first: Photo, second: Photo, options: VerifyOptions) -> Verification:
-        found = pipeline.verify(first, second, far=options.far, largest=options.largest, force=options.force)
-        if not options.liveness:
-            return found
-        estimator = session.of_task("liveness", tasks()["liveness"].default, choice.device)
-        return with_liveness(found, judged(second.rgb(), [found.second.face], [estimator])[0])
+        estimator = None
+        if options.liveness:
+            estimator = session.of_task("liveness", tasks()["liveness"].default, choice.device)
+        return pipeline.verify(
+            first, second, far=options.far, largest=options.largest, force=options.force, liveness=estimator
+        )
 
     return verify
 
