@@ -52,7 +52,7 @@ def backgrounds(root: Path, found: FoundFrames, rows: NDArray[np.int64], side: i
     """Frames with the face and what is near it painted grey, small, as numbers (M, 3·side²)."""
     out = []
     for row in rows:
-        frame = cv2.imread(str(root / str(found.frames[row])))
+        frame = np.asarray(cv2.imread(str(root / str(found.frames[row]))))
         x0, y0, x1, y1 = found.boxes[row]
         across, down = 0.4 * (x1 - x0), 0.4 * (y1 - y0)
         top, left = max(0, int(y0 - down)), max(0, int(x0 - across))

@@ -34,6 +34,7 @@ from .. import common
 from . import features
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
     from numpy.typing import NDArray
@@ -71,7 +72,7 @@ def through_jpeg(crops: Images, quality: int) -> Images:
     out = []
     for crop in crops:
         _, data = cv2.imencode(".jpg", crop[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        out.append(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+        out.append(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1])
     return np.ascontiguousarray(np.stack(out), np.uint8)
 
 
@@ -108,14 +109,15 @@ def leaks(root: Path, found: FoundFrames, data: PackedCrops) -> list[list[str]]:
     for name, values in kinds.items():
         scores = Machine(values, ~part.live)(protocol.train)
         outcome = judge(protocol, scores, part.species, part.person, part.video)
-        rows.append([name, f"{percent(outcome.hter)} ({percent(outcome.interval[0])} to {percent(outcome.interval[1])})",
-                     percent(outcome.auc)])  # fmt: skip
+        low, high = outcome.interval
+        hter = f"{percent(outcome.hter)} ({percent(low)} to {percent(high)})"
+        rows.append([name, hter, percent(outcome.auc)])
     return rows
 
 
 def live_photos(model: LiveCheck, collection: str) -> tuple[float, int]:
     """Share of photos of live people, as they are, that are taken for attacks, and how many."""
-    faces = open_faces(collection, "val")  # type: ignore[arg-type]
+    faces = open_faces(collection, "val")
     rows = np.random.default_rng(1).permutation(faces.rows)[:PHOTOS]
     crops = []
     for row in rows:
@@ -170,8 +172,8 @@ def main() -> None:
         record(SLUG, "liveness", values, command=command, data=DATA)
 
 
-def report(args: object, data: PackedCrops) -> tuple[list[str], dict[str, float]]:
-    root, found = Path(args.replay), FoundFrames.load(args.found)  # type: ignore[attr-defined]
+def report(args: argparse.Namespace, data: PackedCrops) -> tuple[list[str], dict[str, float]]:
+    root, found = Path(args.replay), FoundFrames.load(args.found)
     model = LiveCheck.from_pretrained()
     real, attack = data.real, ~data.live
     protocols = [
@@ -191,8 +193,8 @@ def report(args: object, data: PackedCrops) -> tuple[list[str], dict[str, float]
     test = data.where(data.side == "test")
     moved = np.abs(network_scores(model, through_jpeg(test.images, 95)) - network_scores(model, test.images))
     photos = {name: live_photos(model, name) for name in ("lfw", "utkface")}
-    if args.old:  # type: ignore[attr-defined]
-        photos["old prints"] = old_prints(model, args.old)  # type: ignore[attr-defined]
+    if args.old:
+        photos["old prints"] = old_prints(model, args.old)
     one = data.images[:1]
     cost = {
         "LBP + SVM": milliseconds(lambda: features.binary_patterns(one)),
@@ -206,11 +208,11 @@ def report(args: object, data: PackedCrops) -> tuple[list[str], dict[str, float]
         "",
         "Made by `python -m reproductions.liveness.run` (`reproductions/liveness`).",
         "",
-        "Replay-Attack: 15 training clients teach, 5 development clients set thresholds, 10 are tested. Frames of a video",
-        "are averaged. Thresholds are the equal error ones of the development side; the last column takes the test's own,",
-        "as many papers do, and cannot be deployed. Intervals: resamples of the tested people. Simulated attacks are by",
-        "instruments and cameras, and on people, that are only tested. LiveCheck and the baseline's last row learned from",
-        "both kinds, and so know every medium of Replay-Attack.",
+        "Replay-Attack: 15 training clients teach, 5 development clients set thresholds, 10 are tested. Frames of a",
+        "video are averaged. Thresholds are the equal error ones of the development side; the last column takes the",
+        "test's own, as many papers do, and cannot be deployed. Intervals: resamples of the tested people. Simulated",
+        "attacks are by instruments and cameras, and on people, that are only tested. LiveCheck and the baseline's",
+        "last row learned from both kinds, and so know every medium of Replay-Attack.",
         "",
         *common.table(HEADER, rows),
         "",

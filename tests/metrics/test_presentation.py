@@ -59,7 +59,7 @@ def test_equal_errors_in_three_styles() -> None:
     scores, attack = np.array([0.1, 0.2, 0.6, 0.4, 0.7, 0.9]), np.array([0, 0, 0, 1, 1, 1], bool)
     # at 0.6: one of three rejected, one of three missed
     for style in ("exact", "nearest", "grid"):
-        assert pad.eer(scores, attack, style).rate == pytest.approx(1 / 3)  # type: ignore[arg-type]
+        assert pad.eer(scores, attack, style).rate == pytest.approx(1 / 3)
     assert pad.eer(scores, attack).threshold == pytest.approx(0.6)
     assert pad.eer(scores, attack, "grid").threshold == pytest.approx(0.6)  # the last threshold with equal rates
     uneven, kinds = np.array([0.1, 0.6, 0.4, 0.7, 0.9]), np.array([0, 0, 1, 1, 1], bool)

@@ -176,7 +176,7 @@ class Film(Networks):
         super().__init__(detector)
         self.examiner = Examiner(*live)
 
-    def network(self, slug: str, weights: str | None = None, device: str = "auto") -> Examiner:  # type: ignore[override]
+    def network(self, slug: str, weights: str | None = None, device: str = "auto") -> Examiner:
         return self.examiner
 
 

@@ -173,7 +173,7 @@ def _photos(side: Side) -> Iterator[tuple[str, str, str, Image, NDArray[np.float
     """Collection, name, person, picture and five points of the photos of a side, the same ones every time."""
     split: Literal["train", "val"] = "val" if side == "test" else "train"
     for name in ("lfw", "utkface"):
-        collection = open_faces(name, split)  # type: ignore[arg-type]
+        collection = open_faces(name, split)
         labels, left = collection.labels, _PHOTOS[side][name]
         for row in np.random.default_rng(22).permutation(collection.rows):
             person = str(labels["subject"][row])
@@ -255,14 +255,14 @@ def changed(image: Image, rng: Generator) -> Image:
         image = np.stack([table[:, c].astype(np.uint8)[image[..., c]] for c in range(3)], 2)
     if rng.random() < 0.3:
         small = max(8, int(side * rng.uniform(0.5, 0.9)))
-        image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
-        image = np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
+        reduced = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
+        image = np.asarray(cv2.resize(reduced, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
     if rng.random() < 0.4:
         noise = rng.normal(0, rng.uniform(0, 4), image.shape)
         image = np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
     if rng.random() < 0.6:
         _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(55, 100))])
-        image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], np.uint8)
+        image = np.asarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1], np.uint8)
     return image
 
 

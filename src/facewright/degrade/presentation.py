@@ -48,7 +48,7 @@ def to_linear(image: Image) -> Radiance:
     """sRGB bytes to linear light in [0, 1]."""
     v = np.arange(256) / 255
     table = np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4).astype(np.float32)
-    return table[image]
+    return np.asarray(table[image], np.float32)
 
 
 def to_srgb(linear: NDArray[np.floating]) -> Radiance:
@@ -118,7 +118,7 @@ def _mosaic(light: Radiance) -> Radiance:
 
 def _jpeg(image: Image, quality: int) -> Image:
     _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], np.uint8)
+    return np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1], np.uint8)
 
 
 # --- instruments -----------------------------------------------------------------------------------------------------
@@ -288,9 +288,12 @@ class Kit:
     def draw(cls, seed: int, count: int = 24) -> Kit:
         """`count` instances of each kind, the same for the same seed."""
         rng = np.random.default_rng((seed, 0x22))
-        cameras, printers = (tuple(kind.draw(rng) for _ in range(count)) for kind in (Camera, Printer))
-        screens, materials = (tuple(kind.draw(rng) for _ in range(count)) for kind in (Screen, Material))
-        return cls(cameras, printers, screens, materials)
+        return cls(
+            tuple(Camera.draw(rng) for _ in range(count)),
+            tuple(Printer.draw(rng) for _ in range(count)),
+            tuple(Screen.draw(rng) for _ in range(count)),
+            tuple(Material.draw(rng) for _ in range(count)),
+        )
 
 
 # --- scenes ----------------------------------------------------------------------------------------------------------
@@ -361,7 +364,7 @@ def _recaptured(radiance: Radiance, rng: Generator) -> Radiance:
     """The photo an attacker has: of somebody else's camera, smaller and compressed."""
     side = radiance.shape[0]
     small = max(16, int(side * rng.uniform(0.35, 1.0)))
-    coded = to_srgb(cv2.resize(radiance, (small, small), interpolation=cv2.INTER_AREA))
+    coded = to_srgb(np.asarray(cv2.resize(radiance, (small, small), interpolation=cv2.INTER_AREA), np.float32))
     data = _jpeg(np.rint(coded * 255).astype(np.uint8), int(rng.integers(60, 97)))
     return to_linear(np.asarray(cv2.resize(data, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8))
 
@@ -436,7 +439,7 @@ def _printed(
     seen = ["paper"]
     sheet = printer.show(shown, rng)
     if openings is not None:  # a living person looks through, a little displaced, in the shadow of the sheet
-        shift = np.float64([[1, 0, rng.uniform(-0.02, 0.02) * side], [0, 1, rng.uniform(-0.02, 0.02) * side]])
+        shift = np.array([[1.0, 0.0, rng.uniform(-0.02, 0.02) * side], [0.0, 1.0, rng.uniform(-0.02, 0.02) * side]])
         eyes = cv2.warpAffine(person, shift, (side, side), borderMode=cv2.BORDER_REFLECT_101)
         shade = 1 - np.float32(0.5) * (cv2.GaussianBlur(1 - openings, (0, 0), 0.012 * side))
         sheet = sheet * (1 - openings[..., None]) + eyes * (shade * openings)[..., None]
@@ -464,10 +467,9 @@ def _bent(sheet: Radiance, rng: Generator) -> Radiance:
     along = radius * np.arcsin(inside)  # where on the sheet a ray hits the cylinder
     columns = ((along + 0.5) * (side - 1)).astype(np.float32)
     rows = np.arange(side, dtype=np.float32)
-    grid = np.broadcast_to(columns[None], (side, side)), np.broadcast_to(rows[:, None], (side, side))
-    out = cv2.remap(
-        sheet, *(np.ascontiguousarray(g) for g in grid), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
-    )
+    across = np.ascontiguousarray(np.broadcast_to(columns[None], (side, side)))
+    down = np.ascontiguousarray(np.broadcast_to(rows[:, None], (side, side)))
+    out = cv2.remap(sheet, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     light = np.sqrt(1 - inside**2).astype(np.float32) ** np.float32(0.7)
     return np.asarray(out * light[None, :, None], np.float32)
 

@@ -19,7 +19,8 @@ _INSIDE = 1 - 1e-3
 
 
 def _norm(x: Tensor) -> Tensor:
-    return x.norm(dim=-1, keepdim=True).clamp_min(_LEAST)
+    length: Tensor = x.norm(dim=-1, keepdim=True)
+    return length.clamp_min(_LEAST)
 
 
 def _square(x: Tensor) -> Tensor:
@@ -141,4 +142,5 @@ class HyperbolicLogits(nn.Module):
         length = normals.norm(dim=-1)
         moved = mobius_add(-planes, points.float()[:, None], c)  # (N, K, D)
         height = 2 * root * (moved * normals).sum(-1) / (length * (1 - c * _square(moved)[..., 0]))
-        return (2 / flatness[:, 0]) * length / root * arsinh(height)
+        logits: Tensor = (2 / flatness[:, 0]) * length / root * arsinh(height)
+        return logits

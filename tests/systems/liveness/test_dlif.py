@@ -55,19 +55,19 @@ def test_losses_equal_published(parity) -> None:
     loss = training.am_softmax(scores, torch.from_numpy(arrays["in_labels"]))
     loss.backward()
     assert near(loss, arrays["out_loss_am_softmax"])
-    assert near(scores.grad, arrays["out_grad_am_softmax"])  # type: ignore[arg-type]
+    assert near(scores.grad, arrays["out_grad_am_softmax"])
     for name in ("cluster", "identity"):
         views = torch.from_numpy(arrays["in_emb"]).requires_grad_()
         loss = training.contrast(F.normalize(views, dim=-1), torch.from_numpy(arrays[f"in_{name}"]))
         loss.backward()
         assert near(loss, arrays[f"out_loss_supcon_{name}"])
-        assert near(views.grad, arrays[f"out_grad_supcon_{name}"])  # type: ignore[arg-type]
+        assert near(views.grad, arrays[f"out_grad_supcon_{name}"])
     views = torch.from_numpy(arrays["in_emb"]).requires_grad_()
     unit = F.normalize(views, dim=-1)
     loss = training.orthogonality(unit[:, 0], unit[:, 1])
     loss.backward()
     assert near(loss, arrays["out_loss_orthogonal"])
-    assert near(views.grad, arrays["out_grad_orthogonal"])  # type: ignore[arg-type]
+    assert near(views.grad, arrays["out_grad_orthogonal"])
 
 
 def test_crossed_styles_are_those_of_the_partner() -> None:

@@ -36,9 +36,9 @@ def test_head_losses_and_gradients_equal_published(parity) -> None:
     assert near(told, arrays["out_hyp_ce"])
     assert features.grad is not None
     assert near(features.grad[..., ::9], arrays["out_grad_features"])
-    assert near(head.ball.base.grad, arrays["out_grad_xp"])  # type: ignore[arg-type]
-    assert near(head.logits.normals.grad, arrays["out_grad_a_vals"])  # type: ignore[arg-type]
-    assert near(head.logits.offsets.grad, arrays["out_grad_p_vals"])  # type: ignore[arg-type]
+    assert near(head.ball.base.grad, arrays["out_grad_xp"])
+    assert near(head.logits.normals.grad, arrays["out_grad_a_vals"])
+    assert near(head.logits.offsets.grad, arrays["out_grad_p_vals"])
 
 
 @pytest.mark.shared

@@ -58,7 +58,7 @@ def test_styles_and_whitening_equal_published(parity) -> None:
     (original + changed).backward()
     assert near(original, arrays["out_aiaw_original"])
     assert near(changed, arrays["out_aiaw_shaded"])
-    assert near(features.grad[:, ::3, ::2, ::2], arrays["out_grad_shade_feature"])  # type: ignore[index]
+    assert near(features.grad[:, ::3, ::2, ::2], arrays["out_grad_shade_feature"])
 
 
 def test_kernels_are_made_for_every_picture_by_itself() -> None:
@@ -75,8 +75,8 @@ def test_kernels_are_made_for_every_picture_by_itself() -> None:
 
 def kernel_of(layer: DynamicKernels, channel: torch.Tensor) -> torch.Tensor:
     """By the definition: nine scalar maps of the channel's mean, then one more."""
-    nine = layer.kernel.weight.view(9) * channel.mean() + layer.kernel.bias  # type: ignore[operator]
-    return (layer.rescale.weight.view(()) * nine + layer.rescale.bias).view(1, 1, 3, 3)  # type: ignore[operator]
+    nine = layer.kernel.weight.view(9) * channel.mean() + layer.kernel.bias
+    return (layer.rescale.weight.view(()) * nine + layer.rescale.bias).view(1, 1, 3, 3)
 
 
 def test_styles_are_added_by_class_and_need_no_gradient_of_the_statistics() -> None:
@@ -135,6 +135,6 @@ def test_the_published_depth_cannot_be_zero_everywhere() -> None:
     x = torch.randn(2, 48, 8, 8, generator=torch.Generator().manual_seed(0))
     published, ours = tiny(unit_depth=False).depth, tiny().depth
     for head in (published, ours):
-        torch.nn.init.constant_(head.last.bias, -30.0)  # type: ignore[arg-type]
+        torch.nn.init.constant_(head.last.bias, -30.0)
     assert float(published(x).mean()) > 0.1
     assert float(ours(x).max()) < 1e-6

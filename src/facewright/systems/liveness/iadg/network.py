@@ -229,7 +229,8 @@ class IADG(System):
     def score(self, crop: Tensor) -> Tensor:
         """(N, 3, S, S) to the published score (N,), about 0…2: the vote for real and the mean depth."""
         features = self.features(crop)
-        return self.classify(features).softmax(1)[:, 0] + self.depth(features).mean((1, 2, 3))
+        score: Tensor = self.classify(features).softmax(1)[:, 0] + self.depth(features).mean((1, 2, 3))
+        return score
 
     def live(self, photo: NDArray[np.uint8], faces: Sequence[Face]) -> NDArray[np.float64]:
         """(H, W, 3) uint8 RGB and N faces in it to the vote (N,), 0…1, that each is live; no probability.
