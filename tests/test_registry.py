@@ -52,6 +52,7 @@ TASKS = {
 }
 
 EXTRA_OUTPUTS: dict[str, dict[str, Any]] = {
+    "dle": {"return_aux": True},
     "dlif": {"return_aux": True},
     "fpage": {"return_aux": True},
     "iadg": {"return_aux": True},
@@ -76,6 +77,9 @@ UNTRAINED: dict[str, tuple[str, ...]] = {
         "relation.layers.0.norm1.weight",
         "relation.layers.0.norm2.weight",
     ),
+    # a picture is a sequence of one, with nothing before it
+    "dle": tuple(f"{name}.rnn.weight_hh_l0" for name in ("bilstm", "gru", "lstm", "meta"))
+    + ("bilstm.rnn.weight_hh_l0_reverse",),
     "arcface": ("backbone.pool.1.bias",),  # a constant shift in front of a batch norm
     "distilledface": ("backbone.bn2.bias", "backbone.pool.1.bias"),  # the same
     "sface": ("backbone.pool.1.bias", "backbone.project.bias"),  # the same

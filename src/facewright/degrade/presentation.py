@@ -48,7 +48,8 @@ def to_linear(image: Image) -> Radiance:
     """sRGB bytes to linear light in [0, 1]."""
     v = np.arange(256) / 255
     table = np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4).astype(np.float32)
-    return np.asarray(table[image], np.float32)
+    found: Radiance = table[image]
+    return found
 
 
 def to_srgb(linear: NDArray[np.floating]) -> Radiance:
