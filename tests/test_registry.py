@@ -66,6 +66,7 @@ EXTRA_OUTPUTS: dict[str, dict[str, Any]] = {
     "pfid": {"with_logits": True},
     "bisenet": {"return_aux": True},
     "clip": {"captions": torch.tensor([[1, 5, 99, 0], [1, 99, 0, 0]])},
+    "clipc8": {"captions": torch.tensor([[1, 5, 99, 0], [1, 99, 0, 0]])},
 }
 """Arguments with which a system also returns what only its losses see."""
 
@@ -78,8 +79,13 @@ UNTRAINED: dict[str, tuple[str, ...]] = {
         "relation.layers.0.norm2.weight",
     ),
     # a picture is a sequence of one, with nothing before it
-    "dle": tuple(f"{name}.rnn.weight_hh_l0" for name in ("bilstm", "gru", "lstm", "meta"))
-    + ("bilstm.rnn.weight_hh_l0_reverse",),
+    "dle": (
+        "bilstm.rnn.weight_hh_l0",
+        "bilstm.rnn.weight_hh_l0_reverse",
+        "gru.rnn.weight_hh_l0",
+        "lstm.rnn.weight_hh_l0",
+        "meta.rnn.weight_hh_l0",
+    ),
     "arcface": ("backbone.pool.1.bias",),  # a constant shift in front of a batch norm
     "distilledface": ("backbone.bn2.bias", "backbone.pool.1.bias"),  # the same
     "sface": ("backbone.pool.1.bias", "backbone.project.bias"),  # the same

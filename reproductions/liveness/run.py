@@ -247,7 +247,7 @@ def report(args: argparse.Namespace, data: PackedCrops) -> tuple[list[str], dict
             "HTER of at most 15 % on unseen simulated instruments", unseen.hter <= 0.15, f"{percent(unseen.hter)} %"
         ),
         common.verdict(
-            "the format moves the probability by less than 0.02", float(moved.max()) < 0.02, f"{moved.max():.3f} at most"
+            "the format moves the probability by less than 0.02", moved.max() < 0.02, f"{moved.max():.3f} at most"
         ),
         common.verdict("at most 25 ms a face", cost["LiveCheck"] <= 25, f"{cost['LiveCheck']:.1f} ms"),
     ]  # fmt: skip

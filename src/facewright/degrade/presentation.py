@@ -48,14 +48,14 @@ def to_linear(image: Image) -> Radiance:
     """sRGB bytes to linear light in [0, 1]."""
     v = np.arange(256) / 255
     table = np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4).astype(np.float32)
-    found: Radiance = table[image]
-    return found
+    return np.asarray(table[image], np.float32)
 
 
 def to_srgb(linear: NDArray[np.floating]) -> Radiance:
     """Linear light in [0, 1] to sRGB values in [0, 1]."""
     v = np.clip(linear, 0, 1).astype(np.float32)
-    return np.where(v <= 0.0031308, 12.92 * v, 1.055 * v ** np.float32(1 / 2.4) - 0.055).astype(np.float32)
+    coded = np.where(v <= 0.0031308, 12.92 * v, 1.055 * v ** np.float32(1 / 2.4) - 0.055)
+    return np.asarray(coded, np.float32)
 
 
 # --- camera ----------------------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """DLE: frames a second apart, three recurrent networks, and a fourth that learns from what they say.
 
-Paper: Muhammad, Hoque, Oussalah, Laaksonen, "Deep Ensemble Learning with Frame Skipping for Face Anti-Spoofing" (IPTA 2023, arXiv
-2307.02858); details as in the published scripts (Usman1021/DLE, MATLAB). Of every clip of 30 frames one is kept; whole
-frames, not faces, are described by a frozen DenseNet-201. A bidirectional LSTM, a GRU and an LSTM classify every kept
-frame; the sum of their softmax outputs is what a last small LSTM sees.
+Paper: Muhammad, Hoque, Oussalah, Laaksonen, "Deep Ensemble Learning with Frame Skipping for Face Anti-Spoofing"
+(IPTA 2023, arXiv 2307.02858); details as in the published scripts (Usman1021/DLE, MATLAB). Of every clip of 30 frames
+one is kept; whole frames, not faces, are described by a frozen DenseNet-201. A bidirectional LSTM, a GRU and an LSTM
+classify every kept frame; the sum of their softmax outputs is what a last small LSTM sees.
 """
 
 from __future__ import annotations
