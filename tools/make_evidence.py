@@ -42,8 +42,6 @@ TO_COME = {
     "CGOF (3-D controllable faces)": ("cgof-discriminator", "cgof-field", "cgof-mapping"),
     "DCFace (synthetic identities)": ("dcface-unet",),
     "HiDDeN (watermark of the adversarial watermark's attack)": ("hidden",),
-    "HYPOC (liveness)": ("hypoc-head", "hypoc-vggface"),
-    "IADG (liveness)": ("iadg",),
     "IDiff-Face (synthetic identities)": ("idiffface-unet", "idiffface-vqf4"),
     "ReliableSwap (face swap)": (
         "reliableswap-faceshifter",
