@@ -52,7 +52,6 @@ TO_COME = {
     "S2TD-Face (sketch to 3-D)": ("s2td-detail", "s2td-recon"),
     "SURLID (forgery)": ("surlid-backbone", "surlid-head"),
     "LipExpert (talking faces)": ("talklip", "talklip-disc", "wav2lip", "wav2lip-disc", "wav2lip-syncnet"),
-    "DLIF (action units)": ("dlif",),
 }
 """Vectors that no system here uses yet, by the system that will."""
 _VERDICT = re.compile(r"^- \*\*(.+?)\*\*: (.+?)(?: \(|$)", re.MULTILINE)

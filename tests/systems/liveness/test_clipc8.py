@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from facewright.errors import UsageError
-from facewright.systems.liveness.clipc8.categories import CATEGORIES, DARK, LIVE, Words
+from facewright.systems.liveness.clipc8.categories import CATEGORIES, DARK, LIVE
 from facewright.systems.liveness.clipc8.network import CLIPC8, CLIPC8Config, live_votes
 from facewright.systems.liveness.clipc8.training import CLIPC8Training, contrastive
+from facewright.systems.liveness.words import Words
 
 if TYPE_CHECKING:
     from types import SimpleNamespace

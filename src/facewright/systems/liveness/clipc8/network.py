@@ -53,7 +53,7 @@ class CLIPC8Config:
 
     @classmethod
     def compact(cls) -> Self:
-        """Narrow towers of two layers, for experiments; `categories.Words` numbers their words."""
+        """Narrow towers of two layers, for experiments; `words.Words` numbers their words."""
         return cls(64, 16, 32, 48, 2, 3, 32, 2, 2, 128, 16)
 
 
