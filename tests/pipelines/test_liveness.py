@@ -13,7 +13,7 @@ import pytest
 from facewright.errors import UsageError, VideoError
 from facewright.geometry.crop import CropSpec
 from facewright.io.image import read
-from facewright.pipelines.liveness import draw_liveness, judged, load, sampled_frames, watch
+from facewright.pipelines.liveness import blockiness, draw_liveness, judged, load, sampled_frames, watch
 from facewright.tasks.card import Preprocess
 from facewright.tasks.declare import NetworkChoice, get_task
 from facewright.tasks.liveness import LivenessEvidence, LivenessOptions
@@ -161,6 +161,17 @@ def test_unclear_faces_cannot_be_told(
     found = judged(change(textured), [fakes.face_at((250, 200), 40.0)], [Examiner(0.99)])[0]
     assert found.decision == "cannot tell"
     assert reason in found.reason
+
+
+def test_strong_compression_cannot_be_told(astronaut: np.ndarray, fakes: SimpleNamespace) -> None:
+    face = fakes.face_at((225, 110), 55.0)
+    reasons = {}
+    for quality in (8, 95):
+        _, data = cv2.imencode(".jpg", astronaut[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        photo = np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1])
+        reasons[quality] = judged(photo, [face], [Examiner(0.99)])[0].reason
+    assert reasons == {8: "the photo is compressed too strongly", 95: ""}
+    assert blockiness(np.zeros((40, 40, 3), np.uint8), np.array([0, 0, 9, 9])) == 1.0
 
 
 def test_small_and_cut_off_faces_cannot_be_told(textured: np.ndarray, fakes: SimpleNamespace) -> None:

@@ -39,7 +39,9 @@ _UNSURE = 0.15  # nor are probabilities
 _MOST_ENLARGED = 1.5  # a crop made of fewer pixels than that shows the enlarging, and not the face
 _DARK, _BRIGHT = 40.0, 225.0  # mean grey level of a crop
 _PLAIN = 8.0  # least deviation of its grey levels
-_SOFT = 2.0  # least mean size of its Laplacian: less detail is left by strong compression or blur
+_SOFT = 3.0  # least mean size of its Laplacian: less detail is left where a face of about 20 px was enlarged
+_BLOCKY = 1.7  # steps between JPEG's blocks against those inside: quality 20 and less; webcams stay below 1.5
+_BLOCK = 8
 _KINDS = {"print": "a print", "replay": "a screen", "mask": "a mask"}
 
 FRAMES_A_SECOND, MOST_FRAMES = 2.0, 40
@@ -171,7 +173,28 @@ def _obstacle(face: Face, rgb: Image, crops: Sequence[CropSpec]) -> str:
             return "too much of the face is outside the photo"
         if why := _unclear(cut.image):
             return why
+        if blockiness(rgb, face.box) > _BLOCKY:
+            return "the photo is compressed too strongly"
     return ""
+
+
+def blockiness(rgb: Image, box: NDArray[np.floating]) -> float:
+    """Mean grey step across the lines of JPEG's blocks around a face, over that between other neighbours; 1 for none.
+
+    (H, W, 3) uint8 RGB as it was decoded: blocks of enlarged or cropped pictures lie elsewhere and are not seen.
+    """
+    height, width = rgb.shape[:2]
+    x0, y0 = (max(0, int(v) // _BLOCK * _BLOCK) for v in box[:2])
+    x1, y1 = min(width, max(int(box[2]), x0 + 1)), min(height, max(int(box[3]), y0 + 1))
+    if min(x1 - x0, y1 - y0) < 3 * _BLOCK:
+        return 1.0
+    grey = cv2.cvtColor(np.ascontiguousarray(rgb[y0:y1, x0:x1]), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    ratios = []
+    for lines in (grey, grey.T):
+        steps = np.abs(np.diff(lines, axis=1)).mean(0)
+        inside = np.delete(steps, np.s_[_BLOCK - 1 :: _BLOCK])
+        ratios.append(float(steps[_BLOCK - 1 :: _BLOCK].mean() / max(float(inside.mean()), 1e-3)))
+    return float(np.mean(ratios))
 
 
 def _unclear(crop: Image) -> str:
