@@ -168,7 +168,7 @@ def test_strong_compression_cannot_be_told(astronaut: np.ndarray, fakes: SimpleN
     reasons = {}
     for quality in (8, 95):
         _, data = cv2.imencode(".jpg", astronaut[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        photo = np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1])
+        photo = np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1], np.uint8)
         reasons[quality] = judged(photo, [face], [Examiner(0.99)])[0].reason
     assert reasons == {8: "the photo is compressed too strongly", 95: ""}
     assert blockiness(np.zeros((40, 40, 3), np.uint8), np.array([0, 0, 9, 9])) == 1.0

@@ -186,7 +186,8 @@ class IFAS(System):
     def forward(self, pictures: Tensor, answers: Tensor | None = None) -> Tensor:
         prompt = self.prompt(pictures)
         if answers is None:
-            return self.language(prompt)[:, -1][:, [self.config.yes, self.config.no]]
+            judged: Tensor = self.language(prompt)[:, -1][:, [self.config.yes, self.config.no]]
+            return judged
         told = self.language.embed(answers[:, :-1]).to(prompt.dtype)
         logits: Tensor = self.language(torch.cat([prompt, told], 1))
         return logits[:, prompt.shape[1] - 1 :]
