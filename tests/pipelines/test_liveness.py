@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import pytest
 from facewright.errors import UsageError, VideoError
 from facewright.geometry.crop import CropSpec
 from facewright.io.image import read
-from facewright.pipelines.liveness import blockiness, draw_liveness, judged, load, sampled_frames, watch
+from facewright.pipelines.liveness import JudgedFace, blockiness, draw_liveness, judged, load, sampled_frames, watch
 from facewright.tasks.card import Preprocess
 from facewright.tasks.declare import NetworkChoice, get_task
 from facewright.tasks.liveness import LivenessEvidence, LivenessOptions
@@ -245,3 +246,27 @@ def test_frames_of_a_real_file(tmp_path: Path) -> None:
 def test_a_threshold_outside_is_refused() -> None:
     with pytest.raises(UsageError, match=r"least_vote 1\.5 is outside 0…1"):
         LivenessOptions(least_vote=1.5)
+
+
+def test_the_command_and_the_function_take_videos(
+    run: Callable[..., tuple[int, str, str]],
+    fakes: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import facewright as fw
+
+    film = tmp_path / "door.mp4"
+    film.write_bytes(b"\x00\x00\x00\x18ftypmp42" + bytes(32))
+    person = JudgedFace(fakes.face_at((250, 200), 40.0), "attack", "", 0.1, True, "replay", "a screen", (0.0, 2.0))
+    monkeypatch.setattr("facewright.pipelines.liveness.watch", lambda *arguments: [person])
+    code, out, _ = run("liveness", film)
+    assert code == 0
+    assert "door.mp4: 1 face" in out
+    assert "(0.0–2.0 s): attack (a screen), probability of live 10.0%" in out
+    _, out, _ = run("liveness", film, "--json")
+    assert json.loads(out)[0]["faces"][0]["seconds"] == [0.0, 2.0]
+    code, _, err = run("liveness", film, "--draw", tmp_path / "seen.png")
+    assert code == 2
+    assert "--draw and --page work for a photo" in err
+    assert fw.liveness(film) == [person]
