@@ -113,7 +113,7 @@ class DLE(System):
     def __init__(self, config: DLEConfig | None = None) -> None:
         super().__init__(config)
         c = self.config
-        self.features = DenseNet(c.blocks, growth=c.growth, width=c.width)
+        self.features = DenseNet(c.blocks, growth=c.growth, width=c.width).eval()
         self.features.requires_grad_(False)
         dim = self.features.out_features
         self.bilstm = Recurrent(nn.LSTM(dim, c.bilstm, batch_first=True, bidirectional=True), he=True)
@@ -130,9 +130,14 @@ class DLE(System):
         """The three networks on features."""
         return self.bilstm, self.gru, self.lstm
 
-    def describe_frames(self, frames: Tensor) -> Tensor:
-        """(N, T, 3, S, S) to features (N, T, F), without gradient and with the running statistics of its norms."""
+    def train(self, mode: bool = True) -> Self:
+        """As of every module, but the frozen features keep the running statistics of their norms."""
+        super().train(mode)
         self.features.eval()
+        return self
+
+    def describe_frames(self, frames: Tensor) -> Tensor:
+        """(N, T, 3, S, S) to features (N, T, F), without gradient."""
         with torch.no_grad():
             flat: Tensor = self.features(frames.flatten(0, 1))
         return flat.view(*frames.shape[:2], -1)

@@ -226,9 +226,9 @@ class IADG(System):
         found = {"logits": logits, "depth": self.depth(features), "features": features}
         return found if self.shader is None else found | {"plain": self.shader.last(features)}
 
-    def score(self, crop: Tensor) -> Tensor:
+    def score(self, crops: Tensor) -> Tensor:
         """(N, 3, S, S) to the published score (N,), about 0…2: the vote for real and the mean depth."""
-        features = self.features(crop)
+        features = self.features(crops)
         score: Tensor = self.classify(features).softmax(1)[:, 0] + self.depth(features).mean((1, 2, 3))
         return score
 
