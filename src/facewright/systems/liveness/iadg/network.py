@@ -219,12 +219,13 @@ class IADG(System):
         side = self.config.size
         if crop.dim() != 4 or tuple(crop.shape[1:]) != (3, side, side):
             raise UsageError(f"this IADG takes images (N, 3, {side}, {side}), not {tuple(crop.shape)}")
-        features = self.features(crop)
-        logits: Tensor = self.classify(features)
-        if not return_aux:
-            return logits
-        found = {"logits": logits, "depth": self.depth(features), "features": features}
-        return found if self.shader is None else found | {"plain": self.shader.last(features)}
+        with torch.autocast(crop.device.type, enabled=False):  # norms of nearly even maps blow up what is rounded
+            features = self.features(crop.float())
+            logits: Tensor = self.classify(features)
+            if not return_aux:
+                return logits
+            found = {"logits": logits, "depth": self.depth(features), "features": features}
+            return found if self.shader is None else found | {"plain": self.shader.last(features)}
 
     def score(self, crops: Tensor) -> Tensor:
         """(N, 3, S, S) to the published score (N,), about 0…2: the vote for real and the mean depth."""
