@@ -52,7 +52,10 @@ TASKS = {
 }
 
 EXTRA_OUTPUTS: dict[str, dict[str, Any]] = {
+    "dle": {"return_aux": True},
+    "dlif": {"return_aux": True},
     "fpage": {"return_aux": True},
+    "iadg": {"return_aux": True},
     "lnet_anet": {"return_aux": True},
     "mlcr": {"return_aux": True},
     "facedetail": {"return_aux": True},
@@ -63,6 +66,7 @@ EXTRA_OUTPUTS: dict[str, dict[str, Any]] = {
     "pfid": {"with_logits": True},
     "bisenet": {"return_aux": True},
     "clip": {"captions": torch.tensor([[1, 5, 99, 0], [1, 99, 0, 0]])},
+    "clipc8": {"captions": torch.tensor([[1, 5, 99, 0], [1, 99, 0, 0]])},
 }
 """Arguments with which a system also returns what only its losses see."""
 
@@ -73,6 +77,14 @@ UNTRAINED: dict[str, tuple[str, ...]] = {
         "relation.layers.0.self_attn.out_proj.weight",
         "relation.layers.0.norm1.weight",
         "relation.layers.0.norm2.weight",
+    ),
+    # a picture is a sequence of one, with nothing before it
+    "dle": (
+        "bilstm.rnn.weight_hh_l0",
+        "bilstm.rnn.weight_hh_l0_reverse",
+        "gru.rnn.weight_hh_l0",
+        "lstm.rnn.weight_hh_l0",
+        "meta.rnn.weight_hh_l0",
     ),
     "arcface": ("backbone.pool.1.bias",),  # a constant shift in front of a batch norm
     "distilledface": ("backbone.bn2.bias", "backbone.pool.1.bias"),  # the same

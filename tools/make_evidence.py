@@ -42,8 +42,6 @@ TO_COME = {
     "CGOF (3-D controllable faces)": ("cgof-discriminator", "cgof-field", "cgof-mapping"),
     "DCFace (synthetic identities)": ("dcface-unet",),
     "HiDDeN (watermark of the adversarial watermark's attack)": ("hidden",),
-    "HYPOC (liveness)": ("hypoc-head", "hypoc-vggface"),
-    "IADG (liveness)": ("iadg",),
     "IDiff-Face (synthetic identities)": ("idiffface-unet", "idiffface-vqf4"),
     "ReliableSwap (face swap)": (
         "reliableswap-faceshifter",
@@ -54,7 +52,6 @@ TO_COME = {
     "S2TD-Face (sketch to 3-D)": ("s2td-detail", "s2td-recon"),
     "SURLID (forgery)": ("surlid-backbone", "surlid-head"),
     "LipExpert (talking faces)": ("talklip", "talklip-disc", "wav2lip", "wav2lip-disc", "wav2lip-syncnet"),
-    "DLIF (action units)": ("dlif",),
 }
 """Vectors that no system here uses yet, by the system that will."""
 _VERDICT = re.compile(r"^- \*\*(.+?)\*\*: (.+?)(?: \(|$)", re.MULTILINE)

@@ -249,16 +249,16 @@ def liveness(
     source: Any,
     *,
     least_vote: float = 0.5,
-    model: str = "minifasnet",
+    model: str = "livecheck",
     weights: str | None = None,
     detector: str = "",
     device: str = "auto",
 ) -> list[JudgedFace]:
-    """Whether each face of a photo is live, a print or a screen, or cannot be told.
+    """Whether each face of a photo or video is live, a print, a screen or a mask, or cannot be told.
 
     Args:
         source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`.
-        least_vote: Vote from which a face counts as live.
+        least_vote: Vote (or probability) from which a face counts as live.
         model: System; see `fw.models()`.
         weights: File, folder or name of its weights.
         detector: Slug of another detector.
@@ -477,6 +477,7 @@ def verify(
     far: float = 0.001,
     largest: bool = False,
     force: bool = False,
+    liveness: bool = False,
     model: str = "distilledface",
     weights: str | None = None,
     detector: str = "",
@@ -490,12 +491,13 @@ def verify(
         far: False accept rate: 0.01, 0.001 or 0.0001.
         largest: If there are several faces, take the largest.
         force: Also accept faces that are too small, turned too far, uncertain or too damaged.
+        liveness: The face of the second photo must be live, not a print, a screen or a mask.
         model: System; see `fw.models()`.
         weights: File, folder or name of its weights.
         detector: Slug of another detector.
         device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
     """
-    options = VerifyOptions(far=far, largest=largest, force=force)
+    options = VerifyOptions(far=far, largest=largest, force=force, liveness=liveness)
     networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
     result: Verification = run_pair("verify", first, second, options, networks)
     return result

@@ -179,3 +179,22 @@ def test_samples_of_programs_need_no_face(gallery: Gallery) -> None:
 def test_a_rate_nobody_measured_is_refused_before_the_search(scene: Scene, gallery: Gallery) -> None:
     with pytest.raises(UsageError, match=r"calibrated at a FAR of 0\.001"):
         PhotoSearch(gallery, scene.identity("good"), far=0.5)
+
+
+def test_a_face_that_is_not_known_to_be_live_is_nobody_for_certain(scene: Scene, gallery: Gallery) -> None:
+    class Told:
+        preprocess = Preprocess(CropSpec.aligned(80, "arcface"))
+
+        def live(self, photo: np.ndarray, faces: Any) -> np.ndarray:
+            return np.full(len(faces), 0.99)
+
+    good = scene.identity("good")
+    red = scene.photo("red", RED)
+    assert enrolled(gallery, red, good) == ""
+    (found,) = PhotoSearch(gallery, good)(red)
+    (asked,) = PhotoSearch(gallery, good, liveness=Told())(red)
+    assert (found.candidates[0].judgement.decision, found.liveness) == ("same", None)
+    assert asked.candidates[0].judgement.decision == "cannot tell"  # one colour all over: nothing of a face is seen
+    assert "not known to be live (the face is washed out)" in asked.candidates[0].judgement.reason
+    assert asked.to_dict()["liveness"]["decision"] == "cannot tell"
+    assert "liveness" not in found.to_dict()

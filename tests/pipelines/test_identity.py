@@ -93,6 +93,36 @@ def test_same_colour_is_the_same_person_and_another_is_not(fakes: SimpleNamespac
     assert set(json.loads(json.dumps(same.to_dict()))) >= {"decision", "reason", "llr", "probability", "faces"}
 
 
+class Told:
+    """A liveness estimator that says what it is told."""
+
+    preprocess = Preprocess(CropSpec.aligned(80, "arcface"))
+
+    def __init__(self, vote: float) -> None:
+        self.vote = vote
+
+    def live(self, photo: np.ndarray, faces: Any) -> np.ndarray:
+        return np.full(len(faces), self.vote)
+
+
+def test_a_match_of_a_face_that_is_not_live_is_none(fakes: SimpleNamespace, one: Face) -> None:
+    networks = pipeline(fakes, fakes.face_at((100, 100), 40.0))
+    photo = read(np.asarray(fakes.textured(200, 200)))
+    other = read(255 - np.asarray(fakes.textured(200, 200)))
+    live = networks.verify(photo, photo, liveness=Told(0.9))
+    assert (live.decision, live.note) == ("same", "")
+    assert live.liveness is not None
+    assert live.to_dict()["liveness"]["decision"] == "live"
+    assert "liveness of the second face" in live.lines()[-1]
+    shown = networks.verify(photo, photo, liveness=Told(0.1))
+    assert shown.decision == "cannot tell"
+    assert shown.reason.startswith("the face is not known to be live (it looks like an attack); similarity")
+    assert networks.verify(photo, other, liveness=Told(0.1)).decision == networks.verify(photo, other).decision
+    unasked = networks.verify(photo, photo)
+    assert unasked.liveness is None
+    assert "ask for liveness" in unasked.note
+
+
 def test_number_of_faces_is_checked_and_named(fakes: SimpleNamespace) -> None:
     small, large = fakes.face_at((50, 100), 20.0), fakes.face_at((140, 100), 40.0)
     assert only_face([small, large], "b.jpg", largest=True) is large

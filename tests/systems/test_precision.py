@@ -44,6 +44,8 @@ def fresh(slug: str, **changes: Any) -> System:
         model: System = MOS(MOSConfig("shufflenetv2", width=0.25, fpn=16, pose_hidden=8, deformable=True)).eval()
     else:
         model = cls(dataclasses.replace(cls.preset("compact"), **changes)).eval()
+    if hasattr(model, "describe_categories"):
+        model.describe_categories([torch.tensor([[2 + i, 99]]) for i in range(8)])  # type: ignore[operator]
     with torch.no_grad():
         for weight in model.parameters():
             if weight.abs().max() < 1e-2:  # layers that start as nothing would hide what is before them
@@ -115,6 +117,8 @@ def seen(model: Any, photo: np.ndarray, face: Face) -> np.ndarray:
         return model.verify(photo, [face]) / 10
     if task == "damage":
         return model.find(photo)
+    if task == "liveness":
+        return model.live(photo, [face])
     if task == "enlarge":
         return model.enlarge(photo) / 255
     if task == "attributes":

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CHANGES_THE_NETWORK = {
     *("adopt_prior", "calibrate", "fit", "load_dictionaries", "load_dictionary", "load_imagenet", "load_prior"),
-    *("set_threshold", "update_mean_latent", "store_classifiers"),
+    *("set_threshold", "update_mean_latent", "store_classifiers", "describe_categories"),
 }
 NEEDS_TRAINING = {"localise"}
 
@@ -39,6 +39,8 @@ def build(slug: str) -> System:
     cls = system_class(slug)
     config = cls.preset("compact")
     model: Any = cls(replace(config, wflw=True) if hasattr(config, "wflw") else config).eval()
+    if hasattr(model, "describe_categories"):
+        model.describe_categories([torch.tensor([[5, 99]])] * 8)
     if hasattr(model, "calibrate") and slug not in ("fpage", "lnet_anet", "mlcr"):  # whose tables are of other shapes
         model.calibrate(np.linspace(-3, 3, 500))
     return model
@@ -73,13 +75,15 @@ class Arguments:
             "angles_at": lambda: model.features(model.normalise(self.photo[None, :128, :192]))[0],  # type: ignore[operator]
             "is_familiar": lambda: np.zeros((2, model.features)),
             "score": lambda: np.zeros((2, model.features)),
+            "votes": lambda: torch.zeros(1, 2, model.features.out_features),
         }
         known: dict[str, Callable[[], Any]] = {
             "crops": lambda: self._crops(parameter),
             "crop": lambda: random_crops(model)[0],
             "photo": lambda: self.photo,
             "picture": lambda: self.model.normalise(self.photo[None, :128, :192]),
-            "pictures": lambda: random_crops(model),
+            "pictures": lambda: self._crops(parameter),
+            "frames": lambda: self._crops(parameter)[None] if parameter.annotation == "Tensor" else random_crops(model),
             "faces": lambda: self.faces,
             "boxes": lambda: np.stack([face.box for face in self.faces]),
             "count": lambda: 2,
@@ -96,7 +100,7 @@ class Arguments:
             "level": lambda: 0,
             "view": lambda: 0,
             "size": lambda: 64,
-            "logits": lambda: _zeros(parameter, (2, model.config.ages)),
+            "logits": lambda: _zeros(parameter, (2, getattr(model.config, "ages", 4))),
             "scores": lambda: np.zeros(len(model.config.attributes)),
             "units": lambda: np.zeros(len(model.config.units)),
             "expressions": lambda: np.zeros(7),

@@ -158,6 +158,12 @@ _VIDEO = (
     _option("deinterlace", str, "auto", "How to deinterlace a video: auto, frame, field, off."),
 )
 
+
+def _sources(task: Task) -> str:
+    words = ["photo", *(["video"] if task.watch else []), *(["folder"] if "folder" in task.media else [])]
+    return f"{', '.join(words[:-1])} or {words[-1]}.".capitalize() if len(words) > 1 else "Photo."
+
+
 Parameters = tuple[list[inspect.Parameter], list[inspect.Parameter]]
 
 
@@ -165,8 +171,7 @@ Parameters = tuple[list[inspect.Parameter], list[inspect.Parameter]]
 
 
 def _records_command(task: Task) -> tuple[Parameters, Command]:
-    folders = "folder" in task.media
-    source = _argument("source", "Photo or folder." if folders else "Photo.")
+    source = _argument("source", _sources(task))
     after = [
         *(
             [_option("draw", Path | None, None, "Write a copy of the photo with the results drawn on it.")]
@@ -194,7 +199,7 @@ def _records_command(task: Task) -> tuple[Parameters, Command]:
         from ..io.atomic import check_output
         from ..io.image import read, save_rgb
         from ..io.lock import locked
-        from ..runtime.runners import document
+        from ..runtime.runners import document, is_video_file, watched
         from ..runtime.session import default_session
 
         for extra in (draw, output):
@@ -207,21 +212,33 @@ def _records_command(task: Task) -> tuple[Parameters, Command]:
             with locked(output) if output is not None else contextlib.nullcontext():
                 _records_of_folder(task, source, options, choice, output, as_json, overwrite, page, max_pixels)
             return
+        if task.watch and is_video_file(source):
+            if draw is not None or page is not None:
+                raise UsageError("--draw and --page work for a photo, not for a video")
+            people = watched(task, source, options, choice)
+            seen = [{"source": str(source), "faces": [record.to_dict() for record in people]}]
+            _give(seen, output, as_json, str(source), [record.line() for record in people], overwrite=overwrite)
+            return
         photo = read(source, page=page or 0, max_pixels=max_pixels)
         found = list(default_session().pipeline(task.verb, choice)(photo, options))
         if draw is not None:
             save_rgb(entry(task.draw)(photo.rgb(), found), draw, overwrite=overwrite)
         data = document(task, str(source), photo, found)
         data = [data] if task.document == "photos" else data
-        if output is not None:
-            write_json(output, data, overwrite=overwrite)
-        if as_json:
-            typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
-        elif output is None:
-            _say(str(source), [record.line() for record in found])
+        _give(data, output, as_json, str(source), [record.line() for record in found], overwrite=overwrite)
         _say_notes(source, photo)
 
     return ([source], after), run
+
+
+def _give(data: Any, output: Path | None, as_json: bool, source: str, lines: list[str], *, overwrite: bool) -> None:
+    """Records to a file, as JSON, or in words."""
+    if output is not None:
+        write_json(output, data, overwrite=overwrite)
+    if as_json:
+        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    elif output is None:
+        _say(source, lines)
 
 
 def _say(source: str, lines: list[str]) -> None:

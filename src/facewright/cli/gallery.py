@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..pipelines.identity import IdentityPipeline
+    from ..tasks.liveness import LivenessEstimator
 
 app = typer.Typer(
     name="gallery",
@@ -43,6 +44,15 @@ Force = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _DEFAULT_MODEL = "distilledface"
+
+
+def _estimator(device: str) -> LivenessEstimator:
+    """The default network for liveness."""
+    from ..runtime.session import default_session
+    from ..tasks.declare import tasks
+
+    estimator: LivenessEstimator = default_session().of_task("liveness", tasks()["liveness"].default, device)
+    return estimator
 
 
 def load_networks(model: str, weights: str | None, device: str) -> IdentityPipeline:
@@ -121,6 +131,9 @@ def search(
         float, typer.Option(help="False accept rate of one comparison: 0.01, 0.001 or 0.0001.")
     ] = DEFAULT_FAR,
     force: Force = False,
+    liveness: Annotated[
+        bool, typer.Option("--liveness", help="Only live faces can be somebody: no prints, screens or masks.")
+    ] = False,
     key: KeyFile = None,
     model: Model = _DEFAULT_MODEL,
     weights: Weights = None,
@@ -135,7 +148,7 @@ def search(
     errors: list[str] = []
     recogniser = recogniser_id(identity.recogniser)
     with Gallery.open(gallery, recogniser, key_file=key) as opened, bar("search") as advance:
-        look = PhotoSearch(opened, identity, far=far, force=force)
+        look = PhotoSearch(opened, identity, far=far, force=force, liveness=_estimator(device) if liveness else None)
         for index, file in enumerate(files):
             entry: dict[str, Any] = {"photo": str(file), "far": far, "faces": [], "error": None}
             try:

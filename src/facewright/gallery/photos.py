@@ -18,7 +18,8 @@ from ..errors import ImageReadError, UsageError
 from ..face import Face
 from ..io.decode import read_file
 from ..io.image import read
-from ..pipelines.identity import DEFAULT_FAR, Evidence, fault_of, ruin_of
+from ..pipelines.identity import DEFAULT_FAR, Evidence, fault_of, only_if_live, ruin_of
+from ..pipelines.liveness import judged
 from .records import RecogniserId, Sample
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..pipelines.identity import FaceEmbedding, IdentityPipeline, Judgement, Recogniser
+    from ..pipelines.liveness import JudgedFace
+    from ..tasks.liveness import LivenessEstimator
     from .store import Gallery
 
 THUMBNAIL_QUALITY = 85
@@ -69,15 +72,17 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sighting:
-    """A face of a photo and who it may be, the most alike first."""
+    """A face of a photo and who it may be, the most alike first; `liveness` where it was asked for."""
 
     embedding: FaceEmbedding
     candidates: tuple[Candidate, ...]
+    liveness: JudgedFace | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and words, ready for JSON; without the embedding."""
         face = {key: value for key, value in self.embedding.to_dict().items() if key != "embedding"}
-        return {**face, "matches": [candidate.to_dict() for candidate in self.candidates]}
+        said = {**face, "matches": [candidate.to_dict() for candidate in self.candidates]}
+        return said if self.liveness is None else said | {"liveness": self.liveness.to_dict()}
 
     def line(self) -> str:
         """One line for people."""
@@ -162,27 +167,45 @@ class PhotoSearch:
     """Finds the people of a gallery on photos; what it has read of a person it remembers."""
 
     def __init__(
-        self, gallery: Gallery, identity: IdentityPipeline, *, far: float = DEFAULT_FAR, force: bool = False
+        self,
+        gallery: Gallery,
+        identity: IdentityPipeline,
+        *,
+        far: float = DEFAULT_FAR,
+        force: bool = False,
+        liveness: LivenessEstimator | None = None,
     ) -> None:
-        """Raises UsageError for a `far` at which the recogniser is not calibrated; `force` as in `verify`."""
+        """Raises UsageError for a `far` at which the recogniser is not calibrated; `force` as in `verify`.
+
+        With `liveness` a face that is not known to be live is nobody for certain.
+        """
         identity.check_far(far)
-        self.gallery, self.identity, self.far, self.force = gallery, identity, far, force
+        self.gallery, self.identity, self.far, self.force, self.liveness = gallery, identity, far, force, liveness
         self._enrolled: dict[str, Evidence] = {}
 
     def __call__(self, photo: Path, *, top: int = 5, min_score: float = -1.0) -> list[Sighting]:
         """The faces of a photo in reading order with the `top` most alike people of cosine `min_score` or more."""
-        found = self.identity.embed(read(photo), force=self.force)
+        picture = read(photo)
+        found = self.identity.embed(picture, force=self.force)
         ranked = self.gallery.search(np.stack([face.vector for face in found]), top) if found else []
+        said: list[JudgedFace | None] = [None] * len(found)
+        if self.liveness is not None:
+            said = list(judged(picture.rgb(), [face.face for face in found], [self.liveness]))
         return [
-            Sighting(face, tuple(self._candidate(face, m.person, m.score) for m in matches if m.score >= min_score))
-            for face, matches in zip(found, ranked, strict=True)
+            Sighting(
+                face,
+                tuple(self._candidate(face, m.person, m.score, live) for m in matches if m.score >= min_score),
+                live,
+            )
+            for face, matches, live in zip(found, ranked, said, strict=True)
         ]
 
-    def _candidate(self, face: FaceEmbedding, person: str, score: float) -> Candidate:
+    def _candidate(self, face: FaceEmbedding, person: str, score: float, live: JudgedFace | None) -> Candidate:
         if person not in self._enrolled:
             self._enrolled[person] = enrolled_evidence(self.gallery.samples(person))
         sides = (face.evidence("found"), self._enrolled[person])
-        return Candidate(person, score, self.identity.judge(score, sides, far=self.far, force=self.force))
+        judgement = self.identity.judge(score, sides, far=self.far, force=self.force)
+        return Candidate(person, score, judgement if live is None else only_if_live(judgement, live))
 
 
 def enrolled_evidence(samples: Sequence[Sample]) -> Evidence:

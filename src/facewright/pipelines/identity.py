@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..tasks.card import cards
 from ..tasks.declare import NetworkChoice, Networks, tasks
 from .choosing import doubt, largest_face, rivals, sure_faces
+from .liveness import judged
 from .order import reading_order
 from .quality import face_line, load_rater, quality_dict
 
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from ..tasks.card import Preprocess
     from ..tasks.declare import Task
     from ..tasks.detect import Detector
+    from ..tasks.liveness import LivenessEstimator
     from ..tasks.quality import QualityEstimator
     from ..tasks.recognise import EmbedOptions, VerifyOptions
+    from .liveness import JudgedFace
 
 CALIBRATION_FILE = "calibration.json"
 
@@ -142,7 +145,7 @@ class Verification:
     similarity: cosine, −1 to 1. llr: natural log of how much likelier it is for one person than for two. probability:
     of one person, if both were equally likely before. threshold: similarity from which it is `same`, for the false
     acceptance rate `far`. These three are None for weights without a calibration. reason: why it was decided so, in
-    words. note: what the decision does not cover.
+    words. note: what the decision does not cover. liveness: of the face of the second photo, where it was asked for.
     """
 
     decision: Decision
@@ -155,20 +158,34 @@ class Verification:
     first: FaceEmbedding
     second: FaceEmbedding
     note: str = ""
+    liveness: JudgedFace | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and words, ready for JSON; without the embeddings."""
         values = {k: getattr(self, k) for k in ("similarity", "llr", "probability", "threshold", "far")}
         numbers = {k: None if v is None else round(v, 6) for k, v in values.items()}
         faces = [{k: v for k, v in face.to_dict().items() if k != "embedding"} for face in (self.first, self.second)]
-        return {"decision": self.decision, "reason": self.reason, **numbers, "note": self.note, "faces": faces}
+        said = {"decision": self.decision, "reason": self.reason, **numbers, "note": self.note, "faces": faces}
+        return said | {"liveness": None if self.liveness is None else self.liveness.to_dict()}
 
     def lines(self) -> list[str]:
         """The outcome for people, line by line."""
         said = [f"{self.decision}: {self.reason}"]
         if self.probability is not None:
             said.append(f"probability of one person {self.probability:.1%}, if both were equally likely before")
+        if self.liveness is not None:
+            said.append(f"liveness of the second face, {self.liveness.line()}")
         return [*said, f"note: {self.note}"] if self.note else said
+
+
+def only_if_live(judgement: Judgement, judged: JudgedFace) -> Judgement:
+    """A judgement about a face that has to be live: unless it is known to be, `same` cannot be told."""
+    if judgement.decision != "same" or judged.decision == "live":
+        return judgement
+    why = judged.reason or judged.evidence or "it looks like an attack"
+    return judgement._replace(
+        decision="cannot tell", reason=f"the face is not known to be live ({why}); {judgement.reason}"
+    )
 
 
 class IdentityPipeline:
@@ -222,27 +239,44 @@ class IdentityPipeline:
         return [FaceEmbedding(f, v, slug, sha256, q) for f, v, q in zip(faces, vectors, rated)]
 
     def verify(
-        self, first: Photo, second: Photo, *, far: float = DEFAULT_FAR, largest: bool = False, force: bool = False
+        self,
+        first: Photo,
+        second: Photo,
+        *,
+        far: float = DEFAULT_FAR,
+        largest: bool = False,
+        force: bool = False,
+        liveness: LivenessEstimator | None = None,
     ) -> Verification:
         """Whether two photos show the same person.
 
         `far` is one of the calibrated false acceptance rates; `largest` takes the largest of several faces; `force`
-        takes faces for evidence that are too small, too turned, doubtful or too damaged.
+        takes faces for evidence that are too small, too turned, doubtful or too damaged. With `liveness` the face of
+        the second photo has to be live.
         """
         self.check_far(far)
-        both = (self.embed_one(photo, largest=largest, force=force) for photo in (first, second))
-        return self.compare(*both, far=far, force=force)
+        a, b = (self.embed_one(photo, largest=largest, force=force) for photo in (first, second))
+        live = None if liveness is None else judged(second.rgb(), [b.face], [liveness])[0]
+        return self.compare(a, b, far=far, force=force, live=live)
 
     def compare(
-        self, first: FaceEmbedding, second: FaceEmbedding, *, far: float = DEFAULT_FAR, force: bool = False
+        self,
+        first: FaceEmbedding,
+        second: FaceEmbedding,
+        *,
+        far: float = DEFAULT_FAR,
+        force: bool = False,
+        live: JudgedFace | None = None,
     ) -> Verification:
-        """As `verify`, of two faces already embedded."""
+        """As `verify`, of two faces already embedded; `live` is what was said of the second."""
         similarity = first.similarity(second)
         sides = (first.evidence("first"), second.evidence("second"))
         judgement = self.judge(similarity, sides, far=far, force=force)
-        note = presentation_note() if judgement.decision == "same" else ""
+        if live is not None:
+            judgement = only_if_live(judgement, live)
+        note = presentation_note() if judgement.decision == "same" and live is None else ""
         decision, reason, llr, probability, threshold = judgement
-        return Verification(decision, reason, similarity, llr, probability, threshold, far, first, second, note)
+        return Verification(decision, reason, similarity, llr, probability, threshold, far, first, second, note, live)
 
     def check_far(self, far: float) -> None:
         """Raise UsageError for a false acceptance rate at which these weights are not calibrated."""
@@ -311,9 +345,7 @@ def decide(
 
 def presentation_note() -> str:
     """What a match does not say: a picture of a picture shows the same person as well."""
-    checks = [card.slug for card in cards().values() if card.task == "liveness"]
-    advice = f"check it with {checks[0]}" if checks else "there is no liveness check in facewright yet"
-    return f"a photo of a photo, of a screen or of a mask would match as well: {advice}"
+    return "a photo of a photo, of a screen or of a mask would match as well: ask for liveness"
 
 
 def fault_of(face: Face) -> str:
@@ -347,7 +379,12 @@ def load_verification(
     pipeline = load_pipeline(session, task, choice)
 
     def verify(first: Photo, second: Photo, options: VerifyOptions) -> Verification:
-        return pipeline.verify(first, second, far=options.far, largest=options.largest, force=options.force)
+        estimator = None
+        if options.liveness:
+            estimator = session.of_task("liveness", tasks()["liveness"].default, choice.device)
+        return pipeline.verify(
+            first, second, far=options.far, largest=options.largest, force=options.force, liveness=estimator
+        )
 
     return verify
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..tasks.declare import NetworkChoice, Shape, get_task, option_fields
+from ..tasks.declare import NetworkChoice, Shape, entry, get_task, option_fields
 from .session import default_session
 
 if TYPE_CHECKING:
@@ -16,11 +16,19 @@ if TYPE_CHECKING:
 
 
 def run_records(verb: str, source: Any, options: Any, choice: NetworkChoice) -> list[Any]:
-    """The records of the faces of one photo, in reading order."""
+    """The records of the faces of one photo, in reading order, or of the people of a video where the task watches."""
     from ..io.image import read
 
+    task = get_task(verb)
+    if task.watch and isinstance(source, str | Path) and is_video_file(source):
+        return watched(task, Path(source), options, choice)
     photo = read(source)
     return list(default_session().pipeline(verb, choice)(photo, options))
+
+
+def watched(task: Task, path: Path, options: Any, choice: NetworkChoice) -> list[Any]:
+    """The records of the people of a video."""
+    return list(entry(task.watch)(default_session(), task, choice, path, options))
 
 
 def run_pair(verb: str, first: Any, second: Any, options: Any, choice: NetworkChoice) -> Any:

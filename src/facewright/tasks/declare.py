@@ -242,6 +242,7 @@ class Task:
         media: What a command takes: "photo", "folder", "video".
         video: "module:function" for videos: (session, choice, source, target, options, save, …) → report.
         video_result: "module:Class" of that report.
+        watch: "module:function" that gives records of the people of a video: (session, task, choice, path, options).
         draw: "module:function" that draws records on a photo.
         dtype: Whether the precision can be chosen.
         compares: Whether results can make a before/after sheet.
@@ -269,6 +270,7 @@ class Task:
     media: tuple[str, ...] = ("photo",)
     video: str = ""
     video_result: str = ""
+    watch: str = ""
     draw: str = ""
     dtype: bool = False
     compares: bool = False

@@ -38,6 +38,9 @@ class VerifyOptions(Checked):
     force: Annotated[bool, Opt("Also accept faces that are too small, turned too far, uncertain or too damaged.")] = (
         False
     )
+    liveness: Annotated[bool, Opt("The face of the second photo must be live, not a print, a screen or a mask.")] = (
+        False
+    )
 
 
 TASKS = (

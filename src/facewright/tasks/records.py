@@ -60,6 +60,21 @@ class ComparedRecord(QualityRecord):
     fault: str
 
 
+class LivenessRecord(FaceRecord):
+    """A face, and whether somebody is there; see `facewright.pipelines.liveness.JudgedFace`.
+
+    `vote` is 0 to 1, a probability where `calibrated`; `seconds` are those a face of a video was seen in.
+    """
+
+    decision: Literal["live", "attack", "cannot tell"]
+    reason: str
+    vote: float
+    calibrated: bool
+    kind: str
+    evidence: str
+    seconds: list[float] | None
+
+
 class VerificationRecord(TypedDict):
     """Whether two photos show one person; see `facewright.pipelines.identity.Verification`."""
 
@@ -72,14 +87,7 @@ class VerificationRecord(TypedDict):
     far: float | None
     note: str
     faces: list[ComparedRecord]
-
-
-class LivenessRecord(FaceRecord):
-    """A face, and whether somebody is there; `vote` is the networks', 0 to 1, and no probability."""
-
-    decision: Literal["live", "attack", "cannot tell"]
-    reason: str
-    vote: float
+    liveness: LivenessRecord | None
 
 
 class MaskRecord(TypedDict):

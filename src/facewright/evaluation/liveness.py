@@ -1,0 +1,144 @@
+"""Protocols of presentation attack detection, and how scores are judged by them.
+
+A protocol says which presentations teach, which set the threshold and which are tested; no person is on two of these
+sides. Scores are of attack, 0 to 1; frames of a video are averaged first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import UsageError
+from ..metrics import presentation as pad
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Mask = NDArray[np.bool_]
+    Words = NDArray[np.str_]
+
+SIDES = ("train", "calibration", "test")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Protocol:
+    """Masks (N,) of the crops that teach, that set the threshold, and that are tested."""
+
+    name: str
+    train: Mask
+    development: Mask
+    test: Mask
+
+    def check(self, persons: ArrayLike) -> None:
+        """Raise UsageError when a person is on two sides, or a side is empty."""
+        people = np.asarray(persons)
+        sides = [set(people[mask].tolist()) for mask in (self.train, self.development, self.test)]
+        if not all(sides):
+            raise UsageError(f"protocol {self.name} has an empty side")
+        shared = (sides[0] & sides[1]) | (sides[0] & sides[2]) | (sides[1] & sides[2])
+        if shared:
+            raise UsageError(f"protocol {self.name} has {sorted(shared)[0]!r} on two sides")
+
+
+def known_instruments(side: Words, chosen: Mask) -> Protocol:
+    """All of the chosen presentations, split by person alone."""
+    return Protocol("known instruments", *(chosen & (side == name) for name in SIDES))
+
+
+def unseen_medium(side: Words, species: Words, chosen: Mask) -> Iterator[Protocol]:
+    """For every medium (the first word of a species) one protocol whose attacks by it are only in the test."""
+    media = np.array([str(name).split()[0] for name in species])
+    live = species == pad.BONA_FIDE
+    for medium in sorted(set(media[chosen & ~live].tolist())):
+        other = chosen & (media != medium)
+        tested = chosen & ((media == medium) | live)
+        yield Protocol(
+            f"unseen {medium}", other & (side == SIDES[0]), other & (side == SIDES[1]), tested & (side == SIDES[2])
+        )
+
+
+def unseen_domain(side: Words, domain: Words, chosen: Mask) -> Iterator[Protocol]:
+    """For every way of recording (domain less its medium) one protocol in which it is only in the test."""
+    ways = np.array([str(name).rpartition("/")[2] for name in domain])
+    for way in sorted(set(ways[chosen].tolist())):
+        other, tested = chosen & (ways != way), chosen & (ways == way)
+        yield Protocol(
+            f"unseen {way}", other & (side == SIDES[0]), other & (side == SIDES[1]), tested & (side == SIDES[2])
+        )
+
+
+def one_class(protocol: Protocol, live: Mask) -> Protocol:
+    """The same with live people alone in training."""
+    return Protocol(f"{protocol.name}, one class", protocol.train & live, protocol.development, protocol.test)
+
+
+def limited(protocol: Protocol, persons: Words, count: int) -> Protocol:
+    """The same with `count` people in training, the first ones by name."""
+    names = sorted(set(persons[protocol.train].tolist()))[:count]
+    taught = protocol.train & np.isin(persons, names)
+    return Protocol(f"{protocol.name}, {len(names)} people", taught, protocol.development, protocol.test)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a system does by a protocol, at the development set's equal error threshold.
+
+    hter, interval: of videos, with the range of 95 % of the resamples of people. rates: at that threshold. bpcer10:
+    BPCER where the worst species' APCER is 10 %. oracle: HTER at the test's own threshold, as many papers state it.
+    """
+
+    protocol: str
+    hter: float
+    interval: tuple[float, float]
+    threshold: float
+    rates: pad.ErrorRates
+    auc: float
+    bpcer10: float
+    oracle: float
+
+
+def judge(
+    protocol: Protocol, scores: ArrayLike, species: Words, persons: Words, videos: Words, *, replicates: int = 500
+) -> Outcome:
+    """Judge scores (N,) of attack; those of training crops are not looked at. Raises UsageError as `Protocol.check`."""
+    protocol.check(persons)
+    s = np.asarray(scores, np.float64)
+    development, test = (_videos(mask, s, species, persons, videos) for mask in (protocol.development, protocol.test))
+    threshold = pad.eer(development[0], development[1] != pad.BONA_FIDE).threshold
+    values, kinds, people = test
+
+    def half_total(rows: NDArray[np.int64]) -> float:
+        return pad.hter(values[rows], kinds[rows] != pad.BONA_FIDE, threshold)
+
+    attack = kinds != pad.BONA_FIDE
+    return Outcome(
+        protocol.name,
+        pad.hter(values, attack, threshold),
+        pad.client_bootstrap(half_total, people, replicates=replicates),
+        threshold,
+        pad.error_rates(values, kinds, threshold),
+        pad.auc(values, attack),
+        pad.bpcer_at_apcer(values, kinds, 0.1),
+        pad.hter_oracle(values, attack),
+    )
+
+
+def _videos(
+    mask: Mask, scores: NDArray[np.float64], species: Words, persons: Words, videos: Words
+) -> tuple[NDArray[np.float64], Words, Words]:
+    """Mean scores of the videos of a side, and their species and persons."""
+    _, means, first = pad.by_video(scores[mask], videos[mask])
+    return means, species[mask][first], persons[mask][first]
+
+
+def cross_collection(
+    train: Mask, development: Mask, test: Mask, source: Words, taught_on: str, tested_on: str
+) -> Protocol:
+    """Taught on one collection, with a threshold from it, and tested on another."""
+    here, there = source == taught_on, source == tested_on
+    return Protocol(f"{taught_on} to {tested_on}", train & here, development & here, test & there)
