@@ -2,10 +2,11 @@
 
     python -m reproductions.stages.run FACES.npz [--write] [--fit]
 
-FACES.npz is what `python -m facewright.data.highres` packs. Every face is damaged by seven presets and restored by the
-second stage alone and by both. A face is better off when PSNR and gradients (GMSD) together are. The model, on the
-first stage's estimate of the damage, learns from training people and is judged on validation people, beside always
-one or the other, the estimated SSIM alone, and the better of both, which nobody can know.
+FACES.npz is what `python -m facewright.data.highres` packs. Every face is damaged by seven presets and as in four kinds
+of prints, and restored by the second stage alone and by both. A face is better off when PSNR and gradients (GMSD)
+together are. The model, on the first stage's estimate of the damage, learns from training people and is judged on
+validation people, beside always one or the other, the estimated SSIM alone, and the better of both, which nobody can
+know.
 """
 
 from __future__ import annotations
@@ -25,15 +26,20 @@ from facewright.pipelines.two_stage import StageModel, TwoStageRestorer, shipped
 
 from .. import common
 from ..facedetail.evaluate import pairs
+from ..gate.fit import damaged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from facewright.data.highres import PackedFaces
     from facewright.data.split import Split
 
+    Picture = NDArray[np.uint8]
     Floats = NDArray[np.float64]
 
 PRESETS = ("half", "quarter", "eighth", "soft", "vqfr", "mixed", "far")
+PRINTS = ("screen", "grain", "blur and grain", "shrunk, grain and jpeg")
+"""Kinds of damage of `reproductions.gate`."""
 BY_SSIM = 0.89
 GMSD_IN_DB = 60.0
 """How many dB a difference of 1 in GMSD is worth."""
@@ -63,8 +69,9 @@ def measure(faces: Path, split: Split, count: int) -> Measured:
     both, alone = (TwoStageRestorer(first, second, model) for model in (ALWAYS, NEVER))
     signals, gains, presets = [], [], []
     packed = open_packed(faces, split)
-    for preset in PRESETS:
-        for given, truth, mask in pairs(packed, preset, min(count, len(packed))):
+    for preset in (*PRESETS, *PRINTS):
+        of_kind = printed if preset in PRINTS else pairs
+        for given, truth, mask in of_kind(packed, preset, min(count, len(packed))):
             estimates = both.assess(given[None])
             signals.append(stage_signals(estimates[0]))
             outputs = [stages.restore(given[None], estimates=estimates)[0] for stages in (both, alone)]
@@ -75,6 +82,15 @@ def measure(faces: Path, split: Split, count: int) -> Measured:
         print(f"{split}: {preset}", flush=True)
     both_gains = np.array(gains)
     return Measured(np.array(signals), both_gains[:, 0], both_gains[:, 1], np.array(presets))
+
+
+def printed(faces: PackedFaces, kind: str, count: int) -> list[tuple[Picture, Picture, NDArray[np.bool_]]]:
+    """Damaged, true, and where the crop shows real pixels; the same at every call."""
+    found = []
+    for index in np.linspace(0, len(faces) - 1, count).round().astype(int):
+        truth, mask = faces.face(int(index))
+        found.append((damaged(truth, kind, np.random.default_rng(int(index))), truth, mask))
+    return found
 
 
 def fit(found: Measured) -> StageModel:
@@ -111,7 +127,7 @@ def report(found: Measured, model: StageModel) -> list[str]:
             f"{found.decibel[found.presets == preset].mean():+.2f}",
             f"{np.where(shipped, found.decibel, 0)[found.presets == preset].mean():+.2f}",
         ]
-        for preset in PRESETS
+        for preset in (*PRESETS, *PRINTS)
     ]
     return [
         *common.table(["rule", "go through both", "PSNR, dB, against the second alone", "GMSD, thousandths"], rows),
