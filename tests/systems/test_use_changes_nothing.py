@@ -73,6 +73,7 @@ class Arguments:
         features: dict[str, Callable[[], Any]] = {
             "refine": lambda: torch.randn(1, model.config.dim, *[model.config.size // 4] * 2),
             "angles_at": lambda: model.features(model.normalise(self.photo[None, :128, :192]))[0],  # type: ignore[operator]
+            "decide": lambda: [torch.randn(2, model.config.features) for _ in range(2)],
             "is_familiar": lambda: np.zeros((2, model.features)),
             "score": lambda: np.zeros((2, model.features)),
             "votes": lambda: torch.zeros(1, 2, model.features.out_features),
