@@ -75,7 +75,7 @@ class Arguments:
             "angles_at": lambda: model.features(model.normalise(self.photo[None, :128, :192]))[0],  # type: ignore[operator]
             "is_familiar": lambda: np.zeros((2, model.features)),
             "score": lambda: np.zeros((2, model.features)),
-            "votes": lambda: torch.zeros(1, 2, model.features.out_features),
+            "votes": lambda: torch.zeros(1, 2, model.features.out_features),  # type: ignore[union-attr, arg-type]
         }
         known: dict[str, Callable[[], Any]] = {
             "crops": lambda: self._crops(parameter),
