@@ -76,7 +76,7 @@ class Arguments:
             "decide": lambda: [torch.randn(2, model.config.features) for _ in range(2)],
             "is_familiar": lambda: np.zeros((2, model.features)),
             "score": lambda: np.zeros((2, model.features)),
-            "votes": lambda: torch.zeros(1, 2, model.features.out_features),
+            "votes": lambda: torch.zeros(1, 2, model.features.out_features),  # type: ignore[union-attr, arg-type]
         }
         known: dict[str, Callable[[], Any]] = {
             "crops": lambda: self._crops(parameter),
