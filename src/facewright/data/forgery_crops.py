@@ -1,0 +1,180 @@
+"""Crops of real, edited, home-forged and generated faces with the truth about them, for training detectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ..degrade.forge import Storage, look_alikes, resynthesise, self_blended, splice, stored, swap
+from ..degrade.forge.record import Forgery
+from ..degrade.forge.regions import Region, union
+from ..degrade.forge.self_blended import HULLS
+from ..errors import UsageError
+from .forgeries import PACKED, RING, SIDE, PackedForgeries, regions_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.random import Generator
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from .split import Split
+
+    Image = NDArray[np.uint8]
+
+REAL, MANIPULATED, GENERATED = range(3)
+PARTS: tuple[Region, ...] = ("left eye", "right eye", "nose", "mouth")
+"""The parts that the name of a CIPLAB edit lists, in its order."""
+SHARES = {
+    "real": 0.4,
+    "edited": 0.2,
+    "splice": 0.12,
+    "swap": 0.05,
+    "self-blended": 0.09,
+    "resynthesis": 0.03,
+    "generated": 0.11,
+}
+"""How often a picture of each making is drawn while training."""
+REAL_SETS = {"ciplab": 0.5, "celebahq": 0.3, "scut": 0.2}
+"""Share of the sets among real pictures and the parents of home-made forgeries: the same, so that no set tells."""
+
+
+class ForgeryCrops(Dataset[dict[str, "Tensor"]]):
+    """Crops of `data.forgeries` as found or forged at home, all through the same storage.
+
+    An item, a function of (seed, split, index) alone, has `image` (256, 256, 3) uint8 RGB, `mask` (1, 256, 256) uint8
+    with 255 where it was changed, and `kind` (): 0 real, 1 manipulated, 2 generated. `shares` replaces `SHARES`.
+    Training items are moved and mirrored and stored anew; with `vary=False` items are the real, edited and generated
+    pictures in order, stored by `storage` alone.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        split: Split = "train",
+        seed: int = 0,
+        *,
+        shares: Mapping[str, float] | None = None,
+        vary: bool = True,
+        storage: Mapping[str, float] | None = None,
+        length: int = 1 << 40,
+    ) -> None:
+        self.packed = PackedForgeries.open(folder)
+        chosen = dict(SHARES if shares is None else shares)
+        if unknown := set(chosen) - set(SHARES):
+            raise UsageError(f"unknown makings {sorted(unknown)}; choose from {', '.join(SHARES)}")
+        self.makings = list(chosen)
+        self.chances = np.array(list(chosen.values())) / sum(chosen.values())
+        self.real = {name: self.packed.rows("real", split, [name]) for name in REAL_SETS}
+        self.edited, self.generated = self.packed.rows("edited", split), self.packed.rows("generated", split)
+        self.in_order = np.concatenate([*self.real.values(), self.edited, self.generated])
+        self.split, self.seed, self.vary, self.length = split, seed, vary, length
+        self.storage = Storage(**(storage or {}))  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return self.length if self.vary else len(self.in_order)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        if not self.vary:
+            return self._plain(int(self.in_order[index % len(self.in_order)]))
+        rng = np.random.default_rng((self.seed, int(self.split == "val"), index))
+        making = self.makings[int(rng.choice(len(self.makings), p=self.chances))]
+        kind, made = self._made(making, rng)
+        image, mask = moved(made.image, made.mask, rng)
+        return item(stored(image, Storage.drawn(rng)), mask, kind)
+
+    def _plain(self, row: int) -> dict[str, Tensor]:
+        kind = {"real": REAL, "edited": MANIPULATED, "generated": GENERATED}[str(self.packed.kinds[row])]
+        inside = np.s_[RING : RING + SIDE, RING : RING + SIDE]
+        image = np.ascontiguousarray(self.packed.crops[row][inside])
+        return item(stored(image, self.storage), self.truth(row)[inside], kind)
+
+    def truth(self, row: int) -> NDArray[np.float32]:
+        """(288, 288) what is known of where a packed picture was changed: nowhere, everywhere, or its named parts."""
+        kind, name = str(self.packed.kinds[row]), str(self.packed.names[row])
+        if kind != "edited":
+            return np.full((PACKED, PACKED), float(kind == "generated"), np.float32)
+        parts = tuple(part for part, on in zip(PARTS, regions_of(name)) if on)
+        return union(self.packed.points68[row], parts, (PACKED, PACKED))
+
+    def _made(self, making: str, rng: Generator) -> tuple[int, Forgery]:
+        if making == "edited":
+            row = int(rng.choice(self.edited))
+            return MANIPULATED, Forgery(self.packed.crops[row], self.truth(row), "edited")
+        if making == "generated":
+            row = int(rng.choice(self.generated))
+            return GENERATED, Forgery(self.packed.crops[row], self.truth(row), "generated")
+        row = self._any_real(rng)
+        if making == "real":
+            return REAL, Forgery(self.packed.crops[row], self.truth(row), "real")
+        return MANIPULATED, self._forged(making, row, rng)
+
+    def _forged(self, making: str, row: int, rng: Generator) -> Forgery:
+        image, points = self.packed.crops[row], self.packed.points68[row]
+        if making == "self-blended":
+            return self_blended(np.asarray(image), points, rng)
+        if making == "resynthesis":
+            parts = HULLS[int(rng.integers(len(HULLS)))]
+            how = ("transposed", "nearest", "shuffle", "bilinear")[int(rng.integers(4))]
+            return resynthesise(np.asarray(image), points, parts, how, rng)  # type: ignore[arg-type]
+        donor = self._donor(row, rng, alike=making == "swap")
+        other, there = np.asarray(self.packed.crops[donor]), self.packed.points68[donor]
+        finish = "poisson" if rng.random() < 0.4 else "feather"
+        if making == "swap":
+            return swap(np.asarray(image), points, other, there, finish=finish)  # type: ignore[arg-type]
+        parts = edited_parts(rng)
+        return splice(np.asarray(image), points, other, there, parts, finish=finish, colour=rng.random() < 0.8)  # type: ignore[arg-type]
+
+    def _any_real(self, rng: Generator) -> int:
+        names = [name for name, rows in self.real.items() if len(rows)]
+        chances = np.array([REAL_SETS[name] for name in names])
+        name = names[int(rng.choice(len(names), p=chances / chances.sum()))]
+        return int(rng.choice(self.real[name]))
+
+    def _donor(self, row: int, rng: Generator, *, alike: bool) -> int:
+        """Another picture of the same split: one of the most alike of fifty, or any of them."""
+        pool = np.concatenate([rows for rows in self.real.values()])
+        some = rng.choice(pool, min(50, len(pool)), replace=False)
+        found = look_alikes(self.packed.embeddings, row, some, 5 if alike else 50)
+        return int(rng.choice(found)) if len(found) else row
+
+
+def edited_parts(rng: Generator) -> Sequence[Region]:
+    """Which parts an editor replaces, drawn about as often as in CIPLAB: all four, both eyes, nose and mouth, …"""
+    draw = rng.random()
+    if draw < 0.3:
+        return PARTS
+    if draw < 0.45:
+        return PARTS[:2]
+    if draw < 0.6:
+        return PARTS[2:]
+    chosen = [part for part in PARTS if rng.random() < 0.5]
+    return chosen or [PARTS[int(rng.integers(4))]]
+
+
+def moved(image: Image, mask: NDArray[np.float32], rng: Generator) -> tuple[Image, NDArray[np.float32]]:
+    """Packed crop and mask cut to the detector's size, a little turned, scaled, shifted and perhaps mirrored."""
+    scale, angle = np.exp(rng.normal(0, 0.05)), rng.normal(0, 4.0)
+    matrix = cv2.getRotationMatrix2D(((PACKED - 1) / 2, (PACKED - 1) / 2), angle, scale)
+    matrix[:, 2] += rng.uniform(-8, 8, 2) - RING
+    cubic = cv2.INTER_CUBIC if rng.random() < 0.5 else cv2.INTER_LINEAR
+    picture = cv2.warpAffine(np.asarray(image), matrix, (SIDE, SIDE), flags=cubic, borderMode=cv2.BORDER_REFLECT_101)
+    changed = cv2.warpAffine(mask, matrix, (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT_101)
+    if rng.random() < 0.5:
+        picture, changed = picture[:, ::-1], changed[:, ::-1]
+    return np.ascontiguousarray(picture, np.uint8), np.ascontiguousarray(changed, np.float32)
+
+
+def item(image: Image, mask: NDArray[np.float32], kind: int) -> dict[str, Tensor]:
+    """Picture, truth and kind as tensors."""
+    changed = (mask.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+    return {
+        "image": torch.from_numpy(np.ascontiguousarray(image)),
+        "mask": torch.from_numpy(changed[None]),
+        "kind": torch.tensor(kind),
+    }
