@@ -33,7 +33,9 @@ def points(dx: float = 0.0, dy: float = 0.0, scale: float = 1.0) -> np.ndarray:
     """68 landmarks of a plain face in a picture of 128 px."""
     angle = np.linspace(np.pi, 0, 17)
     contour = np.column_stack([64 + 40 * np.cos(angle), 58 + 50 * np.sin(angle)])
-    brows = [(34 + 5 * i, 44 - (2 - abs(i - 2))) for i in range(5)] + [(74 + 5 * i, 44 - (2 - abs(i - 2))) for i in range(5)]
+    brows = [(34 + 5 * i, 44 - (2 - abs(i - 2))) for i in range(5)] + [
+        (74 + 5 * i, 44 - (2 - abs(i - 2))) for i in range(5)
+    ]
     nose = [(64, 52 + 6 * i) for i in range(4)] + [(56 + 4 * i, 76) for i in range(5)]
     ring = [(-7, 0), (-3, -3), (3, -3), (7, 0), (3, 3), (-3, 3)]
     eyes = [(44 + x, 54 + y) for x, y in ring] + [(84 + x, 54 + y) for x, y in ring]
@@ -58,8 +60,10 @@ def test_regions_cover_their_landmarks_and_stay_apart() -> None:
     for mask, part in ((left, p[36:42]), (right, p[42:48]), (mouth, p[48:60])):
         xy = part.round().astype(int)
         assert mask[xy[:, 1], xy[:, 0]].all()
-    assert not (left * right).any() and not (left * mouth).any()
-    assert left[54, 44] == 1 and left[54, 84] == 0  # the picture's left
+    assert not (left * right).any()
+    assert not (left * mouth).any()
+    assert left[54, 44] == 1
+    assert left[54, 84] == 0
     assert region_mask(p, "face", shape).sum() > 2 * region_mask(p, "inner face", shape).sum() * 0.9
     with pytest.raises(UsageError, match="unknown region"):
         region_mask(p, "ear", shape)  # type: ignore[arg-type]
@@ -96,12 +100,14 @@ def test_a_blend_changes_only_what_its_mask_says(finish: str, pictures: tuple[np
     image, used = blend(dark, light, mask, finish)  # type: ignore[arg-type]
     assert (image[used == 0] == dark[used == 0]).all()
     assert np.abs(image.astype(int) - dark)[used > 0.9].mean() > 5
-    assert used.max() <= 1 and (used[mask == 0] == 0).all()
+    assert used.max() <= 1
+    assert (used[mask == 0] == 0).all()
 
 
 def test_a_poisson_blend_of_nothing_is_the_target(pictures: tuple[np.ndarray, np.ndarray]) -> None:
     image, used = blend(pictures[0], pictures[1], np.zeros((SIDE, SIDE), np.float32), "poisson")
-    assert (image == pictures[0]).all() and not used.any()
+    assert (image == pictures[0]).all()
+    assert not used.any()
 
 
 def test_warp_moves_landmarks_where_they_are_wanted() -> None:
@@ -111,7 +117,8 @@ def test_warp_moves_landmarks_where_they_are_wanted() -> None:
     assert (warp(picture, source, source) == picture).mean() > 0.999
     moved = warp(picture, source, target)
     ys, xs = np.nonzero(moved[..., 0] > 127)
-    assert abs(xs.mean() - 49.5) < 1.5 and abs(ys.mean() - 57.5) < 1.5
+    assert abs(xs.mean() - 49.5) < 1.5
+    assert abs(ys.mean() - 57.5) < 1.5
 
 
 @pytest.mark.parametrize("alpha", [0.25, 0.5, 0.75])
@@ -119,7 +126,9 @@ def test_a_whole_morph_of_flat_pictures_is_their_mixture(alpha: float) -> None:
     first, second = np.full((SIDE, SIDE, 3), 40, np.uint8), np.full((SIDE, SIDE, 3), 200, np.uint8)
     made = morph(first, points(), second, points(dx=5, scale=1.05), alpha=alpha, parents=("a", "b"))
     assert np.abs(made.image.astype(float) - (40 + 160 * alpha)).max() <= 1
-    assert made.mask.min() == 1 and made.parents == ("a", "b") and made.tool == "morph-whole"
+    assert made.mask.min() == 1
+    assert made.parents == ("a", "b")
+    assert made.tool == "morph-whole"
 
 
 @pytest.mark.parametrize("finish", ["hull-feather", "hull-poisson", "hull-colour"])
@@ -129,7 +138,8 @@ def test_a_pasted_morph_keeps_the_first_head_and_mixes_the_faces(
     dark, light = pictures
     made = morph(dark, points(), light, points(), finish=finish)  # type: ignore[arg-type]
     assert (made.image[made.mask == 0] == dark[made.mask == 0]).all()
-    assert made.mask[60:90, 50:80].min() > 0.9 and not made.mask[:8].any()
+    assert made.mask[60:90, 50:80].min() > 0.9
+    assert not made.mask[:8].any()
     assert made.image[60:90, 50:80].astype(int).std() < dark[60:90, 50:80].astype(int).std()
 
 
@@ -159,7 +169,8 @@ def test_a_splice_puts_the_donors_part_where_the_targets_was(pictures: tuple[np.
     dark, light = pictures
     made = splice(dark, points(), light, points(dx=10, dy=-4), ["left eye"], colour=False)
     changed = np.abs(made.image.astype(int) - dark).max(2) > 0
-    assert changed[54, 44] and not changed[:, 64:].any()
+    assert changed[54, 44]
+    assert not changed[:, 64:].any()
     assert (made.image[made.mask == 0] == dark[made.mask == 0]).all()
     assert made.tool == "splice-feather"
     with pytest.raises(UsageError, match="at least one"):
@@ -182,7 +193,8 @@ def test_look_alikes_are_other_people_most_alike_first() -> None:
 def test_self_blended_images_differ_only_under_their_mask(pictures: tuple[np.ndarray, np.ndarray]) -> None:
     for seed in range(12):
         made = self_blended(pictures[0], points(), np.random.default_rng(seed))
-        assert 0 <= made.mask.min() and made.mask.max() <= 1
+        assert made.mask.min() >= 0
+        assert made.mask.max() <= 1
         assert made.image.shape == pictures[0].shape
     again = self_blended(pictures[0], points(), np.random.default_rng(11))
     assert (again.image == made.image).all()
@@ -204,7 +216,8 @@ def test_resynthesis_and_its_map(pictures: tuple[np.ndarray, np.ndarray]) -> Non
     rng = np.random.default_rng(3)
     made = resynthesise(pictures[0], points(), ["mouth"], "nearest", rng)
     truth = change_map(pictures[0], made.image)
-    assert (truth[made.mask == 0] == 0).all() and truth.max() > 0
+    assert (truth[made.mask == 0] == 0).all()
+    assert truth.max() > 0
     shifted = pictures[0].copy()
     shifted[0, 0] += 1  # one level is what compression does
     assert not change_map(pictures[0], shifted).any()
@@ -220,7 +233,8 @@ def test_storage_knows_nothing_of_the_label() -> None:
     assert how == Storage.drawn(np.random.default_rng(4))
     assert (stored(picture, how) == stored(picture.copy(), how)).all()
     worn = stored(picture, Storage(reduction=2.0, quality=60))
-    assert worn.shape == picture.shape and worn.std() < picture.std()
+    assert worn.shape == picture.shape
+    assert worn.std() < picture.std()
 
 
 def test_a_record_holds_what_it_was_made_of() -> None:

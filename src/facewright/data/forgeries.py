@@ -22,7 +22,7 @@ import numpy as np
 from ..errors import FacewrightError
 from ..geometry.crop import CropSpec
 from ..geometry.resample import crop_by_matrix
-from ..geometry.similarity import transform_points
+from ..geometry.similarity import invert, transform_points
 from ..io.sources import note
 from .people import SAME, FoundFaces, PictureSet, find_faces, read_rgb
 from .split import NEITHER, shipped_split
@@ -46,19 +46,17 @@ PACKED = SIDE + 2 * RING
 PACKED_CROP = CropSpec.aligned(PACKED, "ffhq", zoom=ZOOM * SIDE / PACKED, centre=CENTRE)
 EDITS = PictureSet("ciplab", ("*/fake/*.jpg",))
 KINDS: dict[str, Kind] = {"ciplab": "real", "celebahq": "real", "scut": "real", "ganfaces": "generated"}
-MOST = {"scut": (900, 200), "ganfaces": (1400, 350)}
+MOST = {"scut": (300, 100), "ganfaces": (900, 250)}
 """Most pictures of a set per side, training and validation."""
 LEAST_EYE_DISTANCE = 45.0
 """Faces smaller than this in their photo, in pixels between the eyes, are enlarged so far that edits are lost."""
 _EDITS_FOR_VALIDATION = 4
+_BATCH = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedForgeries:
-    """Crops (N, 288, 288, 3) uint8 RGB with names (`set/file`), kinds, sides, landmarks (N, 68, 2) and embeddings.
-
-    Generated faces have no landmarks: theirs are 0.
-    """
+    """Crops (N, 288, 288, 3) uint8 RGB with names (`set/file`), kinds, sides, landmarks (N, 68, 2) and embeddings."""
 
     crops: NDArray[np.uint8]
     names: NDArray[np.str_]
@@ -130,8 +128,11 @@ def pack(root: Path, found: Path, output: Path) -> dict[str, int]:
     output.mkdir(parents=True, exist_ok=True)
     crops = np.lib.format.open_memmap(output / "crops.npy", "w+", np.uint8, (len(chosen), PACKED, PACKED, 3))
     points68 = np.zeros((len(chosen), 68, 2), np.float32)
-    for row, item in enumerate(chosen):
-        crops[row], points68[row] = _cut(root / item.set / item.file, item, landmarker)
+    for start in range(0, len(chosen), _BATCH):
+        some = chosen[start : start + _BATCH]
+        found = [_cut(root / item.set / item.file, item) for item in some]
+        crops[start : start + len(some)] = [crop for crop, _ in found]
+        points68[start : start + len(some)] = _landmarks([crop for crop, _ in found], [p for _, p in found], landmarker)
     crops.flush()
     np.savez(
         output / "table.npz",
@@ -189,18 +190,22 @@ def _edits(root: Path, found: Path) -> FoundFaces:
     return FoundFaces.load(file)
 
 
-def _cut(path: Path, item: _Picture, landmarker: FaceWarp) -> tuple[Image, NDArray[np.float32]]:
-    from ..face import Face
-
-    rgb = read_rgb(path)
+def _cut(path: Path, item: _Picture) -> tuple[Image, NDArray[np.float64]]:
+    """The crop and where its five points are."""
     points = np.asarray(item.points5, np.float64)
     matrix = PACKED_CROP.align(points)
-    crop = crop_by_matrix(rgb, matrix, PACKED, "ffhq").image
-    if item.kind == "generated":
-        return crop, np.zeros((68, 2), np.float32)
-    face = Face(np.concatenate([points.min(0), points.max(0)]).astype(np.float32), 1.0, item.points5)
-    placed = landmarker.locate(rgb, [face], mirror=False)[0].points
-    return crop, transform_points(matrix, placed).astype(np.float32)
+    return crop_by_matrix(read_rgb(path), matrix, PACKED, "ffhq").image, transform_points(matrix, points)
+
+
+def _landmarks(
+    crops: Sequence[Image], points5: Sequence[NDArray[np.float64]], landmarker: FaceWarp
+) -> NDArray[np.float32]:
+    """(N, 68, 2) landmarks in packed crops."""
+    spec = landmarker.preprocess.crop
+    matrices = [spec.align(points) for points in points5]
+    again = np.stack([crop_by_matrix(crop, m, spec.size, spec.template).image for crop, m in zip(crops, matrices)])
+    found = landmarker.landmarks(again, mirror=False).points
+    return np.stack([transform_points(invert(m), points) for m, points in zip(matrices, found)]).astype(np.float32)
 
 
 def _eye_distance(points5: NDArray[np.floating]) -> float:
