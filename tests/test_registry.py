@@ -21,6 +21,7 @@ from facewright.tasks.colourise import Colouriser
 from facewright.tasks.detect import Detector, Verifier
 from facewright.tasks.enlarge import Enlarger
 from facewright.tasks.features import Autoencoder, FeatureExtractor
+from facewright.tasks.forensics import ForgeryDetector, MorphDetector
 from facewright.tasks.liveness import LivenessEstimator
 from facewright.tasks.quality import QualityEstimator
 from facewright.tasks.recognise import Embedder
@@ -35,6 +36,8 @@ TASKS = {
     "age": AgeEstimator,
     "attributes": AttributeReader,
     "detect": Detector,
+    "forgery": ForgeryDetector,
+    "morph": MorphDetector,
     "landmarks": Landmarker,
     "parse": Parser,
     "restore": Restorer,

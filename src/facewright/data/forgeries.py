@@ -3,8 +3,8 @@
     python -m facewright.data.people embed ROOT -o FOUND
     python -m facewright.data.forgeries ROOT FOUND -o FOLDER
 
-ROOT holds one folder per set. Every picture is cut by `FORENSIC_CROP` with a ring of `RING` pixels around it, and its 68
-landmarks are placed. FOLDER then has `crops.npy`, which is mapped and not read, and `table.npz`. Splits are those of
+ROOT holds one folder per set. Every picture is cut by `FORENSIC_CROP` with a ring of `RING` pixels around it, and its
+68 landmarks are placed. FOLDER then has `crops.npy`, which is mapped and not read, and `table.npz`. Splits are those of
 `data.split`; an edit of CIPLAB is on the side of the people it resembles, and else one in four is for validation, with
 all that resemble it. The pictures show real people: the folder is never part of the package.
 """
@@ -46,10 +46,12 @@ PACKED = SIDE + 2 * RING
 PACKED_CROP = CropSpec.aligned(PACKED, "ffhq", zoom=ZOOM * SIDE / PACKED, centre=CENTRE)
 EDITS = PictureSet("ciplab", ("*/fake/*.jpg",))
 KINDS: dict[str, Kind] = {"ciplab": "real", "celebahq": "real", "scut": "real", "ganfaces": "generated"}
-MOST = {"scut": (300, 100), "ganfaces": (900, 250)}
+MOST = {"scut": (300, 100), "ganfaces": (720, 180)}
 """Most pictures of a set per side, training and validation."""
 LEAST_EYE_DISTANCE = 45.0
 """Faces smaller than this in their photo, in pixels between the eyes, are enlarged so far that edits are lost."""
+TWINS = 0.8
+"""Cosine from which two generated faces are near twins."""
 _EDITS_FOR_VALIDATION = 4
 _BATCH = 16
 
@@ -112,6 +114,17 @@ def sides_of_edits(edits: FoundFaces, known: FoundFaces) -> NDArray[np.str_]:
     return found
 
 
+def sides_of_twins(faces: FoundFaces) -> NDArray[np.str_]:
+    """(N,) sides of generated faces: one in five is for validation, with its near twins.
+
+    They show nobody, but resemble so many people that the split by people has them nearly all for training.
+    """
+    groups = _connected(faces.embeddings @ faces.embeddings.T >= TWINS)
+    firsts = {int(group): min(map(str, faces.names[groups == group])) for group in np.unique(groups)}
+    lots = {group: int(hashlib.sha256(name.encode()).hexdigest(), 16) % 5 for group, name in firsts.items()}
+    return np.array(["val" if lots[int(group)] == 0 else "train" for group in groups], "<U7")
+
+
 def _connected(alike: NDArray[np.bool_]) -> NDArray[np.int64]:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -163,7 +176,8 @@ def _chosen(root: Path, found: Path) -> Iterator[_Picture]:
     """The pictures to pack: large enough faces on a side, so many of a set."""
     for name, kind in KINDS.items():
         faces = FoundFaces.load(found / f"{name}.npz")
-        sides = shipped_split().sides(name, [str(file) for file in faces.names], [])
+        files = [str(file) for file in faces.names]
+        sides = sides_of_twins(faces) if kind == "generated" else shipped_split().sides(name, files, [])
         yield from _limited(name, kind, faces, sides)
     edits = _edits(root, found)
     yield from _limited("ciplab", "edited", edits, sides_of_edits(edits, FoundFaces.load(found / "ciplab.npz")))

@@ -1,8 +1,16 @@
-"""Crops of real, edited, home-forged and generated faces with the truth about them, for training detectors."""
+"""Crops of real, edited, home-forged and generated faces with the truth about them, for training detectors.
+
+    python -m facewright.data.forgery_crops FOLDER -o FIXED [--count 6000]
+
+computes once what a compact detector need not learn (`FixedFeatures`) of so many training crops, because a small
+processor would spend most of its training on it: FIXED then holds what `FixedCrops` reads.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -13,7 +21,8 @@ from ..degrade.forge import Storage, look_alikes, resynthesise, self_blended, sp
 from ..degrade.forge.record import Forgery
 from ..degrade.forge.regions import Region, union
 from ..degrade.forge.self_blended import HULLS
-from ..errors import UsageError
+from ..errors import FacewrightError, UsageError
+from ..io.sources import note
 from .forgeries import PACKED, RING, SIDE, PackedForgeries, regions_of
 
 if TYPE_CHECKING:
@@ -31,13 +40,13 @@ REAL, MANIPULATED, GENERATED = range(3)
 PARTS: tuple[Region, ...] = ("left eye", "right eye", "nose", "mouth")
 """The parts that the name of a CIPLAB edit lists, in its order."""
 SHARES = {
-    "real": 0.4,
-    "edited": 0.2,
+    "real": 0.38,
+    "edited": 0.27,
     "splice": 0.12,
-    "swap": 0.05,
-    "self-blended": 0.09,
-    "resynthesis": 0.03,
-    "generated": 0.11,
+    "swap": 0.02,
+    "self-blended": 0.07,
+    "resynthesis": 0.02,
+    "generated": 0.12,
 }
 """How often a picture of each making is drawn while training."""
 REAL_SETS = {"ciplab": 0.5, "celebahq": 0.3, "scut": 0.2}
@@ -124,7 +133,7 @@ class ForgeryCrops(Dataset[dict[str, "Tensor"]]):
             return resynthesise(np.asarray(image), points, parts, how, rng)  # type: ignore[arg-type]
         donor = self._donor(row, rng, alike=making == "swap")
         other, there = np.asarray(self.packed.crops[donor]), self.packed.points68[donor]
-        finish = "poisson" if rng.random() < 0.4 else "feather"
+        finish = "poisson" if rng.random() < 0.2 else "feather"
         if making == "swap":
             return swap(np.asarray(image), points, other, there, finish=finish)  # type: ignore[arg-type]
         parts = edited_parts(rng)
@@ -138,7 +147,7 @@ class ForgeryCrops(Dataset[dict[str, "Tensor"]]):
 
     def _donor(self, row: int, rng: Generator, *, alike: bool) -> int:
         """Another picture of the same split: one of the most alike of fifty, or any of them."""
-        pool = np.concatenate([rows for rows in self.real.values()])
+        pool = np.concatenate(list(self.real.values()))
         some = rng.choice(pool, min(50, len(pool)), replace=False)
         found = look_alikes(self.packed.embeddings, row, some, 5 if alike else 50)
         return int(rng.choice(found)) if len(found) else row
@@ -178,3 +187,99 @@ def item(image: Image, mask: NDArray[np.float32], kind: int) -> dict[str, Tensor
         "mask": torch.from_numpy(changed[None]),
         "kind": torch.tensor(kind),
     }
+
+
+class FixedCrops(Dataset[dict[str, "Tensor"]]):
+    """Fixed features of training crops, computed once by this module.
+
+    An item has `fixed8` (C, 32, 32) and `fixed16` (D, 16, 16) float32, `mask` (1, 256, 256) uint8 and `kind` (). Items
+    are drawn anew in every round over the file, which has no others for validation.
+    """
+
+    def __init__(self, folder: str, split: Split = "train", seed: int = 0, *, length: int = 1 << 40) -> None:
+        place = Path(folder)
+        note(place / "kinds.npy")
+        try:
+            self.near, self.far, self.masks, self.kinds = (
+                np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in STORED
+            )
+        except (OSError, ValueError) as error:
+            raise FacewrightError(f"{folder} holds no fixed features ({error}); compute them again") from error
+        self.seed, self.length = seed, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        turn, place = divmod(index, len(self.kinds))
+        row = int(np.random.default_rng((self.seed, turn)).permutation(len(self.kinds))[place])
+        mask = np.kron(self.masks[row], np.ones((CELL, CELL), np.uint8))
+        return {
+            "fixed8": torch.from_numpy(self.near[row].astype(np.float32)),
+            "fixed16": torch.from_numpy(self.far[row].astype(np.float32)),
+            "mask": torch.from_numpy(mask[None]),
+            "kind": torch.tensor(int(self.kinds[row])),
+        }
+
+
+STORED = ("near", "far", "masks", "kinds")
+CELL = 8
+"""Pixels of a crop per stored cell of its mask, as the compact detector's map has them."""
+
+
+def compute_fixed(folder: str, output: Path, count: int, *, seed: int = 0, batch: int = 16) -> None:
+    """Write the fixed features of the first `count` training crops of a seed."""
+    from ..nn.inference import folded_copy
+    from ..systems.base import system_class
+    from ..systems.forgery.fakelocator.network import FixedFeatures
+    from ..training.trainer import signed
+
+    crops = ForgeryCrops(folder, seed=seed)
+    fixed = FixedFeatures().eval()
+    parser: Any = system_class("segface").from_pretrained()
+    state = parser.net.backbone.state_dict()
+    fixed.trunk.load_state_dict({key: state[key] for key in fixed.trunk.state_dict()})
+    fixed.trunk = folded_copy(fixed.trunk, torch.bfloat16)  # type: ignore[assignment]
+    output.mkdir(parents=True, exist_ok=True)
+    near, far = FixedFeatures.channels
+    cells = SIDE // CELL
+    shapes = {"near": (near, cells, cells), "far": (far, cells // 2, cells // 2), "masks": (cells, cells), "kinds": ()}
+    files = {
+        name: np.lib.format.open_memmap(
+            output / f"{name}.npy", "w+", np.float16 if name in ("near", "far") else np.uint8, (count, *shapes[name])
+        )
+        for name in STORED
+    }
+    for start in range(0, count, batch):
+        items = [crops[i] for i in range(start, min(count, start + batch))]
+        images = signed(torch.stack([each["image"] for each in items]))
+        found = fixed(images.contiguous(memory_format=torch.channels_last))
+        here = slice(start, start + len(items))
+        files["near"][here], files["far"][here] = (part.float().numpy() for part in found)
+        files["masks"][here] = [cell_means(each["mask"][0].numpy()) for each in items]
+        files["kinds"][here] = [int(each["kind"]) for each in items]
+    for file in files.values():
+        file.flush()
+
+
+def cell_means(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(S, S) to the means of its cells."""
+    cells = mask.shape[0] // CELL
+    return mask.reshape(cells, CELL, cells, CELL).mean((1, 3)).round().astype(np.uint8)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; see the module's description."""
+    parser = argparse.ArgumentParser(
+        prog="python -m facewright.data.forgery_crops", description=str(__doc__).split("\n")[0]
+    )
+    parser.add_argument("folder", type=Path, help="folder written by data.forgeries")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=6000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    compute_fixed(str(options.folder), options.output, options.count, seed=options.seed)
+
+
+if __name__ == "__main__":
+    main()

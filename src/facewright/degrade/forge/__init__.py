@@ -1,4 +1,4 @@
-"""Forgeries made at home, for teaching and testing detectors; every picture knows its mask, its tool and its parents."""
+"""Forgeries made at home, for teaching and testing detectors; each knows its mask, its tool and its parents."""
 
 from .blend import blend, mix, transfer_colour
 from .morph import morph, warp

@@ -11,7 +11,7 @@ The code of the paper is not public and its layers are not printed: the encoder 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ....errors import UsageError
 from ....geometry.crop import CropSpec
 from ....nn.batching import padded
-from ....nn.inference import folded_copy
+from ....nn.inference import folded_copy, plain_copy
 from ....nn.mobilenetv3 import COMPACT, MobileNetV3
 from ....tasks.card import Preprocess
 from ....tasks.forensics import Examination
@@ -30,7 +30,7 @@ from ...base import System, batches
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Trunk = Literal["own", "parser"]
+Trunk = Literal["own", "fixed"]
 Attention = Literal["none", "mul", "residual"]
 Pooling = Literal["mean", "both"]
 
@@ -40,6 +40,9 @@ ZOOM, CENTRE = 1.3, (0.5, 0.55)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PARSER_TAPS = (6, 10)
 """Modules of the embedded parser's trunk whose maps, at strides 8 and 16, the compact encoder reads."""
+LUMA = (0.299, 0.587, 0.114)
+CHROMA_TERMS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
+"""Rows and columns of the chroma's DCT that are looked at; the rest is lost where a JPEG halves chroma."""
 BATCH = 8
 
 
@@ -48,10 +51,10 @@ class FakeLocatorConfig:
     """Shape of the network; the defaults are the full size.
 
     size: side of the crop in pixels, a multiple of 16.
-    trunk: `own`, residual blocks from full resolution down; `parser`, a short path for texture from stride 2 down,
-        joined with maps of the embedded parser's trunk, which stays as it was.
-    widths: channels at strides 1, 2, 4, 8 and 16, 0 at stride 1 where there is no such path; blocks: residual blocks at
-        the last four of them.
+    trunk: `own`, residual blocks from full resolution down; `fixed`, few layers on features that are not learned: the
+        local spectrum and the embedded parser's maps.
+    widths: channels at strides 1, 2, 4, 8 and 16; blocks: residual blocks at the last four of them. 0 where a fixed
+        trunk has none.
     up: channels of the decoder at strides 8, 4, 2 and 1, as far down as the map is drawn before it is enlarged.
     attention: how the parser's soft map acts on the features at stride 8: F·a (`mul`), F·(1 + a) (`residual`), or not.
     kinds: classes of the branch, real first: 2, or 3 where edited and generated faces are told apart.
@@ -69,8 +72,8 @@ class FakeLocatorConfig:
 
     @classmethod
     def compact(cls) -> Self:
-        """What ships: the parser's maps instead of its answer, a map at stride 8, edited and generated told apart."""
-        return cls(256, "parser", (0, 16, 32, 64, 128), (0, 1, 1, 1), (64,), "none", 3, "both")
+        """What ships: fixed features, a map at stride 8, edited and generated told apart."""
+        return cls(256, "fixed", (0, 0, 0, 48, 96), (0, 0, 1, 1), (48,), "none", 3, "both")
 
 
 class Located(NamedTuple):
@@ -93,7 +96,7 @@ class FakeLocator(System):
     def __init__(self, config: FakeLocatorConfig | None = None) -> None:
         super().__init__(config)
         _check(self.config)
-        self.encoder = Encoder(self.config) if self.config.trunk == "own" else ParserEncoder(self.config)
+        self.encoder = Encoder(self.config) if self.config.trunk == "own" else FixedEncoder(self.config)
         self.decoder = Decoder(self.config)
         channels = self.config.widths[4] * (2 if self.config.pooling == "both" else 1)
         self.kind_head = nn.Linear(channels, self.config.kinds)
@@ -104,7 +107,10 @@ class FakeLocator(System):
         return Preprocess(CropSpec.aligned(config.size, "ffhq", zoom=ZOOM, centre=CENTRE))
 
     def forward(self, image: Tensor, regions: Tensor | None = None) -> Located:
-        features = self.encoder(image, regions)
+        return self.locate(self.encoder(image, regions))
+
+    def locate(self, features: list[Tensor]) -> Located:
+        """The encoder's features, deepest last, to the map and the kind."""
         return Located(self.decoder(features), self.kind_head(self.pooled(features[-1])))
 
     def pooled(self, deepest: Tensor) -> Tensor:
@@ -136,7 +142,7 @@ class FakeLocator(System):
         self, crops: NDArray[np.uint8], regions: NDArray[np.float32] | None
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         dtype = self.picture_dtype
-        x = padded(self.normalise(crops).to(dtype)).contiguous(memory_format=torch.channels_last)
+        x = padded(self.normalise(crops).to(dtype if self.config.trunk == "own" else torch.float32))
         network = self.inference(dtype)
         if regions is None:
             found = network(x)
@@ -146,7 +152,11 @@ class FakeLocator(System):
         return kind.cpu().numpy(), found[0].float().sigmoid()[: len(crops), 0].cpu().numpy()
 
     def _inference_form(self, dtype: torch.dtype) -> nn.Module:
-        return folded_copy(self, dtype)
+        if self.config.trunk == "own":
+            return folded_copy(self, dtype)
+        form: Any = plain_copy(self, dtype)
+        form.encoder.fixed.trunk = folded_copy(self.encoder.fixed.trunk, dtype)  # type: ignore[arg-type, union-attr]
+        return form  # type: ignore[no-any-return]
 
 
 class Encoder(nn.Module):
@@ -172,43 +182,86 @@ class Encoder(nn.Module):
         return features
 
 
-class ParserEncoder(nn.Module):
-    """Texture from stride 2 down, joined at strides 8 and 16 with maps of the parser's trunk, which is not trained."""
+class FixedFeatures(nn.Module):
+    """What a small network need not learn: the local spectrum of the picture, and what the parser sees in it.
+
+    The spectrum is the logarithm of the magnitude of the 8×8 DCT of every block of 8×8 pixels: all of luma's 64
+    coefficients, the first of both chromas'. Blurred, enlarged, pasted and generated parts differ from their
+    surroundings in it. The parser's maps are those of the embedded SegFace's trunk at strides 8 and 16.
+    """
+
+    channels = (64 + 2 * len(CHROMA_TERMS) + COMPACT[PARSER_TAPS[0] - 1].out, COMPACT[PARSER_TAPS[1] - 1].out)
+    full_precision: ClassVar[tuple[str, ...]] = ("mean", "std", "kernels")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = MobileNetV3(COMPACT[: PARSER_TAPS[-1]], last=0, taps=PARSER_TAPS)
+        self.mean: Tensor
+        self.std: Tensor
+        self.kernels: Tensor
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("kernels", spectrum_kernels(), persistent=False)
+        self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(False)  # its statistics stay as they are
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(N, 3, S, S) RGB in [−1, 1] to features at strides 8 and 16."""
+        dtype = next(self.trunk.parameters()).dtype
+        near, far = self.trunk(((image * 0.5 + 0.5 - self.mean) / self.std).to(dtype))
+        with torch.autocast(image.device.type, enabled=False):  # fine differences of grey levels
+            blocks = F.pixel_unshuffle(image.float() * 127.5, 8)  # faster than a convolution of stride 8
+            levels = F.conv2d(blocks, self.kernels.flatten(1)[..., None, None])
+            spectrum = (levels.abs() + 0.5).log2()
+        return [torch.cat([spectrum.to(near.dtype), near], 1), far]
+
+
+def spectrum_kernels() -> Tensor:
+    """(76, 3, 8, 8): orthonormal DCT of luma, all terms, and of blue and red differences, `CHROMA_TERMS`."""
+    place = torch.arange(8, dtype=torch.float64)
+    basis = torch.cos((place[None] + 0.5) * place[:, None] * torch.pi / 8) / 2
+    basis[0] /= 2**0.5
+    blocks = torch.einsum("uy,vx->uvyx", basis, basis)
+    luma = torch.tensor(LUMA, dtype=torch.float64)
+    kernels = [blocks[u, v] * luma[:, None, None] for u in range(8) for v in range(8)]
+    for axis, scale in ((2, 0.564), (0, 0.713)):
+        colour = torch.eye(3, dtype=torch.float64)[axis] - luma
+        kernels += [blocks[u, v] * scale * colour[:, None, None] for u, v in CHROMA_TERMS]
+    return torch.stack(kernels).float()
+
+
+class FixedEncoder(nn.Module):
+    """A few trained layers on `FixedFeatures`, at strides 8 and 16."""
 
     def __init__(self, config: FakeLocatorConfig) -> None:
         super().__init__()
-        widths = config.widths
-        self.trunk = MobileNetV3(COMPACT[: PARSER_TAPS[-1]], last=0, taps=PARSER_TAPS).requires_grad_(False)
-        self.mean: Tensor
-        self.std: Tensor
-        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
-        self.stem = conv(3, widths[1], 2)
-        high_pass(self.stem[0])  # type: ignore[arg-type]
-        self.levels = nn.ModuleList(
-            level(c_in, c_out, count) for c_in, c_out, count in zip(widths[1:], widths[2:], config.blocks[1:])
+        near, far = FixedFeatures.channels
+        first, second = config.widths[3:]
+        self.fixed = FixedFeatures()
+        self.scale = nn.ModuleList([nn.BatchNorm2d(near), nn.BatchNorm2d(far)])
+        self.enter = nn.Sequential(conv(near, first, kernel=1), *(Residual(first) for _ in range(config.blocks[2])))
+        self.down = conv(first, second, 2)
+        self.join = nn.Sequential(
+            conv(second + far, second, kernel=1), *(Residual(second) for _ in range(config.blocks[3]))
         )
-        self.join = nn.ModuleList(conv(c_in + c_out, c_out) for c_in, c_out in zip(self.trunk.widths, widths[3:]))
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        self.trunk.eval()  # its statistics stay, too
-        return self
 
     def forward(self, image: Tensor, regions: Tensor | None = None) -> list[Tensor]:
-        known = self.trunk((image * 0.5 + 0.5 - self.mean) / self.std)
-        features = [image, self.stem(image)]
-        for number, part in enumerate(self.levels):
-            x = part(features[-1])
-            if number > 0:
-                x = self.join[number - 1](torch.cat([x, known[number - 1]], 1))
-            features.append(x)
-        return features
+        return self.learnt(self.fixed(image))
+
+    def learnt(self, fixed: list[Tensor]) -> list[Tensor]:
+        """From the fixed features of a picture, which can be computed once, to the encoder's, deepest last."""
+        near = self.enter(self.scale[0](fixed[0]))
+        far = self.join(torch.cat([self.down(near), self.scale[1](fixed[1])], 1))
+        return [near, far]
 
     def adopt(self, trunk: nn.Module) -> None:
         """Take the weights of the embedded parser's trunk."""
         state = trunk.state_dict()
-        self.trunk.load_state_dict({key: state[key] for key in self.trunk.state_dict()})
+        own = self.fixed.trunk
+        own.load_state_dict({key: state[key] for key in own.state_dict()})
 
 
 def level(c_in: int, c_out: int, blocks: int) -> nn.Sequential:
@@ -248,10 +301,10 @@ class Decoder(nn.Module):
         self.enlarge = map_stride(config)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        x = features[4]
+        x = features[-1]
         for number, layer in enumerate(self.up):
             x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-            x = layer(torch.cat([x, features[3 - number]], 1))
+            x = layer(torch.cat([x, features[-2 - number]], 1))
         x = self.map_head(x)
         if self.enlarge > 1:
             x = F.interpolate(x, scale_factor=float(self.enlarge), mode="bilinear", align_corners=False)
@@ -271,9 +324,11 @@ class Residual(nn.Module):
         return F.relu(x + self.body(x))
 
 
-def conv(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
-    """3×3 convolution, batch norm, ReLU."""
-    return nn.Sequential(nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
+def conv(c_in: int, c_out: int, stride: int = 1, *, kernel: int = 3) -> nn.Sequential:
+    """Convolution, batch norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)
+    )
 
 
 @torch.no_grad()
@@ -291,10 +346,9 @@ def map_stride(config: FakeLocatorConfig) -> int:
 def _check(config: FakeLocatorConfig) -> None:
     if config.size % 16 or config.size < 32:
         raise UsageError(f"a crop of {config.size} px is not possible; choose a multiple of 16")
-    least = 1 if config.trunk == "own" else 3
-    if not 1 <= len(config.up) <= 5 - least:
+    if not 1 <= len(config.up) <= (4 if config.trunk == "own" else 1):
         raise UsageError(f"a decoder of {len(config.up)} levels does not fit the {config.trunk} trunk")
-    if config.trunk not in get_args(Trunk) or (config.trunk == "parser" and config.attention != "none"):
+    if config.trunk not in get_args(Trunk) or (config.trunk == "fixed" and config.attention != "none"):
         raise UsageError(f"trunk {config.trunk!r} does not go with attention {config.attention!r}")
     if config.attention not in get_args(Attention) or config.pooling not in get_args(Pooling):
         raise UsageError(f"unknown attention {config.attention!r} or pooling {config.pooling!r}")

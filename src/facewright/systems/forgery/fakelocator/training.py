@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from .network import FakeLocator
+    from .network import FakeLocator, Located
 
 MapLoss = Literal["l1", "l2", "bce"]
 CHANGED = 4.0
@@ -43,7 +43,8 @@ class FakeLocatorTraining(Training):
 
     Networks with attention also need `regions` (N, 19, S, S), the parser's soft map of the image. `map_weight` and
     `kind_weight` weigh the two losses; the paper's own weights could not be read. `start_from` names the parser whose
-    trunk a network with `trunk="parser"` reads.
+    trunk a network with `trunk="fixed"` reads; its features may be in the batch instead of `image`, as `fixed8` and
+    `fixed16` (`data.forgery_crops.FixedCrops`).
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class FakeLocatorTraining(Training):
         return {"model": torch.optim.AdamW(trained, self.lr, weight_decay=self.weight_decay)}
 
     def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
-        found = self.model(signed(batch["image"]), batch.get("regions"))
+        found = self._found(batch)
         kind = self._kind(batch)
         located = map_loss(found.map.float(), batch["mask"].float() / 255, self.loss)
         judged = F.cross_entropy(found.kind.float(), kind, label_smoothing=self.smoothing)
@@ -83,7 +84,7 @@ class FakeLocatorTraining(Training):
 
     def validate(self, batch: Batch) -> Mapping[str, float]:
         """`map` and `kind` losses, and `auc` of the score over the batch's real and other pictures."""
-        found = self.model(signed(batch["image"]), batch.get("regions"))
+        found = self._found(batch)
         kind = self._kind(batch)
         fake = 1 - found.kind.float().softmax(1)[:, 0]
         return {
@@ -91,6 +92,11 @@ class FakeLocatorTraining(Training):
             "kind": float(F.cross_entropy(found.kind.float(), kind)),
             "auc": _auc(fake[kind > 0], fake[kind == 0]),
         }
+
+    def _found(self, batch: Batch) -> Located:
+        if "fixed8" in batch:
+            return self.model.locate(self.model.encoder.learnt([batch["fixed8"], batch["fixed16"]]))  # type: ignore[operator]
+        return self.model(signed(batch["image"]), batch.get("regions"))  # type: ignore[no-any-return]
 
     def _kind(self, batch: Batch) -> Tensor:
         """Kinds as this network tells them apart."""
