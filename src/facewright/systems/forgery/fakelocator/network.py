@@ -1,7 +1,7 @@
 """FakeLocator: where a face was changed, as a grey map at full size (Huang et al., TIFS 2022, arXiv 2001.09598).
 
 Generators enlarge small maps to pictures, and the way they do it leaves a texture that can be found locally. So the map
-is not a mask but a measure of how much each pixel was changed, and the network keeps a path at full resolution, on which
+is not a mask but a measure of how much each pixel was changed, and the network keeps a path at full resolution, where
 that texture has not been averaged away. A parser of the *input* says where the parts of the face are; its attention
 multiplies a feature of the encoder, so that what was learned of one part helps with another.
 
@@ -120,7 +120,7 @@ class FakeLocator(System):
 
     @torch.inference_mode()
     def examine(self, crops: NDArray[np.uint8], regions: NDArray[np.float32] | None = None) -> Examination:
-        """(N, S, S, 3) uint8 RGB crops, and the parser's soft maps (N, 19, S, S) where attention is on, to what is said.
+        """(N, S, S, 3) uint8 RGB crops, and soft maps (N, 19, S, S) of the parser where attention is on, to what is said.
 
         Raises UsageError for crops of another size, and for soft maps that are missing or not wanted.
         """

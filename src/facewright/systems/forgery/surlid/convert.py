@@ -1,8 +1,8 @@
 """Checkpoints of DeepfakeBench's EfficientNet-B4 and of SUR-LID trained in it.
 
 The published code keeps its heads in a plain list, so that its checkpoints do not hold them: only the trunk, a teacher,
-and a `last_layer` that SUR-LID does not use. An imported SUR-LID trunk therefore has fresh heads and must be given some,
-while a plain DeepfakeBench detector has its one head in `last_layer`.
+and a `last_layer` that SUR-LID does not use. So nothing can be told with such a checkpoint, while a plain DeepfakeBench
+detector has its one head in `last_layer`.
 """
 
 from __future__ import annotations
