@@ -1,6 +1,6 @@
 """Crops of real, edited, home-forged and generated faces with the truth about them, for training detectors.
 
-    python -m facewright.data.forgery_crops FOLDER -o FIXED [--count 6000]
+    python -m facewright.data.forgery_crops FOLDER -o FIXED [--count 6000] [--morphs]
 
 computes once what a compact detector need not learn (`FixedFeatures`) of so many training crops, because a small
 processor would spend most of its training on it: FIXED then holds what `FixedCrops` reads.
@@ -227,14 +227,13 @@ CELL = 8
 """Pixels of a crop per stored cell of its mask, as the compact detector's map has them."""
 
 
-def compute_fixed(folder: str, output: Path, count: int, *, seed: int = 0, batch: int = 16) -> None:
-    """Write the fixed features of the first `count` training crops of a seed."""
+def compute_fixed(crops: Dataset[dict[str, Tensor]], output: Path, count: int, *, batch: int = 16) -> None:
+    """Write the fixed features of the first `count` items of a data set."""
     from ..nn.inference import folded_copy
     from ..systems.base import system_class
     from ..systems.forgery.fakelocator.network import FixedFeatures
     from ..training.trainer import signed
 
-    crops = ForgeryCrops(folder, seed=seed)
     fixed = FixedFeatures().eval()
     parser: Any = system_class("segface").from_pretrained()
     state = parser.net.backbone.state_dict()
@@ -277,8 +276,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--count", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--morphs", action="store_true", help="bona fide portraits and morphs instead")
     options = parser.parse_args(arguments)
-    compute_fixed(str(options.folder), options.output, options.count, seed=options.seed)
+    from .morphs import MorphCrops
+
+    kind = MorphCrops if options.morphs else ForgeryCrops
+    compute_fixed(kind(str(options.folder), seed=options.seed), options.output, options.count)
 
 
 if __name__ == "__main__":
