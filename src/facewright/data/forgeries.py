@@ -90,13 +90,19 @@ class PackedForgeries:
 def regions_of(name: str) -> tuple[bool, bool, bool, bool]:
     """What the name of a CIPLAB edit says was replaced: the eye on the left, on the right, the nose, the mouth.
 
-    FacewrightError for a name without these four digits (one of the published names has three).
+    FacewrightError for a name without these four digits.
     """
-    digits = Path(name).stem.rpartition("_")[2]
-    if len(digits) != 4 or set(digits) - set("01"):
+    if not says_regions(name):
         raise FacewrightError(f"{name} does not say in four digits which parts were edited")
+    digits = Path(name).stem.rpartition("_")[2]
     left, right, nose, mouth = (digit == "1" for digit in digits)
     return left, right, nose, mouth
+
+
+def says_regions(name: str) -> bool:
+    """Whether the name of an edit says which parts it changed; one of the published names has three digits."""
+    digits = Path(name).stem.rpartition("_")[2]
+    return len(digits) == 4 and not set(digits) - set("01")
 
 
 def sides_of_edits(edits: FoundFaces, known: FoundFaces) -> NDArray[np.str_]:
@@ -188,6 +194,8 @@ def _limited(name: str, kind: Kind, faces: FoundFaces, sides: NDArray[np.str_]) 
         rows = np.flatnonzero(sides == side)
         rows = rows[np.argsort([hashlib.sha256(str(faces.names[row]).encode()).digest() for row in rows])]
         large = [row for row in rows if _eye_distance(faces.points5[row]) >= LEAST_EYE_DISTANCE]
+        if kind == "edited":
+            large = [row for row in large if says_regions(str(faces.names[row]))]
         for row in large[:most]:
             yield _Picture(name, str(faces.names[row]), kind, side, faces.points5[row], faces.embeddings[row])
 

@@ -53,6 +53,10 @@ REAL_SETS = {"ciplab": 0.5, "celebahq": 0.3, "scut": 0.2}
 """Share of the sets among real pictures and the parents of home-made forgeries: the same, so that no set tells."""
 
 
+ORIGINS = ("", *REAL_SETS, *(making for making in SHARES if making != "real"))
+"""Where a picture comes from: a set of real ones, or how it was made; "" where that was not noted."""
+
+
 class ForgeryCrops(Dataset[dict[str, "Tensor"]]):
     """Crops of `data.forgeries` as found or forged at home, all through the same storage.
 
@@ -95,7 +99,8 @@ class ForgeryCrops(Dataset[dict[str, "Tensor"]]):
         making = self.makings[int(rng.choice(len(self.makings), p=self.chances))]
         kind, made = self._made(making, rng)
         image, mask = moved(made.image, made.mask, rng)
-        return item(stored(image, Storage.drawn(rng)), mask, kind)
+        origin = made.tool.partition("/")[0] if making == "real" else making
+        return item(stored(image, Storage.drawn(rng)), mask, kind, origin)
 
     def _plain(self, row: int) -> dict[str, Tensor]:
         kind = {"real": REAL, "edited": MANIPULATED, "generated": GENERATED}[str(self.packed.kinds[row])]
@@ -120,7 +125,7 @@ class ForgeryCrops(Dataset[dict[str, "Tensor"]]):
             return GENERATED, Forgery(self.packed.crops[row], self.truth(row), "generated")
         row = self._any_real(rng)
         if making == "real":
-            return REAL, Forgery(self.packed.crops[row], self.truth(row), "real")
+            return REAL, Forgery(self.packed.crops[row], self.truth(row), str(self.packed.names[row]))
         return MANIPULATED, self._forged(making, row, rng)
 
     def _forged(self, making: str, row: int, rng: Generator) -> Forgery:
@@ -179,40 +184,55 @@ def moved(image: Image, mask: NDArray[np.float32], rng: Generator) -> tuple[Imag
     return np.ascontiguousarray(picture, np.uint8), np.ascontiguousarray(changed, np.float32)
 
 
-def item(image: Image, mask: NDArray[np.float32], kind: int) -> dict[str, Tensor]:
-    """Picture, truth and kind as tensors."""
+def item(image: Image, mask: NDArray[np.float32], kind: int, origin: str = "") -> dict[str, Tensor]:
+    """Picture, truth, kind and the number of its origin in `ORIGINS` as tensors."""
     changed = (mask.clip(0, 1) * 255 + 0.5).astype(np.uint8)
     return {
         "image": torch.from_numpy(np.ascontiguousarray(image)),
         "mask": torch.from_numpy(changed[None]),
         "kind": torch.tensor(kind),
+        "origin": torch.tensor(ORIGINS.index(origin)),
     }
 
 
 class FixedCrops(Dataset[dict[str, "Tensor"]]):
     """Fixed features of training crops, computed once by this module.
 
-    An item has `fixed8` (C, 32, 32) and `fixed16` (D, 16, 16) float32, `mask` (1, 256, 256) uint8 and `kind` (). Items
-    are drawn anew in every round over the file, which has no others for validation.
+    An item has `fixed8` (C, 32, 32) and `fixed16` (D, 16, 16) float32, `mask` (1, 256, 256) uint8 and `kind` (). The
+    file has no items for validation. `shares` says how often each of `ORIGINS` is drawn; without, every item alike.
     """
 
-    def __init__(self, folder: str, split: Split = "train", seed: int = 0, *, length: int = 1 << 40) -> None:
+    def __init__(
+        self,
+        folder: str,
+        split: Split = "train",
+        seed: int = 0,
+        *,
+        shares: Mapping[str, float] | None = None,
+        length: int = 1 << 40,
+    ) -> None:
         place = Path(folder)
         note(place / "kinds.npy")
         try:
-            self.near, self.far, self.masks, self.kinds = (
+            self.near, self.far, self.masks, self.kinds, self.origins = (
                 np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in STORED
             )
         except (OSError, ValueError) as error:
             raise FacewrightError(f"{folder} holds no fixed features ({error}); compute them again") from error
+        if unknown := set(shares or {}) - set(ORIGINS):
+            raise UsageError(f"unknown origins {sorted(unknown)}; choose from {', '.join(ORIGINS)}")
+        counts = np.bincount(self.origins, minlength=len(ORIGINS))
+        wanted = np.array([shares.get(name, 0.0) for name in ORIGINS]) if shares else counts
+        each = np.divide(wanted, counts, out=np.zeros(len(ORIGINS)), where=counts > 0)[self.origins]
+        self.ends = np.cumsum(each / each.sum())
         self.seed, self.length = seed, length
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        turn, place = divmod(index, len(self.kinds))
-        row = int(np.random.default_rng((self.seed, turn)).permutation(len(self.kinds))[place])
+        draw = np.random.default_rng((self.seed, index)).random()
+        row = min(int(np.searchsorted(self.ends, draw, "right")), len(self.ends) - 1)
         mask = np.kron(self.masks[row], np.ones((CELL, CELL), np.uint8))
         return {
             "fixed8": torch.from_numpy(self.near[row].astype(np.float32)),
@@ -222,7 +242,7 @@ class FixedCrops(Dataset[dict[str, "Tensor"]]):
         }
 
 
-STORED = ("near", "far", "masks", "kinds")
+STORED = ("near", "far", "masks", "kinds", "origins")
 CELL = 8
 """Pixels of a crop per stored cell of its mask, as the compact detector's map has them."""
 
@@ -242,10 +262,13 @@ def compute_fixed(crops: Dataset[dict[str, Tensor]], output: Path, count: int, *
     output.mkdir(parents=True, exist_ok=True)
     near, far = FixedFeatures.channels
     cells = SIDE // CELL
-    shapes = {"near": (near, cells, cells), "far": (far, cells // 2, cells // 2), "masks": (cells, cells), "kinds": ()}
+    shapes = {"near": (near, cells, cells), "far": (far, cells // 2, cells // 2), "masks": (cells, cells)}
     files = {
         name: np.lib.format.open_memmap(
-            output / f"{name}.npy", "w+", np.float16 if name in ("near", "far") else np.uint8, (count, *shapes[name])
+            output / f"{name}.npy",
+            "w+",
+            np.float16 if name in ("near", "far") else np.uint8,
+            (count, *shapes.get(name, ())),
         )
         for name in STORED
     }
@@ -256,7 +279,8 @@ def compute_fixed(crops: Dataset[dict[str, Tensor]], output: Path, count: int, *
         here = slice(start, start + len(items))
         files["near"][here], files["far"][here] = (part.float().numpy() for part in found)
         files["masks"][here] = [cell_means(each["mask"][0].numpy()) for each in items]
-        files["kinds"][here] = [int(each["kind"]) for each in items]
+        for name in ("kinds", "origins"):
+            files[name][here] = [int(each[name[:-1]]) for each in items]
     for file in files.values():
         file.flush()
 
