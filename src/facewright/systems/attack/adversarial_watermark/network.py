@@ -26,6 +26,8 @@ from ...base import System, batches
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ...recognise.recogniser import Recogniser
+
 BATCH = 16
 
 
@@ -109,6 +111,20 @@ class Hidden(System):
 
     def _read(self, crops: NDArray[np.uint8]) -> NDArray[np.int64]:
         return self.decoder(self.normalise(crops)).round().clamp(0, 1).long().cpu().numpy()  # type: ignore[no-any-return]
+
+    def attack(self, crops: NDArray[np.uint8], recogniser: Recogniser, *, seed: int = 0) -> NDArray[np.uint8]:
+        """(N, S, S, 3) uint8 RGB crops, as the recogniser wants them, changed so that this service's mark, whatever it
+        says, hides whom they show; see `attack.perturb`, whose defaults it takes.
+        """
+        from ..embedding import embedding_of
+        from .attack import perturb, to_8_bits
+
+        embed = embedding_of(recogniser.eval())
+        image = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device).permute(0, 3, 1, 2).float() / 255
+        with torch.no_grad():
+            reference = embed(image)
+        changed = to_8_bits(image + perturb(image, reference, self.eval(), embed, seed=seed))
+        return (changed * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()  # type: ignore[no-any-return]
 
 
 class Encoder(nn.Module):

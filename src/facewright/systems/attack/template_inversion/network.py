@@ -30,6 +30,7 @@ from ...base import System, batches
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ...recognise.recogniser import Recogniser
     from ...synthesise.stylegan2.network import StyleGAN2
 
 EPS = 1e-8
@@ -113,6 +114,24 @@ class TemplateInversion(System):
             rows = list(part)
             pictures.append(generator.paint(self.mapping(given[rows].to(self.device), noise[rows].to(self.device))))
         return np.stack([marked(picture) for picture in np.concatenate(pictures)])
+
+    def attack(
+        self,
+        crops: NDArray[np.uint8],
+        recogniser: Recogniser,
+        *,
+        seed: int = 0,
+        generator: StyleGAN2 | None = None,
+    ) -> NDArray[np.uint8]:
+        """(N, S, S, 3) uint8 RGB crops, as the recogniser wants them, to marked faces made from their templates alone.
+
+        `generator` is the one this mapping was trained for, the embedded one where none is given.
+        """
+        if generator is None:
+            from ...synthesise.stylegan2.network import StyleGAN2
+
+            generator = StyleGAN2.from_pretrained()
+        return self.reconstruct(recogniser.embed_raw(crops), generator, seed=seed)
 
 
 class TemplateMapping(nn.Module):

@@ -42,8 +42,8 @@ def critic_loss(real: Tensor, made: Tensor) -> Tensor:
 class TemplateInversionTraining(Training):
     """Batches have `image` (N, S, S, 3) uint8 RGB at the generator's size and `template` (N, D) of the leaked system.
 
-    `recogniser` is the one whose embedding must agree: the leaked system's own (whitebox) or another (blackbox). Weights
-    of pixels and identity are 1 and 1 as published; `identity=0` is the arm that shows what identity is worth.
+    `recogniser` is the one whose embedding must agree: the leaked system's own (whitebox) or another (blackbox). Pixels
+    and identity weigh 1 and 1 as published; `identity=0` is the arm that shows what identity is worth.
     """
 
     def __init__(

@@ -120,7 +120,7 @@ class FakeLocator(System):
 
     @torch.inference_mode()
     def examine(self, crops: NDArray[np.uint8], regions: NDArray[np.float32] | None = None) -> Examination:
-        """(N, S, S, 3) uint8 RGB crops, and soft maps (N, 19, S, S) of the parser where attention is on, to what is said.
+        """(N, S, S, 3) uint8 RGB crops, and the parser's maps (N, 19, S, S) where attention is on, to what is said.
 
         Raises UsageError for crops of another size, and for soft maps that are missing or not wanted.
         """

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.cluster.vq import kmeans2
 
 from ....errors import UsageError
 from ....training.trainer import Batch, Training, Update, signed
@@ -14,6 +16,7 @@ from ...base import system_class
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
@@ -36,6 +39,26 @@ def map_loss(logits: Tensor, truth: Tensor, kind: MapLoss = "l1") -> Tensor:
         raise UsageError(f"unknown loss {kind!r} of a map; choose from {', '.join(get_args(MapLoss))}")
     error = (logits.sigmoid() - truth).abs()
     return ((1 + CHANGED * truth) * (error if kind == "l1" else error.square())).mean()
+
+
+def single_sample_clustering(
+    features: NDArray[np.floating], known: int, fake: bool, *, dimensions: int = 3, seed: int = 0
+) -> NDArray[np.bool_]:
+    """(N,) which pictures of an unlabelled set are fake, from one whose label is known.
+
+    `features` (N, D) are the encoder's, pooled. They are reduced to a few dimensions and parted in two by k-means; the
+    known picture says which part is which. The answer depends on the whole set, so it is never to be mixed with scores
+    of single pictures. The paper reduces by t-SNE; principal components are used here, which give the same every time.
+    Raises UsageError for fewer than three pictures.
+    """
+    values = np.asarray(features, np.float64)
+    if len(values) < 3 or not 0 <= known < len(values):
+        raise UsageError(f"{len(values)} pictures with number {known} known cannot be parted")
+    centred = values - values.mean(0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    reduced = centred @ axes[:dimensions].T
+    _, part = kmeans2(reduced, 2, minit="++", seed=seed)
+    return np.asarray((part == part[known]) == fake)
 
 
 class FakeLocatorTraining(Training):

@@ -3,8 +3,8 @@
 Paper: Cheng, Yan, Zhang, Hao, Ai, Zou, Li and Wang, "Stacking Brick by Brick: Aligned Feature Isolation for Incremental
 Face Forgery Detection" (CVPR 2025, arXiv 2411.11396).
 
-An EfficientNet-B4 gives one feature vector. Every task of the stream, such as a data set of forgeries, has a linear head
-of its own; at the end the heads vote. What keeps old tasks alive is in `training`: a replay that is spread evenly over
+An EfficientNet-B4 gives one feature vector. Every task of the stream, such as a data set of forgeries, has a linear
+head of its own; at the end the heads vote. What keeps old tasks alive is in `training`: a replay that is spread evenly over
 each class, features of every (task, label) isolated from the others, and heads aligned after every step.
 """
 

@@ -1,7 +1,7 @@
 """MADation: morphs told by a foundation model that was hardly changed.
 
-Paper: Caldeira, Ozgur, Chettaoui, Ivanovska, Peer, Boutros, Struc, Damer, "MADation: Face Morphing Attack Detection with
-Foundation Models" (WACV Workshops 2025, arXiv 2501.03800).
+Paper: Caldeira, Ozgur, Chettaoui, Ivanovska, Peer, Boutros, Struc, Damer, "MADation: Face Morphing Attack Detection
+with Foundation Models" (WACV Workshops 2025, arXiv 2501.03800).
 
 CLIP's picture tower stays as it is, but for low-rank matrices in every attention, at its queries and values: W + γ·B·A
 with γ = α/√r. A linear head on features of length 1 tells bona fide from morphed. Pictures are fed as the published
