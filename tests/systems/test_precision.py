@@ -126,7 +126,7 @@ def seen(model: Any, photo: np.ndarray, face: Face) -> np.ndarray:
         return np.array(list(model.describe_faces(photo, [face])[0].probabilities.values()))
     crops = model.preprocess.crop.cut(photo, face).image[None]
     if task == "forgery":
-        return model.examine(crops).kinds
+        return np.stack(list(model.examine(crops).shares.values()))
     calls = {"recognise": "embed", "restore": "restore", "parse": "probabilities", "quality": "score"}
     answer = getattr(model, calls[task])(crops)
     return answer / 255 if answer.dtype == np.uint8 else answer

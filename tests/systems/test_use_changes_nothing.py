@@ -83,6 +83,7 @@ class Arguments:
         }
         known: dict[str, Callable[[], Any]] = {
             "crops": lambda: self._crops(parameter),
+            "fixed": lambda: model.fixed(model.normalise(random_crops(model))),  # type: ignore[operator]
             "messages": lambda: np.zeros((2, model.config.bits), np.int64),
             "tasks": lambda: torch.zeros(2, dtype=torch.long),
             "deepest": lambda: torch.zeros(2, model.config.widths[-1], 4, 4),

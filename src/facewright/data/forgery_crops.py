@@ -251,7 +251,7 @@ def compute_fixed(crops: Dataset[dict[str, Tensor]], output: Path, count: int, *
     """Write the fixed features of the first `count` items of a data set."""
     from ..nn.inference import folded_copy
     from ..systems.base import system_class
-    from ..systems.forgery.fakelocator.network import FixedFeatures
+    from ..systems.forgery.features import FixedFeatures
     from ..training.trainer import signed
 
     fixed = FixedFeatures().eval()

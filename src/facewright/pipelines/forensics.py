@@ -174,28 +174,16 @@ def load(
 class Examiner:
     """The networks and how their answers are read."""
 
-    def __init__(
-        self,
-        forgery: ForgeryDetector,
-        calibration: ForensicCalibration | None,
-        morph: ForgeryDetector | None = None,
-        morph_calibration: ForensicCalibration | None = None,
-    ) -> None:
-        self.forgery, self.calibration = forgery, calibration
-        self.morph, self.morph_calibration = morph, morph_calibration
-        measured = [each for each in (calibration, morph_calibration) if each is not None]
-        self.tried_on = tuple(what for each in measured for what in each.tried_on)
-        self.judges = {kind: judge for each in measured for kind, judge in each.judges.items()}
+    def __init__(self, forgery: ForgeryDetector, calibration: ForensicCalibration | None) -> None:
+        self.forgery = forgery
+        self.judges: dict[Kind, Judge] = {} if calibration is None else calibration.judges
+        self.tried_on = () if calibration is None else calibration.tried_on
 
     @classmethod
     def of(cls, session: Networks, task: Task, choice: NetworkChoice) -> Examiner:
-        """The chosen detector; with the default weights also the embedded detector of morphs."""
-        card = task.card(choice.model)
+        """The chosen detector, with what was measured of its weights."""
         forgery = session.chosen(task, choice)
-        own = card.slug == task.default and choice.weights is None
-        morphs = own and any(checkpoint.name == MORPHS for checkpoint in card.checkpoints)
-        morph = session.network(card.slug, MORPHS, choice.device) if morphs else None
-        return cls(forgery, calibration_of(card, forgery), morph, calibration_of(card, morph) if morph else None)
+        return cls(forgery, calibration_of(task.card(choice.model), forgery))
 
     def judge(self, rgb: Image, faces: Sequence[Face], record: Decision | None = None) -> list[ForensicFace]:
         """The faces of an (H, W, 3) uint8 RGB photo; `record` is what its own record says, if anything."""
@@ -219,11 +207,8 @@ class Examiner:
     def _examined(self, cuts: Sequence[FaceCrop], faces: Sequence[ForensicFace]) -> Iterator[ForensicFace]:
         crops = np.stack([cut.image for cut in cuts])
         seen = self.forgery.examine(crops)
-        morphs = None if self.morph is None else self.morph.examine(crops).kinds
         for row, (cut, face) in enumerate(zip(cuts, faces)):
-            shares = shares_of(seen.kinds[row])
-            if morphs is not None:
-                shares["morphed"] = float(1 - morphs[row, 0])
+            shares = {kind: float(seen.shares[kind][row]) for kind in KINDS if kind in seen.shares}
             judged = replace(face, heat=seen.maps[row], matrix=cut.matrix)
             yield self.decide(judged, shares)
 
@@ -250,18 +235,8 @@ class Examiner:
         return replace(face, decision=decision, reason=reason, score=kinds[top], kinds=dict(kinds))
 
 
-MORPHS = "morphs"
-"""Name of the weights that tell morphs."""
 PLURAL: dict[Kind, str] = {"manipulated": "edited", "generated": "generated", "morphed": "morphed"}
 MARKED = "it was restored or altered by facewright, as its mark says: traces of that hide all others"
-
-
-def shares_of(kinds: NDArray[np.float64]) -> dict[Kind, float]:
-    """Of (K,) shares, real first, those of the kinds that are told apart; of each against being real."""
-    if len(kinds) == 2:
-        return {"manipulated": float(kinds[1])}
-    real = max(float(kinds[0]), _ODDS)
-    return {kind: float(kinds[i] / (kinds[i] + real)) for i, kind in ((1, KINDS[0]), (2, KINDS[1]))}
 
 
 def made_by_record(photo: Photo) -> Decision | None:

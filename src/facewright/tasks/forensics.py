@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Protocol, Self, runtime_checkable
+
+import numpy as np
 
 from .declare import Checked, Opt, Shape, Task
 from .records import ForensicsRecord
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from .card import Preprocess
@@ -19,12 +22,20 @@ if TYPE_CHECKING:
 class Examination:
     """What a detector of forgeries says of N crops.
 
-    kinds: (N, K) float64, shares that sum to 1: real first, then changed, or changed and generated; not calibrated.
+    shares: (N,) float64 in [0, 1] for each kind that is told, of "manipulated", "generated" and "morphed": how much
+        more the crop looks like it than real; not calibrated.
     maps: (N, S, S) float32 in [0, 1], where the crop looks changed.
     """
 
-    kinds: NDArray[np.float64]
+    shares: Mapping[str, NDArray[np.float64]]
     maps: NDArray[np.float32]
+
+    @classmethod
+    def of_kinds(cls, kinds: NDArray[np.float64], maps: NDArray[np.float32]) -> Self:
+        """From shares (N, K) that sum to 1: real first, then manipulated, or manipulated and generated."""
+        real = np.maximum(kinds[:, 0], 1e-6)
+        names = ("manipulated", "generated")
+        return cls({name: kinds[:, i] / (kinds[:, i] + real) for i, name in zip(range(1, kinds.shape[1]), names)}, maps)
 
 
 @runtime_checkable
@@ -68,7 +79,7 @@ TASKS = (
         load="facewright.pipelines.forensics:load",
         result="facewright.pipelines.forensics:ForensicFace",
         record=ForensicsRecord,
-        default="fakelocator",
+        default="partspectrum",
         protocol=ForgeryDetector,
         needs=("detector",),
         media=("photo", "folder"),

@@ -17,7 +17,6 @@ from facewright.systems.forgery.fakelocator.network import (
     REGIONS,
     FakeLocator,
     FakeLocatorConfig,
-    FixedFeatures,
     RegionAttention,
 )
 from facewright.systems.forgery.fakelocator.training import (
@@ -25,6 +24,7 @@ from facewright.systems.forgery.fakelocator.training import (
     map_loss,
     single_sample_clustering,
 )
+from facewright.systems.forgery.features import FixedFeatures
 
 SMALL = FakeLocatorConfig(64, widths=(4, 8, 8, 8, 8), blocks=(1, 1, 1, 1), up=(8, 8, 8, 8))
 
@@ -162,12 +162,14 @@ def test_crops_are_examined_in_any_number() -> None:
     model = FakeLocator(FakeLocatorConfig.compact()).eval()
     model.precision = "fp32"
     found = model.examine(crops(3))
-    assert found.kinds.shape == (3, 3)
-    assert np.allclose(found.kinds.sum(1), 1)
+    assert found.shares.keys() == {"manipulated", "generated"}
     assert found.maps.shape == (3, 256, 256)
     with torch.inference_mode():
         direct = model(model.normalise(crops(3)))
-    assert np.allclose(found.kinds, direct.kind.softmax(1), atol=1e-4)
+    kinds = direct.kind.softmax(1).numpy()
+    for number, name in ((1, "manipulated"), (2, "generated")):
+        expected = kinds[:, number] / (kinds[:, number] + kinds[:, 0])
+        assert np.allclose(found.shares[name], expected, atol=1e-4)
     assert np.allclose(found.maps, direct.map[:, 0].sigmoid(), atol=1e-3)
     assert model.examine(crops(0)).maps.shape == (0, 256, 256)
     with pytest.raises(UsageError, match="uint8 crops"):

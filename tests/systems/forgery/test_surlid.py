@@ -265,15 +265,13 @@ def test_examined_crops_have_a_probability_and_a_map() -> None:
     model = SurLid(SurLidConfig.compact()).eval()
     crops = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)
     found = model.examine(crops)
-    assert found.kinds.shape == (3, 2)
-    assert np.allclose(found.kinds.sum(1), 1)
     assert found.maps.shape == (3, 96, 96)
     assert found.maps.min() >= 0
     assert found.maps.max() <= 1
     with torch.inference_mode():
         expected = model(model.normalise(crops)).softmax(1)
-    assert np.allclose(found.kinds, expected, atol=1e-5)
-    assert model.examine(crops[:0]).kinds.shape == (0, 2)
+    assert np.allclose(found.shares["manipulated"], expected[:, 1], atol=1e-5)
+    assert model.examine(crops[:0]).maps.shape == (0, 96, 96)
     with pytest.raises(UsageError, match="uint8 crops"):
         model.examine(crops[:, :90])
 

@@ -22,10 +22,10 @@ from ....errors import UsageError
 from ....geometry.crop import CropSpec
 from ....nn.batching import padded
 from ....nn.inference import folded_copy, plain_copy
-from ....nn.mobilenetv3 import COMPACT, MobileNetV3
 from ....tasks.card import Preprocess
 from ....tasks.forensics import Examination
 from ...base import System, batches
+from ..features import FixedFeatures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,12 +37,6 @@ Pooling = Literal["mean", "both"]
 REGIONS = 19
 """Classes of the parser whose soft map guides the attention (CelebAMask-HQ)."""
 ZOOM, CENTRE = 1.3, (0.5, 0.55)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-PARSER_TAPS = (6, 10)
-"""Modules of the embedded parser's trunk whose maps, at strides 8 and 16, the compact encoder reads."""
-LUMA = (0.299, 0.587, 0.114)
-CHROMA_TERMS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
-"""Rows and columns of the chroma's DCT that are looked at; the rest is lost where a JPEG halves chroma."""
 BATCH = 8
 
 
@@ -134,9 +128,9 @@ class FakeLocator(System):
             self._examined(crops[part], None if regions is None else regions[part]) for part in batches(rows, BATCH)
         ]
         if not found:
-            return Examination(np.zeros((0, self.config.kinds)), np.zeros((0, side, side), np.float32))
+            return Examination.of_kinds(np.zeros((0, self.config.kinds)), np.zeros((0, side, side), np.float32))
         kinds, maps = zip(*found)
-        return Examination(np.concatenate(kinds), np.concatenate(maps))
+        return Examination.of_kinds(np.concatenate(kinds), np.concatenate(maps))
 
     def _examined(
         self, crops: NDArray[np.uint8], regions: NDArray[np.float32] | None
@@ -180,57 +174,6 @@ class Encoder(nn.Module):
                 x = self.attention(x, regions)
             features.append(x)
         return features
-
-
-class FixedFeatures(nn.Module):
-    """What a small network need not learn: the local spectrum of the picture, and what the parser sees in it.
-
-    The spectrum is the logarithm of the magnitude of the 8×8 DCT of every block of 8×8 pixels: all of luma's 64
-    coefficients, the first of both chromas'. Blurred, enlarged, pasted and generated parts differ from their
-    surroundings in it. The parser's maps are those of the embedded SegFace's trunk at strides 8 and 16.
-    """
-
-    channels = (64 + 2 * len(CHROMA_TERMS) + COMPACT[PARSER_TAPS[0] - 1].out, COMPACT[PARSER_TAPS[1] - 1].out)
-    full_precision: ClassVar[tuple[str, ...]] = ("mean", "std", "kernels")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.trunk = MobileNetV3(COMPACT[: PARSER_TAPS[-1]], last=0, taps=PARSER_TAPS)
-        self.mean: Tensor
-        self.std: Tensor
-        self.kernels: Tensor
-        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("kernels", spectrum_kernels(), persistent=False)
-        self.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> Self:
-        return super().train(False)  # its statistics stay as they are
-
-    @torch.no_grad()
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """(N, 3, S, S) RGB in [−1, 1] to features at strides 8 and 16."""
-        dtype = next(self.trunk.parameters()).dtype
-        near, far = self.trunk(((image * 0.5 + 0.5 - self.mean) / self.std).to(dtype))
-        with torch.autocast(image.device.type, enabled=False):  # fine differences of grey levels
-            blocks = F.pixel_unshuffle(image.float() * 127.5, 8)  # faster than a convolution of stride 8
-            levels = F.conv2d(blocks, self.kernels.flatten(1)[..., None, None])
-            spectrum = (levels.abs() + 0.5).log2()
-        return [torch.cat([spectrum.to(near.dtype), near], 1), far]
-
-
-def spectrum_kernels() -> Tensor:
-    """(76, 3, 8, 8): orthonormal DCT of luma, all terms, and of blue and red differences, `CHROMA_TERMS`."""
-    place = torch.arange(8, dtype=torch.float64)
-    basis = torch.cos((place[None] + 0.5) * place[:, None] * torch.pi / 8) / 2
-    basis[0] /= 2**0.5
-    blocks = torch.einsum("uy,vx->uvyx", basis, basis)
-    luma = torch.tensor(LUMA, dtype=torch.float64)
-    kernels = [blocks[u, v] * luma[:, None, None] for u in range(8) for v in range(8)]
-    for axis, scale in ((2, 0.564), (0, 0.713)):
-        colour = torch.eye(3, dtype=torch.float64)[axis] - luma
-        kernels += [blocks[u, v] * scale * colour[:, None, None] for u, v in CHROMA_TERMS]
-    return torch.stack(kernels).float()
 
 
 class FixedEncoder(nn.Module):

@@ -4,8 +4,8 @@ Paper: Cheng, Yan, Zhang, Hao, Ai, Zou, Li and Wang, "Stacking Brick by Brick: A
 Face Forgery Detection" (CVPR 2025, arXiv 2411.11396).
 
 An EfficientNet-B4 gives one feature vector. Every task of the stream, such as a data set of forgeries, has a linear
-head of its own; at the end the heads vote. What keeps old tasks alive is in `training`: a replay that is spread evenly over
-each class, features of every (task, label) isolated from the others, and heads aligned after every step.
+head of its own; at the end the heads vote. What keeps old tasks alive is in `training`: a replay that is spread evenly
+over each class, features of every (task, label) isolated from the others, and heads aligned after every step.
 """
 
 from __future__ import annotations
@@ -117,9 +117,9 @@ class SurLid(System):
             raise UsageError(f"{self.slug} takes uint8 crops (N, {side}, {side}, 3), not {crops.shape} {crops.dtype}")
         found = [self._examined(part) for part in batches(crops, BATCH)]  # type: ignore[arg-type]
         if not found:
-            return Examination(np.zeros((0, 2)), np.zeros((0, side, side), np.float32))
+            return Examination.of_kinds(np.zeros((0, 2)), np.zeros((0, side, side), np.float32))
         kinds, maps = zip(*found)
-        return Examination(np.concatenate(kinds), np.concatenate(maps))
+        return Examination.of_kinds(np.concatenate(kinds), np.concatenate(maps))
 
     def _examined(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         maps = self.backbone(padded(self.normalise(crops)))

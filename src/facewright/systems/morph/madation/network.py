@@ -140,7 +140,7 @@ class Madation(System):
 
     @classmethod
     def preprocess_for(cls, config: MadationConfig) -> Preprocess:
-        """The face's box and a little around it, stretched to a square, as published; our own crop for our own tower."""
+        """The face's box and a little around it, stretched, as published; our own crop for our own tower."""
         if config.tower == "clip":
             return Preprocess(CropSpec.framed(config.size, margin=MARGIN), colour="BGR")
         return Preprocess(CropSpec.aligned(config.size, "arcface"))
