@@ -165,7 +165,7 @@ def morph_match(folder: str) -> dict[str, tuple[float, float]]:
     threshold = known.point(0.001).threshold
     packed = PackedForgeries.open(folder)
     place = {str(name): row for row, name in enumerate(packed.names)}
-    found = {}
+    found: dict[str, tuple[float, float]] = {}
     for tool in FINISHES:
         crops, parents = morph_crops(folder, tool, 1)
         inside = np.s_[RING : RING + SIDE, RING : RING + SIDE]
@@ -278,9 +278,17 @@ def price(network: PartSpectrum, folder: str, sets: Path) -> tuple[list[list[str
 
 def restored(crops: Sequence[Image]) -> list[Image]:
     """Damaged forensic crops restored whole by the embedded restorer, without its mark."""
-    import facewright as fw
+    from facewright.pipelines.restore_result import RestoreResult
+    from facewright.runtime.runners import run_edit
+    from facewright.tasks.declare import NetworkChoice
+    from facewright.tasks.restore import RestoreOptions
 
-    return [fw.restore(crop).image.rgb() for crop in crops]
+    found = []
+    for crop in crops:
+        made = run_edit("restore", crop, None, RestoreOptions(), NetworkChoice(), overwrite=False)
+        assert isinstance(made, RestoreResult)
+        found.append(made.image.rgb())
+    return found
 
 
 def old_faces(sets: Path, network: PartSpectrum) -> list[Image]:

@@ -39,13 +39,18 @@ PENALTY = {"manipulated": 1.0, "generated": 0.1, "morphed": 0.1, "parts": 1.0}
 _SOME = 250
 
 
-def descriptions(crops: FixedCrops, config: PartSpectrumConfig) -> NDArray[np.float32]:
-    """(N, D) of all crops of a file."""
+def descriptions(folder: str, crops: FixedCrops, config: PartSpectrumConfig) -> NDArray[np.float32]:
+    """(N, D) of all crops of a file; kept beside it."""
+    known = Path(folder) / "described.npy"
+    if known.exists():
+        return np.asarray(np.load(known), np.float32)
     rows = []
     for start in range(0, len(crops.kinds), _SOME):
         part = [torch.from_numpy(each[start : start + _SOME].astype(np.float32)) for each in (crops.near, crops.far)]
         rows.append(describe(part, config).numpy())
-    return np.concatenate(rows)
+    found = np.concatenate(rows)
+    np.save(known, found)
+    return found
 
 
 def edited_parts(masks: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -57,12 +62,13 @@ def edited_parts(masks: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return np.stack(found, 1)
 
 
-def fitted(forgeries: FixedCrops, morphs: FixedCrops, config: PartSpectrumConfig) -> PartSpectrum:
-    """A network with all readouts."""
+def fitted(fixed: str, portraits: str, config: PartSpectrumConfig) -> PartSpectrum:
+    """A network with all readouts, from two folders of fixed features."""
+    forgeries, morphs = FixedCrops(fixed), FixedCrops(portraits)
     model = PartSpectrum(config)
     parser: Any = system_class("segface").from_pretrained()
     adopt_parser(model, parser.net.backbone)
-    seen = descriptions(forgeries, config)
+    seen = descriptions(fixed, forgeries, config)
     set_scale(model, seen)
     scaled = (seen - model.centre.numpy()) / model.scale.numpy()
     origin = np.array(ORIGINS)[forgeries.origins]
@@ -76,8 +82,8 @@ def fitted(forgeries: FixedCrops, morphs: FixedCrops, config: PartSpectrumConfig
     for number in range(len(PARTS)):
         label = (origin == "edited") & parts[:, number]
         store(model.parts, number, *fit_readout(scaled[by_hand], label[by_hand], penalty=PENALTY["parts"]))
-    portraits = (descriptions(morphs, config) - model.centre.numpy()) / model.scale.numpy()
-    readout = fit_readout(portraits, np.asarray(morphs.kinds) > 0, penalty=PENALTY["morphed"])
+    blended = (descriptions(portraits, morphs, config) - model.centre.numpy()) / model.scale.numpy()
+    readout = fit_readout(blended, np.asarray(morphs.kinds) > 0, penalty=PENALTY["morphed"])
     store(model.kinds, KINDS.index("morphed"), *readout)
     return model
 
@@ -89,7 +95,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    model = fitted(FixedCrops(chosen.fixed), FixedCrops(chosen.morphs), PartSpectrumConfig.compact())
+    model = fitted(chosen.fixed, chosen.morphs, PartSpectrumConfig.compact())
     model.save_pretrained(chosen.output)
     print(f"{chosen.output}: {sum(p.numel() for p in model.parameters())} parameters")
 

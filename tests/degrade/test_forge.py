@@ -56,7 +56,7 @@ def pictures() -> tuple[np.ndarray, np.ndarray]:
 def test_regions_cover_their_landmarks_and_stay_apart() -> None:
     p = points()
     shape = (SIDE, SIDE)
-    left, right, mouth = (region_mask(p, name, shape) for name in ("left eye", "right eye", "mouth"))  # type: ignore[arg-type]
+    left, right, mouth = (region_mask(p, name, shape) for name in ("left eye", "right eye", "mouth"))
     for mask, part in ((left, p[36:42]), (right, p[42:48]), (mouth, p[48:60])):
         xy = part.round().astype(int)
         assert mask[xy[:, 1], xy[:, 0]].all()
@@ -156,7 +156,7 @@ def test_what_a_morph_refuses(pictures: tuple[np.ndarray, np.ndarray]) -> None:
         {"finish": "painted"},
     ):
         with pytest.raises(UsageError):
-            morph(dark, points(), light, points(), **wrong)  # type: ignore[arg-type]
+            morph(dark, points(), light, points(), **wrong)
     with pytest.raises(UsageError, match="one size"):
         morph(dark, points(), light[:100], points())
     with pytest.raises(UsageError, match="68 landmarks"):

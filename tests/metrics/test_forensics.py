@@ -54,8 +54,8 @@ def test_equal_error_rates_of_the_three_styles() -> None:
     # the hull runs from (0, .5) to (.25, 0): x = .5 − 2x
     assert equal_error_rate(ATTACKS, GOOD) == pytest.approx(1 / 6)
     for style in ("convex", "nearest", "root"):
-        assert equal_error_rate([0.8, 0.9], [0.1, 0.2], style=style) == 0.0  # type: ignore[arg-type]
-        assert equal_error_rate([0.1, 0.2], [0.8, 0.9], style=style) >= 0.5  # type: ignore[arg-type]
+        assert equal_error_rate([0.8, 0.9], [0.1, 0.2], style=style) == 0.0
+        assert equal_error_rate([0.1, 0.2], [0.8, 0.9], style=style) >= 0.5
     with pytest.raises(UsageError, match="unknown style"):
         equal_error_rate(ATTACKS, GOOD, style="grid")  # type: ignore[arg-type]
 

@@ -18,6 +18,7 @@ from facewright.pipelines.forensics import (
     ForensicCalibration,
     ForensicFace,
     Judge,
+    Kind,
     carries_mark,
     draw,
     made_by_record,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from facewright.face import Face
 
 CROP = CropSpec.aligned(64, "ffhq")
-JUDGES = {"manipulated": Judge(1.0, 0.0, 0.3, 0.7), "generated": Judge(2.0, -1.0, 0.3, 0.8)}
+JUDGES: dict[Kind, Judge] = {"manipulated": Judge(1.0, 0.0, 0.3, 0.7), "generated": Judge(2.0, -1.0, 0.3, 0.8)}
 
 
 class Fake:
@@ -51,8 +52,8 @@ class Fake:
         return Examination.of_kinds(np.array([self.kinds] * len(crops)), maps)
 
 
-def examiner(*kinds: float, judges: dict[Any, Judge] | None = None) -> Examiner:
-    calibration = ForensicCalibration("x", JUDGES if judges is None else judges, ("some edits",))
+def examiner(*kinds: float) -> Examiner:
+    calibration = ForensicCalibration("x", JUDGES, ("some edits",))
     return Examiner(Fake(*kinds), calibration)
 
 
@@ -89,7 +90,7 @@ def test_decisions(kinds: tuple[float, ...], decision: str, photo: np.ndarray, f
     assert found.kinds is not None
     share = kinds[1] / (kinds[1] + kinds[0])
     assert found.kinds["manipulated"] == pytest.approx(share)  # slope 1, no bias: the share itself
-    assert found.score == pytest.approx(max(found.kinds.values())) or decision != "no sign found"
+    assert found.probability == pytest.approx(max(found.kinds.values())) or decision != "no sign found"
     assert (found.region is not None) == (decision == "manipulated")
 
 
@@ -106,7 +107,7 @@ def test_a_picture_with_our_mark_is_not_judged_by_its_looks(photo: np.ndarray, f
     judge = examiner(0.01, 0.98, 0.01)
     (found,) = judge.judge(marked, [face])
     assert (found.decision, found.mark, found.reason) == ("cannot tell", True, MARKED)
-    assert found.score is None
+    assert found.probability is None
     assert judge.forgery.calls == 0  # type: ignore[attr-defined]
 
 
@@ -127,7 +128,7 @@ def test_weights_that_were_never_calibrated_decide_nothing(photo: np.ndarray, fa
     (found,) = Examiner(Fake(0.01, 0.99), None).judge(photo, [face])
     assert found.decision == "cannot tell"
     assert "never calibrated" in found.reason
-    assert found.score == pytest.approx(0.99)
+    assert found.probability == pytest.approx(0.99)
 
 
 def test_small_faces_are_an_obstacle(photo: np.ndarray) -> None:
@@ -148,7 +149,7 @@ def test_morphs_are_a_kind_of_their_own(photo: np.ndarray, face: Face) -> None:
             found = super().examine(crops)
             return Examination({**found.shares, "morphed": np.full(len(crops), 0.9)}, found.maps)
 
-    known = ForensicCalibration("y", {**JUDGES, "morphed": Judge(1.0, 0.0, 0.3, 0.7)}, ("morphs",))  # type: ignore[dict-item]
+    known = ForensicCalibration("y", {**JUDGES, "morphed": Judge(1.0, 0.0, 0.3, 0.7)}, ("morphs",))
     (found,) = Examiner(Morphs(0.9, 0.05, 0.05), known).judge(photo, [face])
     assert found.decision == "morphed"
     assert found.region is None
@@ -169,7 +170,7 @@ def test_probabilities_are_those_of_the_logistic_model() -> None:
 
 def test_calibrations_survive_their_file(tmp_path: Path) -> None:
     path = tmp_path / "x.calibration.json"
-    known = ForensicCalibration("abc", JUDGES, ("a", "b"))  # type: ignore[arg-type]
+    known = ForensicCalibration("abc", JUDGES, ("a", "b"))
     known.save(path)
     assert ForensicCalibration.load(path) == known
     path.write_text("{}", encoding="utf-8")
@@ -180,7 +181,9 @@ def test_calibrations_survive_their_file(tmp_path: Path) -> None:
 def test_frames_of_a_video_are_one_answer(face: Face) -> None:
     judge = examiner(0.5, 0.25, 0.25)
     frames = [
-        ForensicFace(face, "cannot tell", "", score=max(a, b), kinds={"manipulated": a, "generated": b}, seconds=t)
+        ForensicFace(
+            face, "cannot tell", "", probability=max(a, b), kinds={"manipulated": a, "generated": b}, seconds=t
+        )
         for t, (a, b) in enumerate([(0.9, 0.1), (0.8, 0.2), (0.4, 0.1)])
     ]
     found = summed(judge, frames)

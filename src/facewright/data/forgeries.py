@@ -149,9 +149,9 @@ def pack(root: Path, found: Path, output: Path) -> dict[str, int]:
     points68 = np.zeros((len(chosen), 68, 2), np.float32)
     for start in range(0, len(chosen), _BATCH):
         some = chosen[start : start + _BATCH]
-        found = [_cut(root / item.set / item.file, item) for item in some]
-        crops[start : start + len(some)] = [crop for crop, _ in found]
-        points68[start : start + len(some)] = _landmarks([crop for crop, _ in found], [p for _, p in found], landmarker)
+        cut = [_cut(root / item.set / item.file, item) for item in some]
+        crops[start : start + len(some)] = [crop for crop, _ in cut]
+        points68[start : start + len(some)] = _landmarks([crop for crop, _ in cut], [p for _, p in cut], landmarker)
     crops.flush()
     np.savez(
         output / "table.npz",

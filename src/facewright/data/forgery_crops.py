@@ -141,8 +141,8 @@ class ForgeryCrops(Dataset[dict[str, "Tensor"]]):
         finish = "poisson" if rng.random() < 0.2 else "feather"
         if making == "swap":
             return swap(np.asarray(image), points, other, there, finish=finish)  # type: ignore[arg-type]
-        parts = edited_parts(rng)
-        return splice(np.asarray(image), points, other, there, parts, finish=finish, colour=rng.random() < 0.8)  # type: ignore[arg-type]
+        chosen = edited_parts(rng)
+        return splice(np.asarray(image), points, other, there, chosen, finish=finish, colour=rng.random() < 0.8)  # type: ignore[arg-type]
 
     def _any_real(self, rng: Generator) -> int:
         names = [name for name, rows in self.real.items() if len(rows)]
@@ -175,7 +175,9 @@ def moved(image: Image, mask: NDArray[np.float32], rng: Generator) -> tuple[Imag
     """Packed crop and mask cut to the detector's size, a little turned, scaled, shifted and perhaps mirrored."""
     scale, angle = np.exp(rng.normal(0, 0.05)), rng.normal(0, 4.0)
     matrix = cv2.getRotationMatrix2D(((PACKED - 1) / 2, (PACKED - 1) / 2), angle, scale)
-    matrix[:, 2] += rng.uniform(-8, 8, 2) - RING
+    shift = np.zeros((2, 3))
+    shift[:, 2] = rng.uniform(-8, 8, 2) - RING
+    matrix = matrix + shift
     cubic = cv2.INTER_CUBIC if rng.random() < 0.5 else cv2.INTER_LINEAR
     picture = cv2.warpAffine(np.asarray(image), matrix, (SIDE, SIDE), flags=cubic, borderMode=cv2.BORDER_REFLECT_101)
     changed = cv2.warpAffine(mask, matrix, (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT_101)
@@ -288,7 +290,8 @@ def compute_fixed(crops: Dataset[dict[str, Tensor]], output: Path, count: int, *
 def cell_means(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(S, S) to the means of its cells."""
     cells = mask.shape[0] // CELL
-    return mask.reshape(cells, CELL, cells, CELL).mean((1, 3)).round().astype(np.uint8)
+    means = mask.reshape(cells, CELL, cells, CELL).mean((1, 3))
+    return np.asarray(means.round(), np.uint8)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

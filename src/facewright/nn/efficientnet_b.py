@@ -71,7 +71,7 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor, drop: float = 0.0) -> Tensor:
         """`drop`: how often, while training, a picture skips the block."""
-        y = F.silu(self._bn0(self._expand_conv(x))) if self.expanded else x
+        y: Tensor = F.silu(self._bn0(self._expand_conv(x))) if self.expanded else x
         y = F.silu(self._bn1(self._depthwise_conv(self.pad(y))))
         weights = self._se_expand(F.silu(self._se_reduce(y.mean((2, 3), keepdim=True))))
         y = self._bn2(self._project_conv(y * weights.sigmoid()))

@@ -101,7 +101,7 @@ class ForensicCalibration:
 class ForensicFace:
     """A face and what was found.
 
-    decision, reason: in words. score: probability that the face is of the likeliest kind, had it been as likely real
+    decision, reason: in words. probability: that the face is of the likeliest kind, had it been as likely real
     beforehand; a raw share where the weights were never calibrated, None where nothing was judged. kinds: the same for
     every kind that was looked for. heat: (S, S) where the crop looks changed, None where nothing was judged; matrix:
     (2, 3) from the photo to that crop. mark: whether facewright's invisible mark was found. tried_on: what the detector
@@ -111,7 +111,7 @@ class ForensicFace:
     face: Face
     decision: Decision
     reason: str
-    score: float | None = None
+    probability: float | None = None
     kinds: dict[Kind, float] | None = None
     heat: Map | None = None
     matrix: NDArray[np.float64] | None = None
@@ -139,7 +139,7 @@ class ForensicFace:
         return self.face.to_dict() | {
             "decision": self.decision,
             "reason": self.reason,
-            "score": None if self.score is None else round(self.score, 4),
+            "probability": None if self.probability is None else round(self.probability, 4),
             "kinds": None if self.kinds is None else {name: round(value, 4) for name, value in self.kinds.items()},
             "region": self.region,
             "mark": self.mark,
@@ -152,9 +152,9 @@ class ForensicFace:
         """One line for people."""
         box = ",".join(str(round(float(v))) for v in self.face.box)
         where = f" around {','.join(map(str, self.region))}" if self.region else ""
-        score = "" if self.score is None else f", score {self.score:.2f}"
+        chance = "" if self.probability is None else f", {self.probability:.0%}"
         time = "" if self.seconds is None else f" at {self.seconds:.1f} s"
-        return f"box {box}{time}: {self.decision}{where} ({self.reason}){score}"
+        return f"box {box}{time}: {self.decision}{where} ({self.reason}){chance}"
 
 
 def load(
@@ -218,7 +218,7 @@ class Examiner:
         if not known:
             top = max(shares, key=lambda kind: shares[kind])
             reason = "these weights were never calibrated, so that a score is no probability"
-            return replace(face, decision="cannot tell", reason=reason, score=shares[top], kinds=dict(shares))
+            return replace(face, decision="cannot tell", reason=reason, probability=shares[top], kinds=dict(shares))
         return self.name(face, {kind: judge.probability(shares[kind]) for kind, judge in known.items()})
 
     def name(self, face: ForensicFace, kinds: dict[Kind, float]) -> ForensicFace:
@@ -232,7 +232,7 @@ class Examiner:
             clear = all(kinds[kind] < judges[kind].clear for kind in kinds)
             decision = "no sign found" if clear else "cannot tell"
             reason = "which does not mean that it is real" if clear else "the signs are weak"
-        return replace(face, decision=decision, reason=reason, score=kinds[top], kinds=dict(kinds))
+        return replace(face, decision=decision, reason=reason, probability=kinds[top], kinds=dict(kinds))
 
 
 PLURAL: dict[Kind, str] = {"manipulated": "edited", "generated": "generated", "morphed": "morphed"}
@@ -305,7 +305,7 @@ def video_records(
         timed = [replace(each, seconds=seconds) for each in judged]
         examined = [each for each in timed if each.kinds is not None]
         if examined:
-            shown.append(max(examined, key=lambda each: each.score or 0.0))
+            shown.append(max(examined, key=lambda each: each.probability or 0.0))
         else:
             withheld += timed[:1]
     if not shown:
@@ -319,7 +319,7 @@ def summed(examiner: Examiner, frames: Sequence[ForensicFace]) -> ForensicFace:
     values = np.array([[(each.kinds or {})[name] for name in names] for each in frames]).clip(_ODDS, 1 - _ODDS)
     mean = 1 / (1 + np.exp(-np.log(values / (1 - values)).mean(0)))
     kinds = {name: float(value) for name, value in zip(names, mean)}
-    worst = max(frames, key=lambda each: each.score or 0.0)
+    worst = max(frames, key=lambda each: each.probability or 0.0)
     return replace(examiner.name(worst, kinds), frames=len(frames))
 
 

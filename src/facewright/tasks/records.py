@@ -95,7 +95,7 @@ class ForensicsRecord(FaceRecord):
 
     decision: Literal["morphed", "manipulated", "generated", "no sign found", "cannot tell"]
     reason: str
-    score: float | None
+    probability: float | None
     kinds: dict[str, float] | None
     region: list[int] | None
     mark: bool

@@ -195,7 +195,7 @@ def test_the_alarm_lets_honest_pictures_pass() -> None:
 def test_what_the_attack_refuses(scene: dict[str, Any]) -> None:
     for wrong in ({"epsilon": 0.0}, {"steps": 0}, {"step": 0.0}, {"messages": 0}):
         with pytest.raises(UsageError, match="no attack"):
-            PgdOptions(**wrong)  # type: ignore[arg-type]
+            PgdOptions(**wrong)
     scene["hidden"].train()
     with pytest.raises(UsageError, match="training mode"):
         perturb(scene["image"], scene["reference"], scene["hidden"], scene["embed"])

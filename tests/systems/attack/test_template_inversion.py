@@ -66,7 +66,7 @@ def test_size_at_full_scale() -> None:
 def test_other_checkpoints_are_refused() -> None:
     state = published()
     del state["fc1.bias"]
-    with pytest.raises(WeightsError, match="fc1|layers"):
+    with pytest.raises(WeightsError, match=r"fc1|layers"):
         import_published(state)
     with pytest.raises(KeyError):
         convert_published({"synthesis.weight": torch.zeros(1)})

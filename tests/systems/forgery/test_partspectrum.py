@@ -63,7 +63,7 @@ def test_a_description_has_the_width_it_says(config: PartSpectrumConfig) -> None
 def test_a_description_is_means_spreads_and_differences() -> None:
     parts = fixed()
     seen = describe(parts, PartSpectrumConfig.compact())
-    near, far = parts
+    near = parts[0]
     top, bottom, left, right = WINDOWS["left eye"]
     eye = near[:, :, top:bottom, left:right].flatten(2)
     width = near.shape[1]
@@ -141,10 +141,10 @@ def test_descriptions_are_what_the_readouts_see() -> None:
     torch.manual_seed(0)
     model = PartSpectrum(PartSpectrumConfig.compact()).eval()
     model.precision = "fp32"
-    seen = torch.from_numpy(model.describe(crops(3)))
+    seen = torch.from_numpy(model.described(crops(3)))
     with torch.inference_mode():
         expected = model(model.normalise(crops(3))).kinds
     assert torch.allclose(model.kinds(seen), expected, atol=2e-2)
-    assert model.describe(crops(0)).shape == (0, description_width(model.config))
+    assert model.described(crops(0)).shape == (0, description_width(model.config))
     with pytest.raises(UsageError, match="uint8 crops"):
         model.examine(crops()[:, :128])

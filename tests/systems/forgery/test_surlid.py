@@ -252,10 +252,10 @@ def test_only_learnt_heads_vote() -> None:
     torch.manual_seed(0)
     model = SurLid(SurLidConfig(size=96, backbone="compact", learnt=2)).eval()
     features = torch.randn(3, 128)
-    expected = (model.heads[0](features) + model.heads[1](features)) / 2
+    expected = sum(head(features) for head in list(model.heads)[:2]) / 2
     assert torch.allclose(model.vote(features), expected)
     task = torch.tensor([3, 0, 1])
-    assert torch.equal(model.by_task(features, task)[0], model.heads[3](features)[0])
+    assert torch.equal(model.by_task(features, task)[0], list(model.heads)[3](features)[0])
     with pytest.raises(UsageError, match="heads"):
         SurLid(SurLidConfig(size=96, backbone="compact", learnt=5))
 

@@ -65,8 +65,9 @@ def region_mask(points68: Points, region: Region, shape: tuple[int, int]) -> Mas
     cv2.fillConvexPoly(mask, hull, 1.0)
     reach = round(_MARGIN.get(region, 0.0) * eye_distance(points68))
     if reach > 0:
-        mask = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
-    return np.asarray(mask, np.float32)
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+        return np.asarray(cv2.dilate(mask, kernel), np.float32)
+    return mask
 
 
 def union(points68: Points, regions: tuple[Region, ...], shape: tuple[int, int]) -> Mask:

@@ -57,10 +57,12 @@ def redrawn(image: Image, how: Upsampler, rng: Generator, *, steps: int = 1) -> 
     factor = 2**steps
     if height % factor or width % factor:
         raise UsageError(f"{width}×{height} pixels are no multiples of {factor}")
-    x = cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
+    x = np.asarray(small, np.float32)
     kernel = _last_layer(rng)
     for _ in range(steps):
-        x = cv2.filter2D(enlarge(x, how, rng), -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+        drawn = cv2.filter2D(enlarge(x, how, rng), -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+        x = np.asarray(drawn, np.float32)
     return np.asarray((x + 0.5).clip(0, 255), np.uint8)
 
 
@@ -71,7 +73,7 @@ def _last_layer(rng: Generator) -> NDArray[np.float32]:
     blur = np.outer([1, 2, 1], [1, 2, 1]) / 16
     kernel += np.float32(rng.uniform(0.2, 0.8)) * (kernel - blur.astype(np.float32))
     noise = rng.normal(0, 0.02, (3, 3)).astype(np.float32)
-    return kernel + noise - noise.mean()
+    return np.asarray(kernel + noise - noise.mean(), np.float32)
 
 
 def resynthesise(

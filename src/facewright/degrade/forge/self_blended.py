@@ -104,10 +104,10 @@ def softened(mask: Mask, rng: Generator) -> Mask:
     side = int(rng.integers(192, 257))
     small = cv2.resize(mask, (side, side))
     small = cv2.GaussianBlur(small, (_odd(rng), _odd(rng)), 0)
-    small = np.where(small < small.max(initial=0), np.float32(0), small)
+    small = np.asarray(np.where(small < small.max(initial=0), np.float32(0), small), np.float32)
     small = cv2.GaussianBlur(small, (_odd(rng), _odd(rng)), float(rng.uniform(5, 46)))
-    peak = float(small.max(initial=0))
-    return np.asarray(cv2.resize(small / peak if peak > 0 else small, (width, height)), np.float32)
+    peak = max(float(small.max(initial=0)), 1e-6)
+    return np.asarray(cv2.resize(np.asarray(small / peak, np.float32), (width, height)), np.float32)
 
 
 def _odd(rng: Generator) -> int:

@@ -92,7 +92,7 @@ def look_alikes(
     alike = embeddings[candidates] @ embeddings[row]
     other = candidates[(candidates != row) & (alike < SAME)]
     order = np.argsort(embeddings[other] @ embeddings[row])[::-1]
-    return other[order[:most]]
+    return np.asarray(other[order[:most]], np.int64)
 
 
 SAME = 0.6

@@ -124,7 +124,7 @@ class Hidden(System):
         with torch.no_grad():
             reference = embed(image)
         changed = to_8_bits(image + perturb(image, reference, self.eval(), embed, seed=seed))
-        return (changed * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()  # type: ignore[no-any-return]
+        return (changed * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 class Encoder(nn.Module):
@@ -207,7 +207,8 @@ def jpeg_masked(image: Tensor) -> Tensor:
     for channel, count in enumerate(KEPT):
         for row, column in zigzag(count):
             mask[channel, row, column] = 1
-    blocks = yuv.unflatten(3, (-1, 8)).unflatten(2, (-1, 8)).transpose(3, 4)  # (N, 3, rows, columns, 8, 8)
+    count, _, rows, columns = yuv.shape
+    blocks = yuv.view(count, 3, rows // 8, 8, columns // 8, 8).transpose(3, 4)  # (N, 3, rows, columns, 8, 8)
     terms = basis @ blocks @ basis.T * mask[:, None, None]
     kept = (basis.T @ terms @ basis).transpose(3, 4).flatten(4, 5).flatten(2, 3)
     return torch.einsum("oc,nchw->nohw", image.new_tensor(_TO_RGB), kept)[:, :, :height, :width]

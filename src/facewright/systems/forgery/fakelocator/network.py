@@ -123,7 +123,7 @@ class FakeLocator(System):
             raise UsageError(f"{self.slug} takes uint8 crops (N, {side}, {side}, 3), not {crops.shape} {crops.dtype}")
         if (regions is None) is not (self.config.attention == "none"):
             raise UsageError(f"{self.slug}: give the parser's maps if, and only if, these weights have attention")
-        rows = np.arange(len(crops))
+        rows = range(len(crops))
         found = [
             self._examined(crops[part], None if regions is None else regions[part]) for part in batches(rows, BATCH)
         ]
@@ -223,8 +223,8 @@ class RegionAttention(nn.Module):
     def forward(self, features: Tensor, regions: Tensor | None) -> Tensor:
         if regions is None:
             raise UsageError("this network attends to the parts of the face: give the parser's soft map of its input")
-        pooled = F.adaptive_avg_pool2d(regions.to(features.dtype), features.shape[-2:])
-        weight = self.proj(pooled).sigmoid()
+        pooled = F.adaptive_avg_pool2d(regions.to(features.dtype), (features.shape[-2], features.shape[-1]))
+        weight: Tensor = self.proj(pooled).sigmoid()
         return features * weight if self.mode == "mul" else features * (1 + weight)
 
 

@@ -123,7 +123,7 @@ class PartSpectrum(System):
             return Readout(kinds, parts, torch.logit(drawn, 1e-4))
 
     @torch.inference_mode()
-    def describe(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def described(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, 256, 256, 3) uint8 RGB crops to descriptions (N, D), from which readouts are fitted."""
         network: Any = self.inference()
         rows = []

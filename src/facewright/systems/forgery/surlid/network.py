@@ -11,7 +11,7 @@ over each class, features of every (task, label) isolated from the others, and h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, get_args
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ class SurLid(System):
         if c.backbone not in get_args(Backbone) or not 1 <= c.learnt <= c.tasks:
             raise UsageError(f"surlid has no backbone {c.backbone!r}, or {c.learnt} of {c.tasks} heads cannot vote")
         self.backbone: nn.Module = CompactTrunk() if c.backbone == "compact" else EfficientNetB4(padded_stem=False)
-        width = cast("int", self.backbone.width)
+        width: Any = self.backbone.width
         self.heads = nn.ModuleList(nn.Linear(width, 2) for _ in range(c.tasks))
 
     @classmethod

@@ -7,7 +7,7 @@ The formulas are the paper's; where the released code differs, an option gives t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -254,7 +254,7 @@ class SurLidTraining(Training):
 
     def _refilled(self, replayed: Tensor) -> Tensor:
         assert self.refill
-        groups: Any = replayed.split(PER_GROUP)
+        groups = torch.split(replayed, PER_GROUP)
         return torch.cat([refilled(group, group.detach().mean(0), self.refill) for group in groups])
 
     def _learnt_heads(self) -> list[nn.Linear]:
