@@ -81,6 +81,8 @@ class Arguments:
             "by_task": lambda: torch.zeros(2, model.backbone.width),  # type: ignore[union-attr]
             "vote": lambda: torch.zeros(2, model.heads[0].in_features),  # type: ignore[arg-type, index, union-attr]
             "by_task": lambda: torch.zeros(2, model.heads[0].in_features),  # type: ignore[arg-type, index, union-attr]
+            "vote": lambda: torch.zeros(2, model.heads[0].in_features),  # type: ignore[index, union-attr]
+            "by_task": lambda: torch.zeros(2, model.heads[0].in_features),  # type: ignore[index, union-attr]
             "locate": lambda: model.encoder(model.normalise(random_crops(model))),  # type: ignore[operator]
         }
         known: dict[str, Callable[[], Any]] = {

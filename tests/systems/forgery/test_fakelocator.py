@@ -132,7 +132,7 @@ def test_features_computed_before_give_the_same_losses() -> None:
         "kind": torch.tensor([1, 0]),
     }
     with torch.inference_mode():
-        near, far = model.encoder.fixed(model.normalise(crops()))
+        near, far = model.encoder.fixed(model.normalise(crops()))  # type: ignore[operator]
         stored = {"fixed8": near, "fixed16": far, "mask": batch["mask"], "kind": batch["kind"]}
         direct, before = training.validate(batch), training.validate(stored)
     assert direct == pytest.approx(before, abs=1e-4)

@@ -224,7 +224,7 @@ def test_a_step_trains_the_heads_of_its_tasks_unless_they_are_frozen(frozen: boo
     torch.manual_seed(0)
     model, teacher = SurLid(SurLidConfig.compact()), SurLid(SurLidConfig.compact())
     training = SurLidTraining(model, teacher=teacher, align=False, frozen_heads=frozen, lr=1e-2)
-    before = [head.weight.detach().clone() for head in model.heads]  # type: ignore[union-attr]
+    before = [layer.weight.detach().clone() for layer in model.heads]  # type: ignore[operator]
     optimiser = training.optimisers()["model"]
 
     def update(name: str, loss: Tensor) -> None:
