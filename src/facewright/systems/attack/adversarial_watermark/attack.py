@@ -116,8 +116,9 @@ def perturb(
             messages = torch.randint(0, 2, shape, generator=random).to(image)
         else:
             messages = message[None].to(image)
-        loss = objective(image, delta, reference, messages, hidden, embed, chosen).sum()
-        (gradient,) = torch.autograd.grad(loss, delta)
+        with torch.enable_grad():
+            loss = objective(image, delta, reference, messages, hidden, embed, chosen).sum()
+            (gradient,) = torch.autograd.grad(loss, delta)
         delta = _projected(image, delta - chosen.step * chosen.epsilon * gradient.sign(), chosen.epsilon)
     return delta.detach()
 

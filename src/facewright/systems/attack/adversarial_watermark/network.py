@@ -114,16 +114,17 @@ class Hidden(System):
 
     def attack(self, crops: NDArray[np.uint8], recogniser: Recogniser, *, seed: int = 0) -> NDArray[np.uint8]:
         """(N, S, S, 3) uint8 RGB crops, as the recogniser wants them, changed so that this service's mark, whatever it
-        says, hides whom they show; see `attack.perturb`, whose defaults it takes.
+        says, hides whom they show; see `attack.perturb`, whose defaults it takes. Both networks must be in evaluation
+        mode: UsageError where this one is not.
         """
         from ..embedding import embedding_of
         from .attack import perturb, to_8_bits
 
-        embed = embedding_of(recogniser.eval())
+        embed = embedding_of(recogniser)
         image = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device).permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():
             reference = embed(image)
-        changed = to_8_bits(image + perturb(image, reference, self.eval(), embed, seed=seed))
+        changed = to_8_bits(image + perturb(image, reference, self, embed, seed=seed))
         return (changed * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
