@@ -57,7 +57,7 @@ STORAGE: dict[str, Storage] = {
 }
 """What happens to real and forged pictures alike before they are judged; the first is what most numbers are of."""
 ALARMS, CLEAR = 0.05, 0.85
-"""A kind is named where 5 % of real calibration pictures would be; below what 85 % of them reach at most it is not thought of."""
+"""A kind is named above what 95 % of real calibration pictures stay below, and ruled out below what 85 % do."""
 FINISHES: tuple[MorphFinish, ...] = ("whole", "hull-feather", "hull-colour", "hull-poisson")
 TRIED_ON = (
     "edits by hand of eyes, nose and mouth (CIPLAB)",

@@ -77,10 +77,6 @@ class Arguments:
             "is_familiar": lambda: np.zeros((2, model.features)),
             "score": lambda: np.zeros((2, model.features)),
             "votes": lambda: torch.zeros(1, 2, model.features.out_features),  # type: ignore[union-attr, arg-type]
-            "vote": lambda: torch.zeros(2, model.backbone.width),  # type: ignore[union-attr]
-            "by_task": lambda: torch.zeros(2, model.backbone.width),  # type: ignore[union-attr]
-            "vote": lambda: torch.zeros(2, model.heads[0].in_features),  # type: ignore[arg-type, index, union-attr]
-            "by_task": lambda: torch.zeros(2, model.heads[0].in_features),  # type: ignore[arg-type, index, union-attr]
             "vote": lambda: torch.zeros(2, model.heads[0].in_features),  # type: ignore[index, union-attr]
             "by_task": lambda: torch.zeros(2, model.heads[0].in_features),  # type: ignore[index, union-attr]
             "locate": lambda: model.encoder(model.normalise(random_crops(model))),  # type: ignore[operator]
