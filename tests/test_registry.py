@@ -15,12 +15,14 @@ from facewright.systems.graph import GraphSystem
 from facewright.tasks.action_units import ActionReader
 from facewright.tasks.age import AgeEstimator
 from facewright.tasks.analyse import Landmarker, Parser, PoseEstimator
+from facewright.tasks.attack import Attack
 from facewright.tasks.attributes import AttributeReader
 from facewright.tasks.card import Card, Preprocess, cards, upgraded_record
 from facewright.tasks.colourise import Colouriser
 from facewright.tasks.detect import Detector, Verifier
 from facewright.tasks.enlarge import Enlarger
 from facewright.tasks.features import Autoencoder, FeatureExtractor
+from facewright.tasks.forensics import ForgeryDetector, MorphDetector
 from facewright.tasks.liveness import LivenessEstimator
 from facewright.tasks.quality import QualityEstimator
 from facewright.tasks.recognise import Embedder
@@ -33,8 +35,11 @@ SLUGS = list(cards())
 TASKS = {
     "action_units": ActionReader,
     "age": AgeEstimator,
+    "attack": Attack,
     "attributes": AttributeReader,
     "detect": Detector,
+    "forgery": ForgeryDetector,
+    "morph": MorphDetector,
     "landmarks": Landmarker,
     "parse": Parser,
     "restore": Restorer,
@@ -71,6 +76,8 @@ EXTRA_OUTPUTS: dict[str, dict[str, Any]] = {
 """Arguments with which a system also returns what only its losses see."""
 
 UNTRAINED: dict[str, tuple[str, ...]] = {
+    # the second matrix of every low-rank product begins as zeros
+    "madation": tuple(f"tower.blocks.{i}.attention.qkv.{name}_a" for i in range(4) for name in "qv"),
     # attention to the one thing there is in a first layer
     "facewarp": (
         "relation.layers.0.self_attn.in_proj_weight",
@@ -94,6 +101,9 @@ UNTRAINED: dict[str, tuple[str, ...]] = {
     "vitfiqa": ("vit.head.1.bias",),  # the same
 }
 """Parameters that get no gradient at the start, with the reason as a comment."""
+
+INSTEAD_OF_PICTURES = {"stylegan2": "style_dim", "template_inversion": "template_dim"}
+"""Systems that take rows of numbers, to the entry of their configuration that says how many."""
 
 WITHOUT_GRADIENTS = {"landmark_forest": "a forest is a step function of landmarks, fitted without gradients"}
 
@@ -122,9 +132,10 @@ def model(slug: str) -> System:
 
 
 def batch(model: System, count: int = 2) -> Tensor:
-    """Random pictures through the input contract; odd sizes where any size goes. Latents for what makes faces."""
-    if model.card().task == "synthesise":
-        return torch.randn(count, model.config.style_dim, generator=torch.Generator().manual_seed(0))
+    """Random pictures through the input contract; odd sizes where any size goes. Numbers for what takes no picture."""
+    if model.slug in INSTEAD_OF_PICTURES:
+        width = getattr(model.config, INSTEAD_OF_PICTURES[model.slug])
+        return torch.randn(count, width, generator=torch.Generator().manual_seed(0))
     record = model.preprocess
     shape = (record.size, record.size) if record.size else (97, 131)
     pixels = np.random.default_rng(0).integers(0, 256, (count, *shape, 3), dtype=np.uint8)

@@ -12,6 +12,7 @@ from .tasks.attributes import AttributeOptions
 from .tasks.colourise import ColouriseOptions
 from .tasks.declare import NetworkChoice, paths_of
 from .tasks.detect import DetectOptions
+from .tasks.forensics import ForensicsOptions
 from .tasks.liveness import LivenessOptions
 from .tasks.portrait import PortraitOptions
 from .tasks.quality import QualityOptions
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .face import Face
     from .pipelines.analyse import FaceAnalysis
     from .pipelines.colourise import Colourised
+    from .pipelines.forensics import ForensicFace
     from .pipelines.identity import FaceEmbedding, Verification
     from .pipelines.liveness import JudgedFace
     from .pipelines.pages import PagesReport
@@ -242,6 +244,31 @@ def expression(
     options = ExpressionOptions()
     networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
     result: list[FaceTraits] = run_records("expression", source, options, networks)
+    return result
+
+
+def forensics(
+    source: Any,
+    *,
+    frames: int = 16,
+    model: str = "partspectrum",
+    weights: str | None = None,
+    detector: str = "",
+    device: str = "auto",
+) -> list[ForensicFace]:
+    """Look for signs that a face was edited, generated or morphed, and show where.
+
+    Args:
+        source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`.
+        frames: How many frames of a video are looked at, evenly spread.
+        model: System; see `fw.models()`.
+        weights: File, folder or name of its weights.
+        detector: Slug of another detector.
+        device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
+    """
+    options = ForensicsOptions(frames=frames)
+    networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
+    result: list[ForensicFace] = run_records("forensics", source, options, networks)
     return result
 
 
@@ -512,6 +539,7 @@ __all__ = [
     "detect",
     "embed",
     "expression",
+    "forensics",
     "liveness",
     "portrait",
     "quality",

@@ -76,8 +76,9 @@ def cases() -> list[Any]:
 def test_network_under_autocast(slug: str, size: tuple[int, int] | None) -> None:
     model = fresh(slug)
     network: Any = model.net.encode if slug in CHOOSES else model  # type: ignore[union-attr]
-    if model.card().task == "synthesise":
-        x = torch.randn(1, model.config.style_dim)
+    numbers = {"stylegan2": "style_dim", "template_inversion": "template_dim"}
+    if slug in numbers:
+        x = torch.randn(1, getattr(model.config, numbers[slug]))
     else:
         side = model.preprocess.size
         x = noise(model, size or ((side, side) if side else (96, 128)))
@@ -124,6 +125,8 @@ def seen(model: Any, photo: np.ndarray, face: Face) -> np.ndarray:
     if task == "attributes":
         return np.array(list(model.describe_faces(photo, [face])[0].probabilities.values()))
     crops = model.preprocess.crop.cut(photo, face).image[None]
+    if task == "forgery":
+        return np.stack(list(model.examine(crops).shares.values()))
     calls = {"recognise": "embed", "restore": "restore", "parse": "probabilities", "quality": "score"}
     answer = getattr(model, calls[task])(crops)
     return answer / 255 if answer.dtype == np.uint8 else answer

@@ -77,9 +77,20 @@ class Arguments:
             "is_familiar": lambda: np.zeros((2, model.features)),
             "score": lambda: np.zeros((2, model.features)),
             "votes": lambda: torch.zeros(1, 2, model.features.out_features),  # type: ignore[union-attr, arg-type]
+            "vote": lambda: torch.zeros(2, model.heads[0].in_features),  # type: ignore[index, union-attr]
+            "by_task": lambda: torch.zeros(2, model.heads[0].in_features),  # type: ignore[index, union-attr]
+            "locate": lambda: model.encoder(model.normalise(random_crops(model))),  # type: ignore[operator]
         }
         known: dict[str, Callable[[], Any]] = {
             "crops": lambda: self._crops(parameter),
+            "fixed": lambda: model.fixed(model.normalise(random_crops(model))),  # type: ignore[operator]
+            "messages": lambda: np.zeros((2, model.config.bits), np.int64),
+            "tasks": lambda: torch.zeros(2, dtype=torch.long),
+            "deepest": lambda: torch.zeros(2, model.config.widths[-1], 4, 4),
+            "style": lambda: torch.zeros(2, model.config.style_dim),
+            "templates": lambda: np.zeros((2, model.config.template_dim), np.float32),
+            "generator": lambda: system_class("stylegan2").from_pretrained(),
+            "recogniser": lambda: system_class("distilledface").from_pretrained(),
             "crop": lambda: random_crops(model)[0],
             "photo": lambda: self.photo,
             "picture": lambda: self.model.normalise(self.photo[None, :128, :192]),
@@ -133,6 +144,8 @@ class Arguments:
         return self._latent()[:, None] if method == "sample" else self.model.normalise(crops)[:, None]
 
     def _crops(self, parameter: inspect.Parameter) -> Any:
+        if self.model.card().task == "attack":
+            return np.zeros((2, 112, 112, 3), np.uint8)  # what the attacked recogniser takes
         crops = random_crops(self.model)
         return self.model.normalise(crops) if parameter.annotation == "Tensor" else crops
 

@@ -185,6 +185,7 @@ NOUNS = {
     "damage": "finder of damage",
     "detect": "detector",
     "expression": "reader of expressions",
+    "forgery": "forgery detector",
     "landmarks": "landmarker",
     "liveness": "liveness estimator",
     "parse": "parser",
@@ -208,11 +209,13 @@ COMPONENTS = {
 """Networks beside a task's own that can be chosen, to the task whose systems they are."""
 
 WITHOUT_VERB = {
+    "attack": "Audit recognisers",
     "damage": "Find the damage of prints",
     "enlarge": "Draw what is not a face",
     "features": "Features that other systems are built on",
     "landmarks": "Place landmarks",
     "latents": "Pictures as latents, which other systems are built on",
+    "morph": "Detect morphs",
     "opinion": "A second opinion on found faces",
     "pose": "Measure the pose of heads",
 }

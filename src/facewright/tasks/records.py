@@ -90,6 +90,20 @@ class VerificationRecord(TypedDict):
     liveness: LivenessRecord | None
 
 
+class ForensicsRecord(FaceRecord):
+    """A face, and the signs of forgery in it; see `facewright.pipelines.forensics.ForensicFace`."""
+
+    decision: Literal["morphed", "manipulated", "generated", "no sign found", "cannot tell"]
+    reason: str
+    probability: float | None
+    kinds: dict[str, float] | None
+    region: list[int] | None
+    mark: bool
+    tried_on: list[str]
+    seconds: float | None
+    frames: int
+
+
 class MaskRecord(TypedDict):
     """Where a face's mask lies, and how many pixels every class has."""
 
