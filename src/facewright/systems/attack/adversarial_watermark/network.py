@@ -94,7 +94,7 @@ class Hidden(System):
         """(N, H, W, 3) uint8 RGB crops with messages (N, L) of 0 and 1 in them; UsageError for other messages."""
         if messages.shape != (len(crops), self.config.bits) or not np.isin(messages, (0, 1)).all():
             raise UsageError(f"a message has {self.config.bits} bits of 0 and 1 for every crop, not {messages.shape}")
-        rows = [self._marked(crops[part], messages[part]) for part in batches(np.arange(len(crops)), BATCH)]  # type: ignore[arg-type]
+        rows = [self._marked(crops[part], messages[part]) for part in batches(np.arange(len(crops)), BATCH)]
         return np.concatenate(rows) if rows else crops.copy()
 
     def _marked(self, crops: NDArray[np.uint8], messages: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -106,7 +106,7 @@ class Hidden(System):
     @torch.inference_mode()
     def read(self, crops: NDArray[np.uint8]) -> NDArray[np.int64]:
         """(N, H, W, 3) uint8 RGB crops to the bits (N, L) that are read from them, whether or not there are any."""
-        rows = [self._read(crops[part]) for part in batches(np.arange(len(crops)), BATCH)]  # type: ignore[arg-type]
+        rows = [self._read(crops[part]) for part in batches(np.arange(len(crops)), BATCH)]
         return np.concatenate(rows) if rows else np.zeros((0, self.config.bits), np.int64)
 
     def _read(self, crops: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -127,7 +127,7 @@ class PartSpectrum(System):
         """(N, 256, 256, 3) uint8 RGB crops to descriptions (N, D), from which readouts are fitted."""
         network: Any = self.inference()
         rows = []
-        for part in batches(crops, BATCH):  # type: ignore[arg-type]
+        for part in batches(crops, BATCH):
             x = padded(self.normalise(np.asarray(part))).contiguous(memory_format=torch.channels_last)
             rows.append(describe(network.fixed(x), self.config)[: len(part)].cpu().numpy())
         return np.concatenate(rows) if rows else np.zeros((0, description_width(self.config)), np.float32)
@@ -139,7 +139,7 @@ class PartSpectrum(System):
             raise UsageError(f"{self.slug} takes uint8 crops (N, {SIZE}, {SIZE}, 3), not {crops.shape} {crops.dtype}")
         network = self.inference()
         kinds, maps = [np.zeros((0, len(KINDS)))], [np.zeros((0, SIZE, SIZE), np.float32)]
-        for part in batches(crops, BATCH):  # type: ignore[arg-type]
+        for part in batches(crops, BATCH):
             x = padded(self.normalise(np.asarray(part))).contiguous(memory_format=torch.channels_last)
             found = network(x)
             kinds.append(found[0].sigmoid()[: len(part)].double().cpu().numpy())

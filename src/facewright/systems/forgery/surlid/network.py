@@ -115,7 +115,7 @@ class SurLid(System):
         side = self.config.size
         if crops.ndim != 4 or crops.shape[1:] != (side, side, 3) or crops.dtype != np.uint8:
             raise UsageError(f"{self.slug} takes uint8 crops (N, {side}, {side}, 3), not {crops.shape} {crops.dtype}")
-        found = [self._examined(part) for part in batches(crops, BATCH)]  # type: ignore[arg-type]
+        found = [self._examined(part) for part in batches(crops, BATCH)]
         if not found:
             return Examination.of_kinds(np.zeros((0, 2)), np.zeros((0, side, side), np.float32))
         kinds, maps = zip(*found)

@@ -173,7 +173,7 @@ class Madation(System):
             raise UsageError(f"{self.slug} takes uint8 crops (N, {side}, {side}, 3), not {crops.shape} {crops.dtype}")
         network = self.inference()
         parts = [np.zeros(0)]
-        for some in batches(crops, BATCH):  # type: ignore[arg-type]
+        for some in batches(crops, BATCH):
             logits = network(padded(self.normalise(np.asarray(some)))).float()
             parts.append(logits.softmax(1)[: len(some), MORPH].double().cpu().numpy())
         return np.concatenate(parts)
