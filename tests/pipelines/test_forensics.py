@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -137,8 +139,6 @@ def test_small_faces_are_an_obstacle(photo: np.ndarray) -> None:
 
 
 def test_faces_beyond_the_border_are_an_obstacle(photo: np.ndarray, face: Face) -> None:
-    from dataclasses import replace
-
     away = replace(face, box=face.box + 300, points5=face.points5 + 300)
     assert "outside" in obstacle(away, CROP.cut(photo, away))
 
@@ -150,9 +150,15 @@ def test_morphs_are_a_kind_of_their_own(photo: np.ndarray, face: Face) -> None:
             return Examination({**found.shares, "morphed": np.full(len(crops), 0.9)}, found.maps)
 
     known = ForensicCalibration("y", {**JUDGES, "morphed": Judge(1.0, 0.0, 0.3, 0.7)}, ("morphs",))
-    (found,) = Examiner(Morphs(0.9, 0.05, 0.05), known).judge(photo, [face])
-    assert found.decision == "morphed"
-    assert found.region is None
+    judge = Examiner(Morphs(0.9, 0.05, 0.05), known)
+    (found,) = judge.judge(photo, [face])
+    sharp = judge.name(replace(found, soft=False), found.kinds or {})
+    assert (sharp.decision, sharp.region) == ("morphed", None)
+    soft = judge.name(replace(found, soft=True), found.kinds or {})
+    assert (soft.decision, "soft" in soft.reason) == ("cannot tell", True)
+    (blurred,) = judge.judge(np.asarray(cv2.GaussianBlur(photo, (0, 0), 4), np.uint8), [face])
+    assert blurred.soft
+    assert blurred.decision == "cannot tell"
 
 
 def test_two_kinds_and_three() -> None:

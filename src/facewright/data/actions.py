@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 
 from ..errors import FacewrightError, UsageError
 from ..systems.action_units.mlcr.network import EXPRESSIONS, MLCR, CompactView, MLCRConfig
-from ..training.warm_start import copy_backbone
 from .ages import points_of
 from .crops import Variation
 from .faces import data_root, open_faces
@@ -186,6 +185,8 @@ class ActionMaps(Dataset[dict[str, Tensor]]):
         self.views = {"render": render_views, "rafdb": views, "lfw": 1} if augment else dict.fromkeys(self.sizes, 1)
         counts = [self.sizes[kind] * self.views[kind] for kind in self.sizes]
         self.first = dict(zip(self.sizes, np.cumsum([0, *counts[:-1]]).tolist()))
+        from ..training.warm_start import copy_backbone  # which stands above the data
+
         view = MLCR(crops.config).views[0]
         if not isinstance(view, CompactView):
             raise UsageError("only the compact MLCR is trained on kept maps")

@@ -17,7 +17,6 @@ from torch.utils.data import Dataset
 from ..errors import FacewrightError, UsageError
 from ..geometry.resample import crop_by_matrix
 from ..systems.age.fpage.network import STRIDE, CompactParser, FPAge, FPAgeConfig
-from ..systems.age.fpage.training import begun
 from ..systems.parse.taxonomy import CELEBAMASK_19, IGNORED, LAPA_11, conversion, mirrored
 from .crops import Variation
 from .detection import five_points
@@ -144,6 +143,8 @@ class AgeMaps(Dataset[dict[str, Tensor]]):
         self.seed, self.length, self.augment = seed, length, augment
         self.photos = len(self.crops.rows)
         network = FPAge(config or FPAgeConfig.compact())
+        from ..systems.age.fpage.training import begun  # which stands above the data
+
         begun(network.parser, start_from, frozen)
         if not isinstance(network.parser, CompactParser):
             raise UsageError("only the compact FP-Age is trained on kept maps")

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import VideoError, WeightsError
 from ..geometry.similarity import invert
+from ..systems.quality.sharpness import SHARP, sharpness_of
 from .choosing import sure_faces
 from .order import reading_order
 from .sheets import draw_faces
@@ -105,7 +106,8 @@ class ForensicFace:
     beforehand; a raw share where the weights were never calibrated, None where nothing was judged. kinds: the same for
     every kind that was looked for. heat: (S, S) where the crop looks changed, None where nothing was judged; matrix:
     (2, 3) from the photo to that crop. mark: whether facewright's invisible mark was found. tried_on: what the detector
-    was tried on. seconds: time in the video of the frame that is shown, None for a photo.
+    was tried on. seconds: time in the video of the frame that is shown, None for a photo. soft: whether it lacks the
+    detail of a face of its size, as morphs do.
     """
 
     face: Face
@@ -119,6 +121,7 @@ class ForensicFace:
     tried_on: tuple[str, ...] = ()
     seconds: float | None = None
     frames: int = 1
+    soft: bool = False
 
     @property
     def region(self) -> list[int] | None:
@@ -196,7 +199,8 @@ class Examiner:
             decision: Decision = "cannot tell"
             if record == "generated":
                 decision, reason = "generated", "its record says that facewright made it"
-            found.append(ForensicFace(face, decision, reason, mark=mark, tried_on=self.tried_on))
+            soft = not reason and sharpness_of(rgb, face) < SHARP
+            found.append(ForensicFace(face, decision, reason, mark=mark, tried_on=self.tried_on, soft=soft))
         open_rows = [row for row, each in enumerate(found) if not each.reason]
         for start in range(0, len(open_rows), _BATCH):
             rows = open_rows[start : start + _BATCH]
@@ -232,6 +236,8 @@ class Examiner:
             clear = all(kinds[kind] < judges[kind].clear for kind in kinds)
             decision = "no sign found" if clear else "cannot tell"
             reason = "which does not mean that it is real" if clear else "the signs are weak"
+        if decision == "morphed" and face.soft:
+            decision, reason = "cannot tell", "it is soft or compressed, which looks like a morph"
         return replace(face, decision=decision, reason=reason, probability=kinds[top], kinds=dict(kinds))
 
 

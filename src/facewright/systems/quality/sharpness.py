@@ -20,8 +20,12 @@ import cv2
 import numpy as np
 from scipy.fft import dct
 
+from ...geometry.crop import CropSpec
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ...face import Face
 
     Floats = NDArray[np.float64]
 
@@ -220,6 +224,13 @@ def native_part(photo: NDArray[np.uint8], matrix: Floats, size: int) -> NDArray[
         np.clip(np.rint(end), 0, photo.shape[1::-1]).astype(int) for end in (middle - spread, middle + spread)
     )
     return photo[y0:y1, x0:x1] if x1 > x0 and y1 > y0 else None
+
+
+def sharpness_of(photo: NDArray[np.uint8], face: Face) -> float:
+    """`sharpness` of a face of an (H, W, 3) uint8 RGB photo, at the photo's own resolution up to `MOST_SIDE`."""
+    side = native_side(CropSpec.aligned(MOST_SIDE).cut(photo, face).scale, MOST_SIDE)
+    crop = CropSpec.aligned(side).cut(photo, face)
+    return sharpness(crop.image, native_part(photo, crop.matrix, side))
 
 
 def sharpness(crop: NDArray[np.uint8], native: NDArray[np.uint8] | None = None) -> float:
