@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +41,19 @@ def fresh_accelerator() -> Iterator[None]:
     yield
     if "accelerate.state" in sys.modules:
         sys.modules["accelerate.state"].AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(autouse=True)
+def fresh_logging() -> Iterator[None]:
+    """The command line and the server set up logging and warnings for their process; the next test starts afresh."""
+    loggers = [logging.getLogger(name) for name in ("facewright", "facewright.serve")]
+    before = [(log, log.level, log.handlers[:], log.propagate) for log in loggers]
+    shown = warnings.showwarning
+    yield
+    warnings.showwarning = shown
+    for log, level, handlers, propagate in before:
+        log.setLevel(level)
+        log.handlers[:], log.propagate = handlers, propagate
 
 
 @pytest.fixture(scope="session")

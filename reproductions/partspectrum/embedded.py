@@ -402,8 +402,8 @@ def page(
         "",
         *common.table(["real pictures", "number", "called edited %", "generated %", "morphed %"], prices),
         "",
-        'The column of morphs is what the detector alone would say: the command answers "cannot tell" where a face lacks the',
-        "detail of its size, as most damaged ones do.",
+        'The column of morphs is what the detector alone would say: the command answers "cannot tell" where a face',
+        "lacks the detail of its size, as most damaged ones do.",
         "",
         "A photo that facewright restored is recognised by its mark before the detector is asked.",
     ]

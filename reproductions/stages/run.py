@@ -22,7 +22,7 @@ from facewright import create
 from facewright.data.highres import open_packed
 from facewright.metrics import gmsd, psnr
 from facewright.pipelines import two_stage
-from facewright.pipelines.two_stage import StageModel, TwoStageRestorer, shipped_model, stage_signals
+from facewright.pipelines.two_stage import UNDAMAGED, StageModel, TwoStageRestorer, shipped_model, stage_signals
 
 from .. import common
 from ..facedetail.evaluate import pairs
@@ -66,7 +66,7 @@ def measure(faces: Path, split: Split, count: int) -> Measured:
     """Restore `count` faces a preset both ways."""
     first: Any = create("frgp", pretrained=True)
     second: Any = create("facedetail", pretrained=True)
-    both, alone = (TwoStageRestorer(first, second, model) for model in (ALWAYS, NEVER))
+    both, alone = (TwoStageRestorer(first, second, model, undamaged=2) for model in (ALWAYS, NEVER))
     signals, gains, presets = [], [], []
     packed = open_packed(faces, split)
     for preset in (*PRESETS, *PRINTS):
@@ -102,12 +102,17 @@ def fit(found: Measured) -> StageModel:
     return StageModel(float(model.intercept_[0] - weights @ mean), *(float(w) for w in weights))
 
 
+def sent(found: Measured, model: StageModel) -> NDArray[np.bool_]:
+    """Which faces go through both stages."""
+    return (model(found.signals) > 0) & (found.signals[:, 5] < UNDAMAGED)
+
+
 def report(found: Measured, model: StageModel) -> list[str]:
     """Tables of what each rule gains over the second stage alone."""
     rules = {
         "both stages, always": np.ones(len(found.gain), bool),
         f"both where the estimated SSIM is below {BY_SSIM}": found.signals[:, 5] < BY_SSIM,
-        "both where the model says so (as shipped)": model(found.signals) > 0,
+        "both where the model says so (as shipped)": sent(found, model),
         "the better of both": found.gain > 0,
     }
     rows = [
@@ -119,7 +124,7 @@ def report(found: Measured, model: StageModel) -> list[str]:
         ]
         for name, chosen in rules.items()
     ]
-    shipped = model(found.signals) > 0
+    shipped = sent(found, model)
     by_preset = [
         [
             preset,

@@ -72,6 +72,16 @@ def test_the_shipped_model_sends_what_is_damaged_at_its_size_to_the_first_stage(
     assert min(odds[:2]) > 0 > max(odds[2:])
 
 
+def test_what_shows_no_damage_skips_the_first_stage() -> None:
+    always = StageModel(1, 0, 0, 0, 0, 0, 0)
+    first = Structure()
+    first.assess = lambda crops: [DegradationEstimate(0, 1, 0, 100, 40, 0.97)] * len(crops)  # type: ignore[method-assign]
+    TwoStageRestorer(first, Detail(), always).restore(np.full((1, 128, 128, 3), 60, np.uint8))
+    assert first.seen == []
+    TwoStageRestorer(first, Detail(), always, undamaged=1).restore(np.full((1, 128, 128, 3), 60, np.uint8))
+    assert len(first.seen) == 1
+
+
 def test_a_seed_reaches_every_crop(stages: SimpleNamespace) -> None:
     stages.both.restore(np.full((2, 128, 128, 3), 180, np.uint8), seed=5)
     assert stages.first.seen == [((2, 64, 64, 3), 1.0, 5)]

@@ -24,6 +24,7 @@ from facewright.face import (
 )
 from facewright.geometry.crop import CropSpec
 from facewright.tasks.card import Preprocess, get_card
+from facewright.tasks.forensics import Examination
 
 pytest.importorskip("fastapi", reason="the extra web is not installed")
 pytest.importorskip("uvicorn", reason="the extra web is not installed")
@@ -117,6 +118,18 @@ class Teller:
         return np.full(len(faces), 0.9)
 
 
+class Examiner:
+    """Finds nothing but real faces."""
+
+    slug = "partspectrum"
+    weights_sha256 = None
+    preprocess = Preprocess(CropSpec.aligned(64))
+
+    def examine(self, crops: np.ndarray) -> Examination:
+        kinds = np.tile([0.9, 0.05, 0.05], (len(crops), 1))
+        return Examination.of_kinds(kinds, np.zeros(crops.shape[:3], np.float32))
+
+
 class Colourist:
     """Gives everything the same hue."""
 
@@ -147,6 +160,7 @@ class FakeSource:
             "quality": Rater(),
             "synthesise": Generator(),
             "colourise": Colourist(),
+            "forgery": Examiner(),
         }
         self.others = {"faceverifier": Verifier(), "printscan": finder}
         self.asked: list[str] = []

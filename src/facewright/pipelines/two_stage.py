@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ..tasks.card import Preprocess
 
 WEIGHTS_FILE = "two_stage.json"
+UNDAMAGED = 0.96
+"""Estimated SSIM from which the first stage is not worth its time, whatever the model says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,11 @@ def shipped_model() -> StageModel:
 class TwoStageRestorer:
     """A `Restorer` of 512 px crops and a `DegradationEstimator`, from one network for structure and one for detail."""
 
-    def __init__(self, structure: Any, detail: Any, model: StageModel | None = None) -> None:
-        self.structure, self.detail, self.model = structure, detail, model or shipped_model()
+    def __init__(
+        self, structure: Any, detail: Any, model: StageModel | None = None, undamaged: float = UNDAMAGED
+    ) -> None:
+        self.structure, self.detail = structure, detail
+        self.model, self.undamaged = model or shipped_model(), undamaged
 
     @property
     def slug(self) -> str:
@@ -104,7 +109,7 @@ class TwoStageRestorer:
         small = self._small(crops)
         estimates = self.structure.assess(small) if estimates is None else estimates
         # a seed asks for other noise, which only the first stage draws
-        chosen = [n for n, found in enumerate(estimates) if seed is not None or self.model(stage_signals(found)) > 0]
+        chosen = [n for n, found in enumerate(estimates) if seed is not None or self._helps(found)]
         prepared = crops
         if chosen:
             restored = self.structure.restore(small[chosen], fidelity=fidelity, seed=seed)
@@ -113,6 +118,10 @@ class TwoStageRestorer:
                 prepared[number] = _with_change(crops[number], small[number], after)
         out: NDArray[np.uint8] = self.detail.restore(prepared, fidelity=fidelity)
         return out
+
+    def _helps(self, estimate: DegradationEstimate) -> bool:
+        """Whether the first stage does such a face good."""
+        return estimate.ssim < self.undamaged and bool(self.model(stage_signals(estimate)) > 0)
 
     def _small(self, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.stack([resampled(crop, self.structure.preprocess.size) for crop in crops])
