@@ -68,7 +68,9 @@ def test_a_table_comes_back_and_has_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"no", gzip.compress(b"{}"), gzip.compress(b'{"sets": {"a": {"val": [["x"], []]}}}')]
+    "content",
+    [b"no", gzip.compress(b"{}"), gzip.compress(b'{"sets": {"a": {"val": [["x"], []]}}}')],
+    ids=["not packed", "no sets", "no people"],  # the bytes hold the time of day
 )
 def test_a_damaged_table_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.gz").write_bytes(content)
