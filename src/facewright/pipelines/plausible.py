@@ -2,10 +2,10 @@
 
 Where little of a face is left, a restorer can draw noise as if it were features, and the result is crisp and wrong. A
 restoration is shown as it is when it looks no less like a face than its input, and the landmark detector is as sure of
-it as of a real face seen from that side; or, as faces in shadow, with glasses or looking down never make it that sure,
-when it is surely a face and the detector is no less sure than before. Else, in this order: a restoration of the input
-without its finest structure, in which there is less to be misled by; the restoration without detail, where all the
-input's detail was noise; half of the restoration; nothing.
+it as of a real face seen from that side. Else, in this order: a restoration of the input without its finest structure,
+in which there is less to be misled by, if of that it is sure; the restoration all the same, if it is surely a face and
+the detector is no less sure than before, for faces in shadow, with glasses or looking down never make it sure; the
+restoration without detail, where all the input's detail was noise; half of the restoration; nothing.
 """
 
 from __future__ import annotations
@@ -79,13 +79,15 @@ class Plausibility:
             return self.likeness.judge(replace(crop, image=image), face)
 
         full = judged(output)
-        no_worse = full.odds >= SURELY_A_FACE and full.sureness >= before.sureness - LESS_SURE
-        if _holds(full, before) and (_convinces(full, face) or no_worse):
+        holds = _holds(full, before)
+        if holds and _convinces(full, face):
             return Treatment.FULL, output
         calm = restore(smoothed(crop.image))
         verdict = judged(calm)
         if _holds(verdict, before) and _convinces(verdict, face):
             return Treatment.SMOOTHED, calm
+        if holds and full.odds >= SURELY_A_FACE and full.sureness >= before.sureness - LESS_SURE:
+            return Treatment.FULL, output
         weaker = [(Treatment.HALF, mixed(crop.image, output, 0.5))]
         if fine_energy(output) < NOISY * fine_energy(crop.image):
             weaker.insert(0, (Treatment.DENOISED, without_detail(output)))
