@@ -7,7 +7,6 @@ and the patches themselves, so that strength can be changed afterwards without r
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from ..errors import UsageError
 from ..io.image import Photo, read
 from ..systems.quality.retained import retained_fraction
-from ..systems.quality.sharpness import MOST_SIDE, SHARP, native_part, native_side, sharpness
+from ..systems.quality.sharpness import MOST_SIDE, SHARP, native_side, sharpness_at
 from ..tasks.quality import DegradationEstimator
 from ..tasks.restore import ReferenceRestorer, RestoreOptions, Restorer
 from .background import redrawn
@@ -283,8 +282,7 @@ class RestoreEdit:
         side = native_side(cut.crop.scale, spec.size)
         if self.options.upscale > 1 and side < MOST_SIDE:
             return 0.0  # an enlarged face lacks the detail of its new size
-        crop = dataclasses.replace(spec, size=side).cut(image, cut.face)
-        return sharpness(crop.image, native_part(image, crop.matrix, side))
+        return sharpness_at(image, cut.face, spec, side)
 
     # --- the networks
 

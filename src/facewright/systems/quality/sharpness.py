@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Self
@@ -228,8 +228,13 @@ def native_part(photo: NDArray[np.uint8], matrix: Floats, size: int) -> NDArray[
 
 def sharpness_of(photo: NDArray[np.uint8], face: Face) -> float:
     """`sharpness` of a face of an (H, W, 3) uint8 RGB photo, at the photo's own resolution up to `MOST_SIDE`."""
-    side = native_side(CropSpec.aligned(MOST_SIDE).cut(photo, face).scale, MOST_SIDE)
-    crop = CropSpec.aligned(side).cut(photo, face)
+    spec = CropSpec.aligned(MOST_SIDE)
+    return sharpness_at(photo, face, spec, native_side(spec.cut(photo, face).scale, MOST_SIDE))
+
+
+def sharpness_at(photo: NDArray[np.uint8], face: Face, spec: CropSpec, side: int) -> float:
+    """The same for a crop of `side` px, which `native_side` gives, cut as `spec` says."""
+    crop = replace(spec, size=side).cut(photo, face)
     return sharpness(crop.image, native_part(photo, crop.matrix, side))
 
 
