@@ -44,6 +44,7 @@ BY_SSIM = 0.89
 GMSD_IN_DB = 60.0
 """How many dB a difference of 1 in GMSD is worth."""
 MOST_GAIN = 3.0
+LIMIT_SET = "The limit of SSIM from which no face goes through both was set on these faces."
 ALWAYS, NEVER = StageModel(1.0, *[0.0] * 6), StageModel(-1.0, *[0.0] * 6)
 
 
@@ -153,7 +154,7 @@ def main() -> None:
         Path(two_stage.__file__).with_name(two_stage.WEIGHTS_FILE).write_text(model.to_json(), encoding="utf-8")
     found = measure(options.faces, "val", options.count)
     head = ["# When both stages restore", "", (__doc__ or "").partition("\n\n")[2].rstrip(), ""]
-    lines = [*head, f"{options.count} validation faces of each preset.", "", *report(found, model)]
+    lines = [*head, f"{options.count} validation faces of each preset. {LIMIT_SET}", "", *report(found, model)]
     given = f"FACES.npz --count {options.count}"
     common.finish(options, "stages", lines, ["frgp", "facedetail"], given=given)
 
