@@ -25,7 +25,8 @@ from facewright.data.morphs import MorphCrops
 from facewright.degrade import apply, sample
 from facewright.degrade.forge import Storage, stored
 from facewright.metrics.calibration import fit_affine
-from facewright.metrics.forensics import auc, bpcer_at_apcer, coss, equal_error_rate, iou_and_f1, mmpmr, pointed
+from facewright.metrics.forensics import coss, iou_and_f1, mmpmr, pointed
+from facewright.metrics.presentation import auc, bpcer_at_nearest_apcer, eer
 from facewright.pipelines.forensics import (
     ForensicCalibration,
     Judge,
@@ -215,24 +216,30 @@ def as_arcface(crop: Image) -> Image:
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
+def against(attacks: NDArray[np.float64], real: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Scores of both, and which of them are attacks."""
+    return np.concatenate([attacks, real]), np.arange(len(attacks) + len(real)) < len(attacks)
+
+
 def detection_rows(judged: dict[str, Judged]) -> tuple[list[list[str]], dict[str, float]]:
     rows, metrics = [], {}
     for number, (name, j) in enumerate(judged.items()):
         real_ciplab, real = j.of("real", "ciplab"), j.of("real")
         edited, generated = j.of("edited"), j.of("generated")
-        edits = auc(j.manipulated[edited], j.manipulated[real_ciplab])
-        made = auc(j.generated[generated], j.generated[real])
+        told_edited = against(j.manipulated[edited], j.manipulated[real_ciplab])
+        told_generated = against(j.generated[generated], j.generated[real])
+        edits, made = auc(*told_edited), auc(*told_generated)
         hits = float(np.mean([pointed(m, t) for m, t in zip(j.maps[edited], j.truths[edited])]))
         blind = np.mean([[pointed(shape, t) for t in j.truths[edited]] for shape in part_shapes().numpy()], 1)
         rows.append(
             [
                 name,
                 f"{edits:.3f}",
-                f"{100 * equal_error_rate(j.manipulated[edited], j.manipulated[real_ciplab]):.1f}",
+                f"{100 * eer(*told_edited, 'convex').rate:.1f}",
                 f"{100 * hits:.1f}",
                 f"{100 * blind.max():.1f}",
                 f"{made:.3f}",
-                f"{100 * equal_error_rate(j.generated[generated], j.generated[real]):.1f}",
+                f"{100 * eer(*told_generated, 'convex').rate:.1f}",
             ]
         )
         if number == 0:
@@ -417,19 +424,20 @@ def morphs(network: PartSpectrum, folder: str) -> tuple[list[str], dict[str, flo
     table, metrics = [], {}
     for tool in FINISHES:
         shares = morph_shares(network, folder, tool, 1)
-        missed, reached = bpcer_at_apcer(shares, real, 0.1)
+        told = against(shares, real)
+        suspected, reached = bpcer_at_nearest_apcer(*told, 0.1)
         table.append(
             [
                 tool,
                 "" if tool in FINISHES[:3] else "unseen",
-                f"{auc(shares, real):.3f}",
-                f"{100 * equal_error_rate(shares, real):.1f}",
-                f"{100 * missed:.1f} (at {100 * reached:.1f})",
+                f"{auc(*told):.3f}",
+                f"{100 * eer(*told, 'convex').rate:.1f}",
+                f"{100 * suspected:.1f} (at {100 * reached:.1f})",
                 f"{100 * matches[tool][0]:.0f}",
                 f"{matches[tool][1]:.2f}",
             ]
         )
-        metrics[f"morph_auc_{tool.replace('-', '_')}"] = round(auc(shares, real), 4)
+        metrics[f"morph_auc_{tool.replace('-', '_')}"] = round(auc(*told), 4)
     lines = [
         "",
         "## Morphs",

@@ -7,15 +7,7 @@ import pytest
 
 from facewright.errors import UsageError
 from facewright.metrics.forensics import (
-    acer,
-    apcer_at_bpcer,
-    apcer_by_species,
-    auc,
-    bpcer,
-    bpcer_at_apcer,
-    by_video,
     coss,
-    equal_error_rate,
     inverse_intersection,
     iou_and_f1,
     mmpmr,
@@ -27,47 +19,6 @@ from facewright.metrics.forensics import (
     success_rate,
     threshold_at_fmr,
 )
-
-ATTACKS = [0.9, 0.8, 0.7, 0.3]
-GOOD = [0.6, 0.4, 0.2, 0.1]
-
-
-def test_error_rates_at_a_threshold() -> None:
-    species = ["print", "print", "screen", "screen"]
-    assert apcer_by_species(ATTACKS, species, 0.5) == {"print": 0.0, "screen": 0.5}
-    assert bpcer(GOOD, 0.5) == 0.25
-    assert acer(ATTACKS, species, GOOD, 0.5) == (0.5 + 0.25) / 2  # the worst species counts, not the mean of all
-    assert bpcer(GOOD, 0.6) == 0.25
-    assert bpcer(GOOD, 0.61) == 0.0
-
-
-def test_area_under_the_curve_counts_pairs() -> None:
-    assert auc(ATTACKS, GOOD) == 14 / 16  # 0.3 loses to 0.6 and 0.4
-    assert auc([0.5], [0.5]) == 0.5
-    assert auc(GOOD, ATTACKS) == 1 - 14 / 16
-
-
-def test_equal_error_rates_of_the_three_styles() -> None:
-    # APCER, BPCER at thresholds .3: 0, .5; .4: .25, .5; .6: .25, .25; .7: .25, 0
-    assert equal_error_rate(ATTACKS, GOOD, style="nearest") == 0.25
-    assert equal_error_rate(ATTACKS, GOOD, style="root") == 0.25
-    # the hull runs from (0, .5) to (.25, 0): x = .5 − 2x
-    assert equal_error_rate(ATTACKS, GOOD) == pytest.approx(1 / 6)
-    for style in ("convex", "nearest", "root"):
-        assert equal_error_rate([0.8, 0.9], [0.1, 0.2], style=style) == 0.0
-        assert equal_error_rate([0.1, 0.2], [0.8, 0.9], style=style) >= 0.5
-    with pytest.raises(UsageError, match="unknown style"):
-        equal_error_rate(ATTACKS, GOOD, style="grid")  # type: ignore[arg-type]
-
-
-def test_rates_at_fixed_points_say_what_was_reached() -> None:
-    assert bpcer_at_apcer(ATTACKS, GOOD, 0.25) == (0.5, 0.25)  # the smallest threshold of the three with this APCER
-    assert apcer_at_bpcer(ATTACKS, GOOD, 0.1) == (0.25, 0.0)
-    assert bpcer_at_apcer(ATTACKS, GOOD, 0.01) == (1.0, 0.0)
-
-
-def test_frames_of_a_video_are_averaged() -> None:
-    assert by_video([0.2, 0.4, 1.0], ["a", "a", "b"]) == {"a": pytest.approx(0.3), "b": 1.0}
 
 
 def maps() -> tuple[np.ndarray, np.ndarray]:

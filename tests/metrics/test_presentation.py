@@ -55,7 +55,7 @@ def test_bpcer_at_apcer_looks_at_the_worst_species() -> None:
     assert pad.threshold_at_bpcer(SCORES, ATTACK, 0.1) == pytest.approx(0.6)
 
 
-def test_equal_errors_in_three_styles() -> None:
+def test_equal_errors_in_every_style() -> None:
     scores, attack = np.array([0.1, 0.2, 0.6, 0.4, 0.7, 0.9]), np.array([0, 0, 0, 1, 1, 1], bool)
     # at 0.6: one of three rejected, one of three missed
     for style in ("exact", "nearest", "grid"):
@@ -67,8 +67,27 @@ def test_equal_errors_in_three_styles() -> None:
     assert pad.eer(uneven, kinds).rate == pytest.approx(1 / 3)
     assert pad.eer(uneven, kinds, "nearest").rate == pytest.approx(0.5)
     assert pad.eer(uneven, kinds, "grid").rate == pytest.approx((0.5 + 1 / 3) / 2)
+    # the hull runs from (0, 1/3) to (.5, 0): x = 1/3 − 2x/3
+    assert pad.eer(uneven, kinds, "convex").rate == pytest.approx(1 / 5)
     with pytest.raises(UsageError, match="no style"):
         pad.eer(uneven, kinds, "other")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("style", ["exact", "convex", "nearest"])
+def test_equal_errors_of_perfect_and_of_inverted_scores(style: pad.EerStyle) -> None:
+    attack = [False, False, True, True]
+    assert pad.eer([0.1, 0.2, 0.8, 0.9], attack, style).rate == 0.0
+    assert pad.eer([0.8, 0.9, 0.1, 0.2], attack, style).rate >= 0.5
+    with pytest.raises(UsageError, match="one kind is missing"):
+        pad.eer([NAN, 0.2], [False, True], style)
+
+
+def test_rates_at_nearest_points_say_what_was_reached() -> None:
+    scores, attack = [0.9, 0.8, 0.7, 0.3, 0.6, 0.4, 0.2, 0.1], [True] * 4 + [False] * 4
+    # APCER, BPCER at thresholds .3: 0, .5; .4: .25, .5; .6: .25, .25; .7: .25, 0
+    assert pad.bpcer_at_nearest_apcer(scores, attack, 0.25) == (0.5, 0.25)  # the smallest threshold of three
+    assert pad.bpcer_at_nearest_apcer(scores, attack, 0.01) == (1.0, 0.0)
+    assert pad.apcer_at_nearest_bpcer(scores, attack, 0.1) == (0.25, 0.0)
 
 
 def test_oracle_and_development_thresholds_differ() -> None:

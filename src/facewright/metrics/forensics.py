@@ -1,13 +1,12 @@
-"""Measures of detectors of forgeries and morphs, of morphs themselves, and of attacks on recognisers.
+"""Measures of where a forgery was found, of morphs, and of attacks on recognisers.
 
-Scores say how likely a picture is an attack: higher is more suspicious. Published tools differ (MADation's score is
-high for bona fide), so turn theirs around first. Names are those of ISO/IEC 30107-3 and 20059: an APCER (for morphs
-MACER) is the share of attacks taken for bona fide, a BPCER (BSCER) the share of bona fide pictures taken for attacks.
+How often attacks are missed and bona fide pictures suspected is measured as for every presentation attack, in
+`facewright.metrics.presentation`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,113 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.float64]
-    Flags = NDArray[np.bool_]
-
-EerStyle = Literal["convex", "nearest", "root"]
-
-
-# --- decisions --------------------------------------------------------------------------------------------------------
-
-
-def apcer_by_species(scores: ArrayLike, species: Sequence[str], threshold: float) -> dict[str, float]:
-    """Share of the attacks of every species with a score below a threshold: they pass for bona fide."""
-    values, names = np.asarray(scores, np.float64), np.asarray(species)
-    if len(values) != len(names) or not len(values):
-        raise UsageError(f"{len(values)} scores of attacks do not fit {len(names)} names of species")
-    return {str(name): float((values[names == name] < threshold).mean()) for name in np.unique(names)}
-
-
-def bpcer(scores: ArrayLike, threshold: float) -> float:
-    """Share of bona fide pictures whose score reaches a threshold: they are taken for attacks."""
-    return float((_some(scores, "bona fide") >= threshold).mean())
-
-
-def acer(attacks: ArrayLike, species: Sequence[str], bona_fide: ArrayLike, threshold: float) -> float:
-    """Half of BPCER and the worst species' APCER. The standard wants both reported; competitions report this."""
-    return (max(apcer_by_species(attacks, species, threshold).values()) + bpcer(bona_fide, threshold)) / 2
-
-
-def error_rates(attacks: ArrayLike, bona_fide: ArrayLike) -> tuple[Floats, Floats, Floats]:
-    """(thresholds, APCER, BPCER) at every score that occurs and at infinity, thresholds rising."""
-    bad, good = np.sort(_some(attacks, "attack")), np.sort(_some(bona_fide, "bona fide"))
-    thresholds = np.append(np.unique(np.concatenate([bad, good])), np.inf)
-    missed = np.searchsorted(bad, thresholds, "left") / len(bad)
-    alarmed = 1 - np.searchsorted(good, thresholds, "left") / len(good)
-    return thresholds, missed, alarmed
-
-
-def bpcer_at_apcer(attacks: ArrayLike, bona_fide: ArrayLike, apcer: float) -> tuple[float, float]:
-    """(BPCER, the APCER really reached) at the point whose APCER is nearest to a wanted one, as morph papers have it.
-
-    The smallest threshold wins where two are as near.
-    """
-    _, missed, alarmed = error_rates(attacks, bona_fide)
-    at = int(np.argmin(np.abs(missed - apcer)))
-    return float(alarmed[at]), float(missed[at])
-
-
-def apcer_at_bpcer(attacks: ArrayLike, bona_fide: ArrayLike, bpcer: float) -> tuple[float, float]:
-    """(APCER, the BPCER really reached) at the point whose BPCER is nearest; the smallest threshold wins."""
-    _, missed, alarmed = error_rates(attacks, bona_fide)
-    at = int(np.argmin(np.abs(alarmed - bpcer)))
-    return float(missed[at]), float(alarmed[at])
-
-
-def equal_error_rate(attacks: ArrayLike, bona_fide: ArrayLike, *, style: EerStyle = "convex") -> float:
-    """The rate at which as many attacks are missed as bona fide pictures are alarmed.
-
-    `convex`: where the lower convex hull of the error curve meets the diagonal, which a mixture of two thresholds
-    reaches. `nearest`: BPCER at the threshold where the two are nearest, as DeepfakeBench and morph papers have it.
-    `root`: linear interpolation of the error curve itself.
-    """
-    if style not in get_args(EerStyle):
-        raise UsageError(f"unknown style {style!r} of equal error rate; choose from {', '.join(get_args(EerStyle))}")
-    _, missed, alarmed = error_rates(attacks, bona_fide)
-    if style == "nearest":
-        return float(alarmed[int(np.argmin(np.abs(missed - alarmed)))])
-    x, y = (missed, alarmed) if style == "root" else _hull(missed, alarmed)
-    return _crossing(x, y)
-
-
-def _hull(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """The lower convex hull of points with x rising and y falling."""
-    kept: list[tuple[float, float]] = []
-    for point in zip(x.tolist(), y.tolist()):
-        while len(kept) > 1 and _turn(kept[-2], kept[-1], point) <= 0:
-            kept.pop()
-        kept.append(point)
-    hull = np.array(kept)
-    return hull[:, 0], hull[:, 1]
-
-
-def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
-    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-
-
-def _crossing(x: Floats, y: Floats) -> float:
-    """Where a curve that begins above the diagonal and ends below it crosses it, linear between points."""
-    after = int(np.argmax(x >= y))
-    if x[after] == y[after] or after == 0:
-        return float(x[after])
-    above, below = y[after - 1] - x[after - 1], x[after] - y[after]
-    share = above / (above + below)
-    return float(x[after - 1] + share * (x[after] - x[after - 1]))
-
-
-def auc(attacks: ArrayLike, bona_fide: ArrayLike) -> float:
-    """Probability that an attack scores higher than a bona fide picture; ties count half."""
-    bad, good = _some(attacks, "attack"), np.sort(_some(bona_fide, "bona fide"))
-    below, up_to = np.searchsorted(good, bad, "left"), np.searchsorted(good, bad, "right")
-    return float((below + up_to).mean() / (2 * len(good)))
-
-
-def by_video(scores: ArrayLike, videos: Sequence[str]) -> dict[str, float]:
-    """Mean score of the frames of every video, as DeepfakeBench has it; frames without a face must be left out."""
-    values, names = np.asarray(scores, np.float64), np.asarray(videos)
-    if len(values) != len(names):
-        raise UsageError(f"{len(values)} scores do not fit {len(names)} names of videos")
-    return {str(name): float(values[names == name].mean()) for name in np.unique(names)}
-
 
 # --- places -----------------------------------------------------------------------------------------------------------
 

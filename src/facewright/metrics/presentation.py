@@ -1,15 +1,17 @@
 """Error rates of presentation attack detection by ISO/IEC 30107-3, and the older ones that papers report.
 
-Scores say how much a presentation looks like an attack, higher means more; it is classified as an attack when its
-score is at or above the threshold. APCER, the share of attacks classified as bona fide, is stated for every species of
-attack by itself; the worst species counts. BPCER is the share of bona fide presentations classified as attacks.
+They are the same for attacks shown to a camera, for forgeries and for morphs (where ISO/IEC 20059 says MACER and
+BSCER). Scores say how much a presentation looks like an attack, higher means more (MADation's are high for bona fide:
+turn them around first); it is classified as an attack when its score is at or above the threshold. APCER, the share of
+attacks classified as bona fide, is stated for every species of attack by itself; the worst species counts. BPCER is
+the share of bona fide presentations classified as attacks.
 Presentations without a decision (NaN) count in neither, but in the non-response rates.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from scipy.stats import beta
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 BONA_FIDE = "live"
 """The species of presentations that are no attack."""
 
-EerStyle = Literal["exact", "grid", "nearest"]
+EerStyle = Literal["exact", "convex", "grid", "nearest"]
 _GRID = 10_001
 
 
@@ -106,6 +108,7 @@ def eer(scores: ArrayLike, attack: ArrayLike, style: EerStyle = "exact") -> Equa
     """Equal error rate of (N,) scores; the threshold is an observed score except in "grid".
 
     exact: where the ROC, linear between its points, meets both rates equal; the threshold is that of the nearer point.
+    convex: the same of the ROC's convex hull, which a mixture of two thresholds reaches (ROCCH-EER).
     grid: of 10 001 thresholds in [0, 1] the last with the least difference, and the mean of both rates there (SSDG,
     DLIF, FLIP, Hyp-OC). nearest: the false alarm rate of the ROC's point with the least difference, the first of
     several (DeepfakeBench).
@@ -123,8 +126,12 @@ def eer(scores: ArrayLike, attack: ArrayLike, style: EerStyle = "exact") -> Equa
     threshold = float(curve.thresholds[index])
     if style == "nearest":
         return EqualErrors(float(curve.far[index]), threshold)
+    if style == "convex":
+        return EqualErrors(_crossing(*_hull(curve.far, curve.frr)), threshold)
     if style != "exact":
-        raise UsageError(f"no style of equal error rate is called {style!r}; there are: exact, grid, nearest")
+        raise UsageError(
+            f"no style of equal error rate is called {style!r}; there are: {', '.join(get_args(EerStyle))}"
+        )
     return EqualErrors(curve.eer, threshold)
 
 
@@ -171,6 +178,23 @@ def threshold_at_apcer(scores: ArrayLike, species: ArrayLike, apcer: float) -> f
 def bpcer_at_apcer(scores: ArrayLike, species: ArrayLike, apcer: float) -> float:
     """BPCER at the threshold where the worst species' APCER is at most `apcer` (BPCER10, 20, 100 of the standard)."""
     return error_rates(scores, species, threshold_at_apcer(scores, species, apcer)).bpcer
+
+
+def bpcer_at_nearest_apcer(scores: ArrayLike, attack: ArrayLike, apcer: float) -> tuple[float, float]:
+    """(BPCER, the APCER really reached) where APCER is nearest to the wanted one, as morph papers have it.
+
+    Species are pooled. APCER may exceed what is asked. The smallest threshold wins where two are as near.
+    """
+    curve = roc(*_decided(scores, attack))
+    index = _last_nearest(curve.frr, apcer)
+    return float(curve.far[index]), float(curve.frr[index])
+
+
+def apcer_at_nearest_bpcer(scores: ArrayLike, attack: ArrayLike, bpcer: float) -> tuple[float, float]:
+    """(APCER, the BPCER really reached) where BPCER is nearest to the wanted one; the smallest threshold wins."""
+    curve = roc(*_decided(scores, attack))
+    index = _last_nearest(curve.far, bpcer)
+    return float(curve.frr[index]), float(curve.far[index])
 
 
 def clopper_pearson(errors: int, trials: int, confidence: float = 0.95) -> Interval:
@@ -245,3 +269,29 @@ def _decided(scores: ArrayLike, attack: ArrayLike) -> tuple[Floats, NDArray[np.b
 
 def _below(scores: Floats, thresholds: Floats) -> Floats:
     return np.asarray(np.searchsorted(np.sort(scores), thresholds, side="left") / len(scores))
+
+
+def _last_nearest(values: Floats, wanted: float) -> int:
+    return len(values) - 1 - int(np.argmin(np.abs(values[::-1] - wanted).round(12)))
+
+
+def _hull(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """The lower convex hull of points with x rising and y falling."""
+    kept: list[tuple[float, float]] = []
+    for point in zip(x.tolist(), y.tolist()):
+        while len(kept) > 1 and _turn(kept[-2], kept[-1], point) <= 0:
+            kept.pop()
+        kept.append(point)
+    hull = np.array(kept)
+    return hull[:, 0], hull[:, 1]
+
+
+def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+
+def _crossing(x: Floats, y: Floats) -> float:
+    """Where a curve from (0, 1) to (1, 0) crosses the diagonal, linear between points."""
+    after = int(np.argmax(x >= y))
+    above, below = y[after - 1] - x[after - 1], x[after] - y[after]
+    return float(x[after - 1] + above / (above + below) * (x[after] - x[after - 1]))
