@@ -13,17 +13,29 @@ from facewright.nn import memory
 pytestmark = pytest.mark.skipif(memory._trim_function() is None, reason="this C library gives nothing back")
 
 
-def test_only_growth_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_only_growth_counts(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
     calls: list[Any] = []
     held = [100]
     monkeypatch.setattr(memory, "resident_bytes", lambda: held[0])
     monkeypatch.setattr(memory, "_trim_function", lambda: calls.append)
-    trimmer = memory.Trimmer(growth=10)
+    trimmer = memory.Trimmer(growth=10, share=share)
     assert trimmer()  # what loading left behind
     for size, expected in ((105, False), (110, False), (90, False), (101, True), (105, False)):
         held[0] = size
         assert trimmer() == expected
     assert calls == [0, 0]
+
+
+def test_a_large_process_may_grow_by_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = [1000]
+    monkeypatch.setattr(memory, "resident_bytes", lambda: held[0])
+    monkeypatch.setattr(memory, "_trim_function", lambda: lambda pad: None)
+    trimmer = memory.Trimmer(growth=10, share=0.25)
+    assert trimmer()
+    for size, expected in ((1250, False), (1251, True)):
+        held[0] = size
+        assert trimmer() == expected
 
 
 def test_other_libraries_and_other_threads_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

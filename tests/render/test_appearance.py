@@ -11,7 +11,8 @@ import torch
 
 from facewright.errors import UsageError
 from facewright.render import Camera, MorphableModel, coarse_face, load_ict, place, rotation_from_pose, sample_texture
-from facewright.render.appearance import CELEBAMASK, RATES, Look, dress, sample_look
+from facewright.render.appearance import RATES, Look, dress, sample_look
+from facewright.render.conventions import CELEBAMASK_19
 from facewright.render.rasteriser import rasterise
 
 PLAIN = Look(hair="bald", seed=3)
@@ -32,7 +33,7 @@ def seen_on(data, look, yaw=0.0, size=160):
 
 
 def label_at(labels, point):
-    return CELEBAMASK[labels[round(float(point[1])), round(float(point[0]))]]
+    return CELEBAMASK_19[labels[round(float(point[1])), round(float(point[0]))]]
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_textures_are_sound_and_repeat(coarse):
     assert first.albedo.shape == (height, width, 3)
     assert first.gloss.shape == first.roughness.shape == (height, width)
     assert first.labels.dtype == torch.uint8
-    assert int(first.labels.max()) < len(CELEBAMASK)
+    assert int(first.labels.max()) < len(CELEBAMASK_19)
     assert float(first.albedo.min()) > 0
     assert float(first.albedo.max()) < 1
     assert 0 < float(first.roughness.min()) <= float(first.roughness.max()) <= 1
@@ -153,20 +154,20 @@ def test_labels_lie_at_the_landmarks(kind, request):
 @pytest.mark.shared
 def test_ears_neck_cloth_and_hair_of_the_scanned_head(ict):
     labels, _, _ = seen_on(ict, replace(PLAIN, hair="buzz"), yaw=60.0)
-    found = {CELEBAMASK[k] for k in np.unique(labels)}
+    found = {CELEBAMASK_19[k] for k in np.unique(labels)}
     assert {"hair", "neck", "cloth", "nose", "skin"} <= found
     assert len(found & {"l_ear", "r_ear"}) == 1
     front, _, _ = seen_on(ict, PLAIN)
-    rows = {name: np.argwhere(front == CELEBAMASK.index(name))[:, 0].mean() for name in ("skin", "neck", "cloth")}
+    rows = {name: np.argwhere(front == CELEBAMASK_19.index(name))[:, 0].mean() for name in ("skin", "neck", "cloth")}
     assert rows["skin"] < rows["neck"] < rows["cloth"]
-    left = np.argwhere(front == CELEBAMASK.index("l_ear"))[:, 1].mean()
-    assert left > np.argwhere(front == CELEBAMASK.index("r_ear"))[:, 1].mean()  # the subject's left
+    left = np.argwhere(front == CELEBAMASK_19.index("l_ear"))[:, 1].mean()
+    assert left > np.argwhere(front == CELEBAMASK_19.index("r_ear"))[:, 1].mean()  # the subject's left
 
 
 def test_iris_and_pupil_are_round_and_coloured(coarse):
     look = replace(PLAIN, iris=(0.05, 0.1, 0.4))
     worn = dress(coarse, look)
-    eye = worn.labels == CELEBAMASK.index("l_eye")
+    eye = worn.labels == CELEBAMASK_19.index("l_eye")
     colours = worn.albedo[eye]
     blue = (colours[:, 2] > 1.3 * colours[:, 0]) & (colours[:, 2] > 0.1)
     white = colours.amin(1) > 0.3
@@ -179,8 +180,8 @@ def test_iris_and_pupil_are_round_and_coloured(coarse):
 def test_make_up_changes_what_it_is_put_on(coarse):
     _, plain, at = seen_on(coarse, PLAIN)
     labels, lips, _ = seen_on(coarse, replace(PLAIN, lipstick=1.0, lipstick_colour=(0.4, 0.02, 0.03)))
-    mouth = (labels == CELEBAMASK.index("u_lip")) | (labels == CELEBAMASK.index("l_lip"))
-    away = (labels == CELEBAMASK.index("nose")) | (labels == CELEBAMASK.index("l_brow"))
+    mouth = (labels == CELEBAMASK_19.index("u_lip")) | (labels == CELEBAMASK_19.index("l_lip"))
+    away = (labels == CELEBAMASK_19.index("nose")) | (labels == CELEBAMASK_19.index("l_brow"))
     assert lips[mouth].mean(0) == pytest.approx([0.4, 0.02, 0.03], abs=0.07)
     np.testing.assert_array_equal(lips[away], plain[away])
     _, blushed, _ = seen_on(coarse, replace(PLAIN, blush=1.0))
@@ -196,7 +197,7 @@ def test_beards_grow_below_the_nose_and_not_on_lips(coarse):
     assert darker[: int(at[30, 1])][:, int(at[36, 0]) : int(at[45, 0])].sum() == 0
     chin = (at[8] + at[57]) / 2
     assert darker[round(float(chin[1])), round(float(chin[0]))]
-    assert darker[labels == CELEBAMASK.index("u_lip")].mean() < 0.5
+    assert darker[labels == CELEBAMASK_19.index("u_lip")].mean() < 0.5
 
 
 def test_a_beard_greys_hair_by_hair(coarse):
@@ -204,17 +205,17 @@ def test_a_beard_greys_hair_by_hair(coarse):
     labels, black, at = seen_on(coarse, own)
     _, mixed, white = (seen_on(coarse, replace(own, grey=grey))[1] for grey in (0.0, 0.5, 1.0))
     rows, columns = np.mgrid[: len(labels), : len(labels)]
-    chin = (labels == CELEBAMASK.index("skin")) & (rows > at[57, 1] + 3) & (np.abs(columns - at[8, 0]) < 8)
+    chin = (labels == CELEBAMASK_19.index("skin")) & (rows > at[57, 1] + 3) & (np.abs(columns - at[8, 0]) < 8)
     assert black[chin].mean() < 0.5 * mixed[chin].mean() < 0.5 * white[chin].mean()
     assert mixed[chin].std() > 1.3 * max(black[chin].std(), white[chin].std())
 
 
 def test_grey_hair_and_dark_skin(coarse):
     young, old = (dress(coarse, replace(PLAIN, hair="buzz", grey=grey)) for grey in (0.0, 1.0))
-    hair = young.labels == CELEBAMASK.index("hair")
+    hair = young.labels == CELEBAMASK_19.index("hair")
     assert old.albedo[hair].mean() > 2 * young.albedo[hair].mean()
     dark, light = (dress(coarse, replace(PLAIN, tone=(tone, 0.0, 0.0))) for tone in (-1.5, 1.0))
-    skin = dark.labels == CELEBAMASK.index("skin")
+    skin = dark.labels == CELEBAMASK_19.index("skin")
     assert 2 * dark.albedo[skin].mean() < light.albedo[skin].mean()
 
 
@@ -230,4 +231,4 @@ def test_what_is_worn_becomes_layers(coarse):
 def test_the_scanned_head_has_a_neck_to_dress(ict):
     parts = [layer.part for layer in dress(ict, replace(PLAIN, necklace=True)).layers]
     assert parts == ["cloth", "neck_l"]
-    assert all(part in CELEBAMASK for part in parts)
+    assert all(part in CELEBAMASK_19 for part in parts)

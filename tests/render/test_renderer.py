@@ -14,10 +14,10 @@ import torch
 
 from facewright.errors import UsageError
 from facewright.render import Scene, coarse_face, pose_of_rotation, sh_irradiance
+from facewright.render.conventions import LABELS
 from facewright.render.scene import Light
 from facewright.render.shards import drawn_landmarks
 from facewright.render.skin import linear_of_srgb
-from facewright.render.truth import LABELS
 
 if TYPE_CHECKING:
     from facewright.render import Rendered, Renderer, SceneSampler

@@ -8,22 +8,24 @@ import torch
 
 from facewright.errors import UsageError
 from facewright.render import Camera, MorphableModel, coarse_face, place, rotation_from_pose
-from facewright.render.truth import (
+from facewright.render.conventions import (
     CELEBAMASK_19,
     EASYPORTRAIT_9,
     LABELS,
     LAPA_11,
-    Points,
     class_table,
+    label_of_part,
+    visible98,
+    weights98,
+)
+from facewright.render.truth import (
+    Points,
     eye_openings,
     five,
-    label_of_part,
     landmarks98,
     mouth_opening,
     pupil_vertices,
     seen,
-    visible98,
-    weights98,
 )
 
 SIZE = 200

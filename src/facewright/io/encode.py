@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ _ATTACHING = (frozenset({"JPEG"}), frozenset({"HEIF", "AVIF"}))
 _OPENJPEG_SRGB, _OPENJPEG_GREY = 1, 2
 _RESOLUTION_FORMATS = frozenset({"JPEG", "PNG", "TIFF", "BMP"})
 _SCREENS = ((72.0, 72.0), (96.0, 96.0))  # what programs write that know nothing better
+_LEAST_BAND, _LONGER = 32, 1.05  # rows on which the ways of compressing a PNG are compared, and what speed may cost
 _JPEG_SEGMENT = 65_500  # EXIF, XMP and IPTC have to fit into one JPEG segment each
 
 
@@ -99,6 +101,8 @@ def encode(picture: Picture, file: IO[bytes], format_name: str, quality: int) ->
         pil = to_pil(eight_bit(picture.pixels), None if picture.alpha is None else eight_bit(picture.alpha))
         if format_name == "GIF" and pil.mode == "RGB":
             pil = pil.quantize(256)
+        if format_name == "PNG":
+            options["compress_type"] = _png_strategy(pil)
         pil.save(file, format_name, **options)
     if picture.extras.attached:
         file.write(picture.extras.attached)
@@ -196,6 +200,22 @@ def _pillow_options(picture: Picture, format_name: str, quality: int) -> dict[st
     if picture.dpi and format_name in ("JPEG", "PNG", "BMP"):
         options["dpi"] = picture.dpi
     return options | _quality_options(format_name, quality)
+
+
+def _png_strategy(pil: Image.Image) -> int:
+    """Run lengths where they are as short as zlib's search on a band from the middle: mostly, in a third of the time.
+
+    Grey photos stored in colour, drawings and text have repeats that only the search finds.
+    """
+    height = min(pil.height, max(_LEAST_BAND, pil.height // 16))
+    top = (pil.height - height) // 2
+    band = pil.crop((0, top, pil.width, top + height))
+    sizes = []
+    for strategy in (Image.DEFAULT_STRATEGY, Image.RLE):
+        file = BytesIO()
+        band.save(file, "PNG", compress_type=strategy)
+        sizes.append(file.tell())
+    return Image.RLE if sizes[1] <= _LONGER * sizes[0] else Image.DEFAULT_STRATEGY
 
 
 def _png_texts(picture: Picture) -> PngImagePlugin.PngInfo:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from scipy import fft
+from numpy import fft
 
 from ..errors import UsageError
 from ..geometry.resample import crop_face

@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from scipy.optimize import isotonic_regression, minimize
-from scipy.special import expit, logit
 
 from ..errors import UsageError, WeightsError
 from .verification import FARS, OperatingPoint, check_pairs, operating_points
@@ -58,6 +56,8 @@ def fit_affine(scores: ArrayLike, same: ArrayLike, *, prior: float = 0.5, regula
     Minimises the mean logistic loss in nats at `prior` plus ½·`regularisation`·scale², which keeps the scale finite
     when the scores separate both kinds completely. Raises UsageError when one kind is missing.
     """
+    from scipy.optimize import minimize  # takes long to load, and only fitting needs it
+
     s, y = _both_kinds(scores, same)
     if not 0 < prior < 1 or regularisation < 0:
         raise UsageError("a prior must be strictly between 0 and 1, and a regularisation must not be negative")
@@ -70,15 +70,15 @@ def fit_affine(scores: ArrayLike, same: ArrayLike, *, prior: float = 0.5, regula
         return float(weights @ np.logaddexp(0, -sign * (inputs @ w)) + w @ penalty @ w / 2)
 
     def gradient(w: Floats) -> Floats:
-        return np.asarray(inputs.T @ (weights * (expit(inputs @ w) - y)) + penalty @ w)
+        return np.asarray(inputs.T @ (weights * (_probability(inputs @ w) - y)) + penalty @ w)
 
     def curvature(w: Floats) -> Floats:
-        p = expit(inputs @ w)
+        p = _probability(inputs @ w)
         return np.asarray(inputs.T * (weights * p * (1 - p)) @ inputs + penalty)
 
-    start = np.array([0.0, logit(prior)])
+    start = np.array([0.0, _log_odds(prior)])
     found = minimize(loss, start, jac=gradient, hess=curvature, method="trust-exact", options={"gtol": 1e-10})
-    return AffineLlr(float(found.x[0]), float(found.x[1] - logit(prior)))
+    return AffineLlr(float(found.x[0]), float(found.x[1] - _log_odds(prior)))
 
 
 def fit_isotonic(scores: ArrayLike, same: ArrayLike) -> IsotonicLlr:
@@ -87,18 +87,30 @@ def fit_isotonic(scores: ArrayLike, same: ArrayLike) -> IsotonicLlr:
     It has as many parameters as steps: on the pairs it was fitted to it measures the best possible (`cllr_min`), on
     others it needs many pairs.
     """
+    from scipy.optimize import isotonic_regression
+
     s, y = _both_kinds(scores, same)
     levels, place = np.unique(s, return_inverse=True)
     counts = np.bincount(place)
     posterior = isotonic_regression(np.bincount(place, weights=y) / counts, weights=counts).x
-    return IsotonicLlr(levels, np.asarray(logit(posterior) - logit(y.mean())))
+    return IsotonicLlr(levels, np.asarray(_log_odds(posterior) - _log_odds(y.mean())))
 
 
 def posterior(llr: ArrayLike, prior: float = 0.5) -> Floats:
     """Probability of one person, given LLRs and the probability before the comparison."""
     if not 0 < prior < 1:
         raise UsageError(f"a prior must be strictly between 0 and 1, not {prior}")
-    return np.asarray(expit(np.asarray(llr, np.float64) + logit(prior)))
+    return _probability(np.asarray(llr, np.float64) + _log_odds(prior))
+
+
+def _probability(log_odds: ArrayLike) -> Floats:
+    return np.asarray(np.exp(-np.logaddexp(0, np.negative(log_odds))))
+
+
+def _log_odds(probability: ArrayLike) -> Floats:
+    """Infinite for 0 and 1."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(probability) - np.log1p(np.negative(probability)))
 
 
 def cllr(llr: ArrayLike, same: ArrayLike) -> float:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.integrate import trapezoid
 
 from ..errors import UsageError
 from .verification import check_pairs, roc
@@ -116,7 +115,7 @@ def _area(curve: DiscardCurve, end: float) -> float:
     x = np.append(curve.discard[inside], end)
     if curve.interpolation == "previous":
         return float(np.diff(x) @ curve.fnmr[inside])
-    return float(trapezoid(np.interp(x, curve.discard, curve.fnmr), x))
+    return float(np.trapezoid(np.interp(x, curve.discard, curve.fnmr), x))
 
 
 def _refitted(s: Floats, y: NDArray[np.bool_], q: Floats, fmr: float) -> DiscardCurve:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.integrate import trapezoid
 
 from ..errors import UsageError
 
@@ -139,7 +138,7 @@ class Roc:
     @property
     def auc(self) -> float:
         """Area under the ROC curve."""
-        return float(trapezoid(self.tar, self.far))
+        return float(np.trapezoid(self.tar, self.far))
 
     @property
     def eer(self) -> float:

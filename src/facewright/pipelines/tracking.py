@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ..geometry.crop import align_matrix
 from ..geometry.resample import crop_by_matrix
@@ -326,6 +325,8 @@ def match_faces(known: list[Face], seen: list[Face]) -> dict[int, int]:
     """
     if not known or not seen:
         return {}
+    from scipy.optimize import linear_sum_assignment
+
     cost = np.array([[_pair_cost(a, b) for b in seen] for a in known])
     rows, cols = linear_sum_assignment(cost)
     return {int(i): int(j) for i, j in zip(rows, cols) if cost[i, j] < _NO_MATCH}

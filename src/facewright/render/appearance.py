@@ -18,6 +18,7 @@ import torch
 from ..errors import UsageError
 from . import accessories
 from .accessories import Layer, below_collar, head_of
+from .conventions import CELEBAMASK_19
 from .facial_hair import BEARDS, beard, beard_share, brows, may_have_beard
 from .hair import STYLES, scalp_share, wear_hair
 from .rasteriser import Projected, Topology, rasterise
@@ -47,11 +48,6 @@ if TYPE_CHECKING:
     from .accessories import Head
     from .morphable import MorphableData
 
-CELEBAMASK = (
-    *("background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth"),
-    *("u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth"),
-)
-"""Names of the 19 classes in the order of the labels."""
 HAIR_COLOURS = {
     "black": (0.012, 0.010, 0.009),
     "dark_brown": (0.035, 0.022, 0.015),
@@ -173,7 +169,7 @@ class Dressed:
     """Textures of a face model and what is worn on it.
 
     `albedo` (H, W, 3) linear reflectance 0..1, `gloss` and `roughness` (H, W) as in `lighting.Gloss`, `labels` (H, W)
-    uint8 indices into `CELEBAMASK` (look them up without interpolation), all for every part of the model at
+    uint8 indices into `CELEBAMASK_19` (look them up without interpolation), all for every part of the model at
     coordinates `uv` (T, 2), 0..1 with v up, which `triangles_uv` (F, 3) indexes; `layers` are further meshes.
     """
 
@@ -508,7 +504,7 @@ def _paint_skin(paint: _Paint, canvas: _Canvas, look: Look) -> None:
     weave = (0.8 + 0.2 * hem) * (1 + 0.08 * noise(points, 0.12, look.seed + 61) + 0.1 * noise(points, 2.5, 11))
     paint.over(outer, shirt, np.array(look.cloth_colour, np.float32) * weave[:, None])
     paint.gloss[outer] *= 1 - 0.85 * shirt
-    paint.labels[np.flatnonzero(outer)[shirt > 0.5]] = CELEBAMASK.index("cloth")
+    paint.labels[np.flatnonzero(outer)[shirt > 0.5]] = CELEBAMASK_19.index("cloth")
 
 
 def hair_colour(look: Look) -> NDArray[np.float32]:
@@ -605,13 +601,13 @@ def _label(
     ears: NDArray[np.bool_],
     scalp: NDArray[np.float32],
 ) -> None:
-    labels = np.full(len(points), CELEBAMASK.index("skin"), np.float32)
-    labels[below_jaw(points) > 0.5] = CELEBAMASK.index("neck")
+    labels = np.full(len(points), CELEBAMASK_19.index("skin"), np.float32)
+    labels[below_jaw(points) > 0.5] = CELEBAMASK_19.index("neck")
     left = points[:, 0] > 0
     for name, where in (("l_ear", ears & left), ("r_ear", ears & ~left), ("hair", scalp > 0.5)):
-        labels[where] = CELEBAMASK.index(name)
+        labels[where] = CELEBAMASK_19.index(name)
     for name in ("nose", "l_brow", "r_brow", "u_lip", "l_lip"):
-        labels[masks[name] > 0.5] = CELEBAMASK.index(name)
+        labels[masks[name] > 0.5] = CELEBAMASK_19.index(name)
     paint.labels[outer] = labels
 
 
@@ -621,11 +617,11 @@ def _paint_inner(paint: _Paint, canvas: _Canvas, name: str, chosen: NDArray[np.i
     if name.startswith(("eyeball", "iris")):
         paint.albedo[chosen] = _eyeball(points, look)
         paint.gloss[chosen], paint.roughness[chosen] = 2.0, 0.12
-        paint.labels[chosen] = CELEBAMASK.index("l_eye" if points[:, 0].mean() > 0 else "r_eye")
+        paint.labels[chosen] = CELEBAMASK_19.index("l_eye" if points[:, 0].mean() > 0 else "r_eye")
         return
     if name.startswith("eye_socket"):
         paint.albedo[chosen] = skin_colour(look.tone) * np.array([0.8, 0.55, 0.55])
-        paint.labels[chosen] = CELEBAMASK.index("skin")
+        paint.labels[chosen] = CELEBAMASK_19.index("skin")
         return
     grain = 1 + 0.08 * noise(points, 0.4, look.seed + 51)[:, None]
     depth = smoothstep(6.5, 10.5, points[:, 2])[:, None]
@@ -634,7 +630,7 @@ def _paint_inner(paint: _Paint, canvas: _Canvas, name: str, chosen: NDArray[np.i
         colour, gloss = np.array([0.62, 0.55, 0.42]) * (1.12 - 0.35 * look.age), 2.0
     paint.albedo[chosen] = colour * grain * (0.12 + 0.88 * depth)
     paint.gloss[chosen], paint.roughness[chosen] = gloss, 0.3
-    paint.labels[chosen] = CELEBAMASK.index("mouth")
+    paint.labels[chosen] = CELEBAMASK_19.index("mouth")
 
 
 def _eyeball(points: NDArray[np.float32], look: Look) -> NDArray[np.float32]:

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from .appearance import dress
+from .conventions import CELEBAMASK_19, LABELS, label_of_part
 from .rasteriser import Topology, sample_texture
-from .truth import CELEBAMASK_19, LABELS, label_of_part
 
 if TYPE_CHECKING:
     from torch import Tensor

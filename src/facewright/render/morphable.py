@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, WeightsError, nearest_name
 from .camera import rotation_from_pose
+from .conventions import EYES_68
 from .rasteriser import Topology
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-EYES_68 = ((36, 42), (42, 48))
 NOSE_TIP_68, MOUTH_CORNERS_68 = 30, (48, 54)
 
 

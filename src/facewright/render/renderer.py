@@ -25,26 +25,20 @@ from .appearance import Look
 from .backgrounds import Backgrounds, drawn_backdrop
 from .body import Material, dressed
 from .camera import Camera, place, rotation_from_pose
+from .conventions import CELEBAMASK_19, EASYPORTRAIT_9, LABELS, LAPA_11, class_table, label_of_part, visible98
 from .lighting import Gloss, Lights, directional, highlight, sh_irradiance, sh_of_light, shadows
 from .morphable import MorphableData, MorphableModel, vertex_normals
 from .rasteriser import Fragments, Projected, Topology, antialias, rasterise
 from .skin import srgb_from_linear
 from .truth import (
-    CELEBAMASK_19,
-    EASYPORTRAIT_9,
-    LABELS,
-    LAPA_11,
     TOLERANCE,
     Points,
-    class_table,
     eye_openings,
     five,
-    label_of_part,
     landmarks98,
     mouth_opening,
     pupil_vertices,
     seen,
-    visible98,
 )
 
 if TYPE_CHECKING:

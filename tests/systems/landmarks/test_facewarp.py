@@ -145,7 +145,7 @@ class TestMirror:
         torch.testing.assert_close(mirrored(shape * 100, 101), shape * 100, atol=0.15, rtol=0)
 
     def test_98_points_mirror_as_the_68_they_come_from(self) -> None:
-        from facewright.render.truth import weights98
+        from facewright.render.conventions import weights98
 
         weights = weights98()
         np.testing.assert_allclose(weights[MIRROR_98[:96]][:, MIRROR_68], weights, atol=1e-6)

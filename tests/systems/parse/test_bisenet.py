@@ -12,7 +12,7 @@ import torch
 from facewright.errors import WeightsError
 from facewright.loading import create
 from facewright.nn.memory import WithoutMemory
-from facewright.render.truth import CELEBAMASK_19
+from facewright.render.conventions import CELEBAMASK_19
 from facewright.systems.parse.bisenet import network
 from facewright.systems.parse.bisenet.convert import import_published
 from facewright.systems.parse.bisenet.network import BiSeNet, BiSeNetConfig, BiSeNetGraph

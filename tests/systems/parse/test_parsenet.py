@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from facewright.errors import WeightsError
-from facewright.render.truth import CELEBAMASK_19
+from facewright.render.conventions import CELEBAMASK_19
 from facewright.systems.parse.parsenet.convert import import_published
 from facewright.systems.parse.parsenet.network import ParseNet, ParseNetConfig
 from facewright.weights.published import recognise_tensors

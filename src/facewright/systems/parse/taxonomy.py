@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import UsageError
-from ...render.truth import CELEBAMASK_19, EASYPORTRAIT_9, LAPA_11, class_table
+from ...render.conventions import CELEBAMASK_19, EASYPORTRAIT_9, LAPA_11, class_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

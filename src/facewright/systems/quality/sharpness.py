@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Self
 
 import cv2
 import numpy as np
-from scipy.fft import dct
 
 from ...geometry.crop import CropSpec
 
@@ -40,7 +39,7 @@ _TINY = 1e-2  # squared grey levels: what rounding to 8 bits leaves of nothing
 _STEEPEST = (0.97, 0.995)
 _FLAT, _STEEP = 0.4, 0.8  # shares of the pixels by slope that count as flat, and from which they are edges
 _BLOCK = 8  # px, JPEG's
-_DCT = np.asarray(dct(np.eye(_BLOCK), axis=0, norm="ortho"), np.float32)
+_DCT = np.asarray(cv2.dct(np.eye(_BLOCK), flags=cv2.DCT_ROWS).T, np.float32)
 _BANDS = ((2, 4), (5, 8))  # orders of the frequencies, low and high, whose absence is counted
 _OCTAVE = ((4, 6), (7, 9), (11, 14))  # orders of the bands within the finest octave
 _GONE = 0.75  # grey levels below which a coefficient is 0 but for rounding

@@ -7,7 +7,6 @@ rebuilt in `mos_training` from the paper and from RetinaFace, Hopenet and Stitch
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
@@ -24,7 +23,7 @@ from ....geometry.crop import CropSpec
 from ....nn.batching import padded
 from ....nn.boxes import containment_nms, decode_boxes, decode_points, make_anchors, nms
 from ....nn.deform import ModulatedDeformConv3x3
-from ....nn.inference import converted
+from ....nn.inference import converted, sharing_copy
 from ....nn.sampling import exact
 from ....tasks.card import Preprocess
 from ...base import Precision, System
@@ -475,7 +474,7 @@ class MOS(System):
 
     def _inference_form(self, dtype: torch.dtype) -> MOS:
         """With batch norms folded into their convolutions."""
-        twin = copy.deepcopy(self).eval()
+        twin = sharing_copy(self)
         fuse_norms(twin)
         return converted(twin, dtype)
 

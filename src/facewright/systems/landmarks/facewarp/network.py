@@ -26,6 +26,7 @@ from ....geometry.similarity import invert, transform_points
 from ....nn.batching import padded
 from ....nn.inference import folded_copy
 from ....nn.sampling import exact, pixels, sample
+from ....render.conventions import weights98
 from ....tasks.card import Preprocess
 from ...base import System, batches
 from ...detect.mos.network import InvertedResidual, conv_norm
@@ -241,8 +242,6 @@ class WflwHead(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        from ....render.truth import weights98
-
         pupils = torch.zeros(2, POINTS)
         pupils[0, 36:42] = pupils[1, 42:48] = 1 / 6
         mixture = torch.cat([torch.from_numpy(weights98()), pupils])
