@@ -158,3 +158,21 @@ def test_attributes_of_a_smiling_woman(run: Any, portrait: Path) -> None:
     assert every.traits.attributes is not None
     assert len(every.traits.attributes.probabilities) == 40
     assert every.traits.attributes.probabilities["Male"] < 0.5
+
+
+def test_age_and_expression_of_a_smiling_woman(run: Any, portrait: Path) -> None:
+    code, out, _ = run("age", portrait, "--json")
+    assert code == 0
+    (face,) = json.loads(out)[0]["faces"]
+    age = face["age"]
+    assert 20 < age["years"] < 55  # Eileen Collins was 42
+    assert age["low"] < age["years"] < age["high"] < age["low"] + 45
+    code, out, _ = run("expression", portrait, "--json")
+    assert code == 0
+    (face,) = json.loads(out)[0]["faces"]
+    assert face["expression"] == "happiness"
+    assert face["expressions"]["happiness"] > 0.5
+    assert face["calibrated"]
+    (units,) = fw.action_units(portrait)
+    assert units.traits.actions is not None
+    assert units.traits.actions.units["AU12"].probability > units.traits.actions.units["AU15"].probability

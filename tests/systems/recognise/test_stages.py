@@ -44,13 +44,24 @@ def test_stages_and_blocks_begin_as_the_recogniser() -> None:
     assert FirstStages.preprocess(112) == recogniser.preprocess
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many crops were looked at, look by look."""
+    looks: list[int] = []
+    look = SeenOnce._look
+
+    def watched(self: SeenOnce, crops: Tensor) -> Tensor:
+        looks.append(len(crops))
+        return look(self, crops)
+
+    monkeypatch.setattr(SeenOnce, "_look", watched)
+    return looks
+
+
 def test_the_same_crops_are_seen_once_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     stages = FirstStages().eval()
     one, other = SeenOnce(stages, torch.float32), SeenOnce(stages, torch.float32)
-    looks: list[Tensor] = []
-    look = SeenOnce._look
-    monkeypatch.setattr(SeenOnce, "_look", lambda self, crops: (looks.append(crops), look(self, crops))[1])
+    looks = counted(monkeypatch)
     first, second = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         with seeing_once():
@@ -75,9 +86,7 @@ def test_age_and_actions_of_a_face_need_one_look(fakes: SimpleNamespace, monkeyp
     assert isinstance(actions.shared, FirstStages)
     begin_as_recogniser(actions.shared)
     age.parser.get_submodule("stages").load_state_dict(actions.shared.state_dict())
-    looks: list[int] = []
-    look = SeenOnce._look
-    monkeypatch.setattr(SeenOnce, "_look", lambda self, crops: (looks.append(len(crops)), look(self, crops))[1])
+    looks = counted(monkeypatch)
     photo, face = fakes.textured(300, 300), fakes.face_at((150, 150), 60)
     together = TraitReader(age=age, actions=actions).read(photo, [face])[0]
     assert looks == [1]
