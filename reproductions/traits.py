@@ -68,6 +68,12 @@ def ece(probabilities: ArrayLike, true: ArrayLike, *, bins: int = 15) -> float:
     return reliability(np.ravel(probabilities), np.ravel(true), bins=bins).ece
 
 
+def least_ece(probabilities: ArrayLike, *, bins: int = 15, draws: int = 200, seed: int = 0) -> float:
+    """The mean calibration error that so many statements would show if their probabilities were exactly right."""
+    stated, rng = np.ravel(np.asarray(probabilities, np.float64)), np.random.default_rng(seed)
+    return float(np.mean([ece(stated, rng.random(len(stated)) < stated, bins=bins) for _ in range(draws)]))
+
+
 def groups_of(columns: Mapping[str, Sequence[tuple[str, Flags]]]) -> list[tuple[str, Flags]]:
     """Groups by their names with enough photos in them."""
     found = [(f"{kind}: {name}", member) for kind, members in columns.items() for name, member in members]

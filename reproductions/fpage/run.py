@@ -78,7 +78,7 @@ def arm(s: Settings, name: str, seed: int) -> dict[str, Any]:
     torch.manual_seed(seed)
     config = config_of(name, s)
     model = common.channels_last(FPAge(config))
-    training = FPAgeTraining(model, start_from=("segface",))
+    training = FPAgeTraining(model)
     data = AgeCrops("train", seed, config=config)
 
     def parse(number: int) -> torch.Tensor:

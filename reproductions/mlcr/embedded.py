@@ -206,8 +206,9 @@ def report(model: MLCR, sets: Path, found: Path) -> tuple[list[str], dict[str, f
         f"- accuracy on these photos: **{traits.text(accuracy)} %**;",
         f"- mean over the {len(recalls)} expressions that they show:"
         f" {100 * metrics['rafdb_expression_mean_recall']:.1f} %;",
-        f"- expected calibration error of the likeliest expression on the photos that did not choose the calibration:"
-        f" {100 * expression_ece:.1f} %.",
+        f"- expected calibration error of the likeliest expression on the {int(measured.sum())} photos that did not"
+        f" choose the calibration: {100 * expression_ece:.1f} %; probabilities that are exactly right would show"
+        f" {100 * traits.least_ece(best[measured]):.1f} % on so few.",
         "",
         "![Stated probabilities and how often they come true](../images/expression-reliability.png)",
         "",

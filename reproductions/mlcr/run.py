@@ -96,7 +96,7 @@ def arm(s: Settings, name: str, seed: int) -> dict[str, Any]:
     """Train both views (a single view is the first of two, alone in the loss) and judge their mean on other renders."""
     torch.manual_seed(seed)
     choice = ARMS[name]
-    config = MLCRConfig(s.size, s.size, UNITS, "compact", s.features, graph=choice["graph"])
+    config = MLCRConfig(s.size, s.size, UNITS, "mobilenet", s.features, graph=choice["graph"])
     model = common.channels_last(MLCR(config))
     training = MLCRTraining(model, multi_view=s.multi_view * choice["apart"], agreement=s.agreement * choice["agreed"])
     train, faces = Renders("train", s.labelled), open_faces("lfw", "train")

@@ -158,3 +158,16 @@ def test_attributes_of_a_smiling_woman(run: Any, portrait: Path) -> None:
     assert every.traits.attributes is not None
     assert len(every.traits.attributes.probabilities) == 40
     assert every.traits.attributes.probabilities["Male"] < 0.5
+
+
+def test_expression_and_units_of_a_smiling_woman(run: Any, portrait: Path) -> None:
+    code, out, _ = run("expression", portrait, "--json")
+    assert code == 0
+    (face,) = json.loads(out)[0]["faces"]
+    assert face["expression"] == "happiness"
+    assert face["expressions"]["happiness"] > 0.5
+    assert face["calibrated"]
+    (units,) = fw.action_units(portrait)
+    assert units.traits.actions is not None
+    found = units.traits.actions.units
+    assert found["AU12"].probability > found["AU15"].probability

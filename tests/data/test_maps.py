@@ -11,16 +11,14 @@ from torch import nn
 
 from facewright.data import maps as kept_maps
 from facewright.data.maps import KeptMaps
-from facewright.nn.mobilenetv3 import MobileNetV3
 from facewright.systems.action_units.mlcr.network import MLCR, MLCRConfig
 from facewright.systems.action_units.mlcr.training import MLCRTraining
-from facewright.systems.age.fpage.network import STRIDE, FPAge, FPAgeConfig
+from facewright.systems.age.fpage.network import STRIDE, FPAge, FPAgeConfig, RecogniserParser
 from facewright.systems.age.fpage.training import FPAgeTraining
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FROZEN = 7
 SMALL = dataclasses.replace(FPAgeConfig.compact(), size=64, crop=64, width=16, hidden=8, blocks=1)
 
 
@@ -33,17 +31,16 @@ def pictures(count: int, size: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def shallow(part: nn.Module) -> nn.Sequential:
-    """The modules that do not learn."""
-    backbone = part.backbone
-    assert isinstance(backbone, MobileNetV3)
-    return nn.Sequential(*list(backbone.features)[:FROZEN])
+def shallow(network: FPAge) -> nn.Module:
+    """The stages that do not learn."""
+    assert isinstance(network.parser, RecogniserParser)
+    return network.parser.stages.eval()
 
 
 def test_items_keep_everything_but_the_picture_and_are_made_once() -> None:
     torch.manual_seed(0)
     network = FPAge(SMALL)
-    modules = shallow(network.parser)
+    modules = shallow(network)
     images, asked = pictures(20, 64), []
 
     def item(number: int) -> dict[str, torch.Tensor]:
@@ -52,7 +49,7 @@ def test_items_keep_everything_but_the_picture_and_are_made_once() -> None:
 
     kept = KeptMaps("ages", network, modules, item, 20, "settings")
     assert asked == list(range(20))
-    with torch.inference_mode():
+    with torch.inference_mode(), network.picture_autocast():
         expected = modules(network.normalise(images[17:18].numpy()))[0]
     found = kept[17]
     assert set(found) == {"maps", "age"}
@@ -73,7 +70,7 @@ def test_items_keep_everything_but_the_picture_and_are_made_once() -> None:
 
 def test_nothing_is_kept_of_preparing_that_broke() -> None:
     network = FPAge(SMALL)
-    modules = shallow(network.parser)
+    modules = shallow(network)
 
     def item(number: int) -> dict[str, torch.Tensor]:
         if number == 18 and not mended:
@@ -92,18 +89,15 @@ def test_training_on_maps_is_training_on_pictures() -> None:
     torch.manual_seed(0)
     images, side = pictures(4, 64), 64 // STRIDE
     ages = FPAge(SMALL).train()
-    by_age = FPAgeTraining(ages, frozen=FROZEN)
+    by_age = FPAgeTraining(ages)
     labels = torch.randint(0, 11, (4, side, side), dtype=torch.uint8)
     shared = {"age": torch.tensor([5.0, 20.0, 40.0, 70.0]), "labels": labels}
-    actions = MLCR(MLCRConfig(64, 68, ("AU1", "AU4"), "compact", 8, expressions=True)).train()
-    by_action = MLCRTraining(actions, frozen=FROZEN)
-    with torch.no_grad():
-        actions.views[1].load_state_dict(actions.views[0].state_dict())  # maps are those of the first view
+    actions = MLCR(MLCRConfig(64, 64, ("AU1", "AU4"), "recogniser", 8, expressions=True)).train()
+    by_action = MLCRTraining(actions)
     units = {"units": torch.tensor([[1, -1], [-1, 1], [0, 0], [1, 1]]), "expression": torch.tensor([-1, 2, 3, -1])}
     losses: list[torch.Tensor] = []
-    cases = (by_age, ages, ages.parser, shared), (by_action, actions, actions.views[0], units)
-    for training, model, part, rest in cases:
-        modules = shallow(part)
+    cases = (by_age, ages, shallow(ages), shared), (by_action, actions, actions.shared, units)
+    for training, model, modules, rest in cases:
         with torch.no_grad():
             maps = modules.eval()(model.normalise(images.numpy()))
         for batch in ({"image": images, **rest}, {"maps": maps, **rest}):

@@ -20,12 +20,8 @@ def test_a_shallower_backbone_is_filled_from_the_embedded_parser() -> None:
     for backbone in target:
         assert all(torch.equal(value, source[key]) for key, value in backbone.state_dict().items())
     deeper = MobileNetV3(COMPACT, last=0, taps=(10,))
-    own = {key: value.clone() for key, value in deeper.state_dict().items()}
     with pytest.raises(WeightsError, match="does not fit"):
         copy_backbone(nn.ModuleList([deeper]), "lnet_anet")
-    copy_backbone(nn.ModuleList([deeper]), "lnet_anet", shallower=True)
-    kept = [key for key, value in deeper.state_dict().items() if torch.equal(value, own[key])]
-    assert {key.split(".")[1] for key in kept if "weight" in key} == {"11", "12", "13"}
     with pytest.raises(WeightsError, match="does not fit"):
         copy_backbone(nn.ModuleList([MobileNetV3(stem=8)]), "segface")
     with pytest.raises(WeightsError, match="no backbone"):

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import FacewrightError, UsageError
-from ..systems.action_units.mlcr.network import EXPRESSIONS, MLCR, CompactView, MLCRConfig
+from ..systems.action_units.mlcr.network import EXPRESSIONS, MLCR, MLCRConfig
+from ..systems.recognise.distilledface.stages import FirstStages, begin_as_recogniser
 from .ages import points_of
-from .crops import Variation
+from .crops import EXACT, Variation
 from .faces import data_root, open_faces
 from .maps import KeptMaps
 from .parsing import parsing_renders
@@ -134,8 +135,8 @@ class ActionCrops(Dataset[dict[str, Tensor]]):
             return "rafdb", int(rng.choice(len(self.photos), p=self.chances if self.augment else None))
         return "lfw", int(rng.integers(len(self.faces)))
 
-    def item(self, kind: str, number: int, rng: Generator) -> dict[str, Tensor]:
-        """The picture of that kind and number, varied."""
+    def item(self, kind: str, number: int, rng: Generator, variation: Variation | None = None) -> dict[str, Tensor]:
+        """The picture of that kind and number, varied by `variation`, or else by that of the data set."""
         units, expression = np.zeros(len(self.config.units), np.int64), -1
         if kind == "render":
             shard = int(self.usable[number])
@@ -147,7 +148,7 @@ class ActionCrops(Dataset[dict[str, Tensor]]):
         else:
             row = int(self.faces.rows[number])
             image, points = self.faces.read(row), points_of(self.faces, row)
-        crop, _, _ = self.variation.crop(image, points, self.crop, rng)
+        crop, _, _ = (variation or self.variation).crop(image, points, self.crop, rng)
         return {
             "image": torch.from_numpy(np.ascontiguousarray(crop)),
             "units": torch.from_numpy(units),
@@ -156,12 +157,12 @@ class ActionCrops(Dataset[dict[str, Tensor]]):
 
 
 class ActionMaps(Dataset[dict[str, Tensor]]):
-    """`ActionCrops` as the first `frozen` modules of a compact MLCR's views see them, where these do not learn.
+    """`ActionCrops` as the first stages of the compact MLCR see them, which do not learn.
 
     What they see of `views` crops of every picture of RAF-DB, `render_views` of every rendered face, and one of
-    `lfw` photos is kept (`KeptMaps`). Without `augment` there is one of each. An item has `maps` (C, h, w) float32
-    in place of `image`. It depends on (seed, index) alone. `start_from` as in `MLCRTraining`, `options` as in
-    `ActionCrops`.
+    `lfw` photos is kept (`KeptMaps`); the first crop of a picture is exact, the others are varied. Without `augment`
+    there is one of each. An item has `maps` (C, h, w) float32 in place of `image`. It depends on (seed, index) alone.
+    `options` as in `ActionCrops`.
     """
 
     def __init__(
@@ -169,8 +170,6 @@ class ActionMaps(Dataset[dict[str, Tensor]]):
         split: Split = "train",
         seed: int = 0,
         *,
-        start_from: str,
-        frozen: int,
         views: int = 2,
         render_views: int = 6,
         lfw: int = 2000,
@@ -185,22 +184,18 @@ class ActionMaps(Dataset[dict[str, Tensor]]):
         self.views = {"render": render_views, "rafdb": views, "lfw": 1} if augment else dict.fromkeys(self.sizes, 1)
         counts = [self.sizes[kind] * self.views[kind] for kind in self.sizes]
         self.first = dict(zip(self.sizes, np.cumsum([0, *counts[:-1]]).tolist()))
-        from ..training.warm_start import copy_backbone  # which stands above the data
-
-        view = MLCR(crops.config).views[0]
-        if not isinstance(view, CompactView):
-            raise UsageError("only the compact MLCR is trained on kept maps")
-        copy_backbone(view, start_from)
         network = MLCR(crops.config)
+        if not isinstance(network.shared, FirstStages):
+            raise UsageError("only the compact MLCR is trained on kept maps")
+        begin_as_recogniser(network.shared)
         settings = (split, seed, augment, config, sorted(options.items()), self.sizes, self.views, crops.photos.names)
-        modules = nn.Sequential(*list(view.backbone.features)[:frozen])
-        self.kept = KeptMaps(f"action-maps-{split}", network, modules, self._crop, sum(counts), settings)
+        self.kept = KeptMaps(f"action-maps-{split}", network, network.shared, self._crop, sum(counts), settings)
 
     def _crop(self, number: int) -> dict[str, Tensor]:
         kind = max(self.first, key=lambda kind: (self.first[kind] <= number, self.first[kind]))
         view, place = divmod(number - self.first[kind], self.sizes[kind])
         seed = (self.seed, 7, list(self.sizes).index(kind), view, place)
-        return self.crops.item(kind, place, np.random.default_rng(seed))
+        return self.crops.item(kind, place, np.random.default_rng(seed), None if view else EXACT)
 
     def __len__(self) -> int:
         return self.length

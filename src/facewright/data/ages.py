@@ -11,14 +11,15 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import FacewrightError, UsageError
 from ..geometry.resample import crop_by_matrix
-from ..systems.age.fpage.network import STRIDE, CompactParser, FPAge, FPAgeConfig
+from ..systems.age.fpage.network import STRIDE, FPAge, FPAgeConfig, RecogniserParser
 from ..systems.parse.taxonomy import CELEBAMASK_19, IGNORED, LAPA_11, conversion, mirrored
-from .crops import Variation
+from ..systems.recognise.distilledface.stages import begin_as_recogniser
+from .crops import EXACT, Variation
 from .detection import five_points
 from .faces import FaceCollection, data_cache, open_faces, rows_key
 from .maps import KeptMaps
@@ -101,11 +102,11 @@ class AgeCrops(Dataset[dict[str, Tensor]]):
         rng = np.random.default_rng((self.seed, 6, index))
         return self.item(int(rng.integers(len(self.rows))) if self.augment else index % len(self.rows), rng)
 
-    def item(self, place: int, rng: Generator) -> dict[str, Tensor]:
-        """The photo of that number, varied."""
+    def item(self, place: int, rng: Generator, variation: Variation | None = None) -> dict[str, Tensor]:
+        """The photo of that number, varied by `variation`, or else by that of the data set."""
         row = int(self.rows[place])
         photo, points = self.collection.read(row), points_of(self.collection, row)
-        image, matrix, flipped = self.variation.crop(photo, points, self.crop, rng)
+        image, matrix, flipped = (variation or self.variation).crop(photo, points, self.crop, rng)
         labels = np.full((self.crop.size, self.crop.size), IGNORED, np.uint8)
         if place < len(self.parsed):
             labels = labels_in_crop(self.parsed[place], photo.shape, matrix, self.crop.size)
@@ -119,11 +120,11 @@ class AgeCrops(Dataset[dict[str, Tensor]]):
 
 
 class AgeMaps(Dataset[dict[str, Tensor]]):
-    """`AgeCrops` as the first `frozen` modules of a compact FP-Age see them, where these do not learn.
+    """`AgeCrops` as the first stages of the compact FP-Age see them, which do not learn.
 
     What they see of `views` crops of every photo (of one without `augment`) is kept (`KeptMaps`), which saves most of
-    the time of training. An item has `maps` (C, h, w) float32, `age`, and `labels` (h, w) uint8. It depends on (seed,
-    index) alone. `start_from` as in `FPAgeTraining`, `options` as in `AgeCrops`.
+    the time of training: of the exact crop, and of varied ones. An item has `maps` (C, h, w) float32, `age`, and
+    `labels` (h, w) uint8. It depends on (seed, index) alone. `options` as in `AgeCrops`.
     """
 
     def __init__(
@@ -131,9 +132,7 @@ class AgeMaps(Dataset[dict[str, Tensor]]):
         split: Split = "train",
         seed: int = 0,
         *,
-        start_from: Sequence[str],
-        frozen: int,
-        views: int = 3,
+        views: int = 2,
         length: int = 1 << 40,
         augment: bool = True,
         config: FPAgeConfig | None = None,
@@ -143,19 +142,17 @@ class AgeMaps(Dataset[dict[str, Tensor]]):
         self.seed, self.length, self.augment = seed, length, augment
         self.photos = len(self.crops.rows)
         network = FPAge(config or FPAgeConfig.compact())
-        from ..systems.age.fpage.training import begun  # which stands above the data
-
-        begun(network.parser, start_from, frozen)
-        if not isinstance(network.parser, CompactParser):
+        if not isinstance(network.parser, RecogniserParser):
             raise UsageError("only the compact FP-Age is trained on kept maps")
+        begin_as_recogniser(network.parser.stages)
         self.count = self.photos * (views if augment else 1)
         settings = (split, seed, augment, config, sorted(options.items()), rows_key(self.crops.rows))
-        modules = nn.Sequential(*list(network.parser.backbone.features)[:frozen])
-        self.kept = KeptMaps(f"age-maps-{split}", network, modules, self._crop, self.count, settings)
+        self.kept = KeptMaps(f"age-maps-{split}", network, network.parser.stages, self._crop, self.count, settings)
 
     def _crop(self, number: int) -> dict[str, Tensor]:
         view, place = divmod(number, self.photos)
-        item = self.crops.item(place, np.random.default_rng((self.seed, 6, view, place)))
+        rng = np.random.default_rng((self.seed, 6, view, place))
+        item = self.crops.item(place, rng, None if view else EXACT)
         labels = item["labels"][None, None].float()
         side = item["labels"].shape[0] // STRIDE
         item["labels"] = F.interpolate(labels, size=(side, side), mode="nearest-exact")[0, 0].to(torch.uint8)

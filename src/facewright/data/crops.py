@@ -55,5 +55,6 @@ class Variation:
         return crop if preset == "clean" else apply(crop, sample(preset, rng, crop.shape[0], scaled=True))
 
 
+EXACT = Variation(augment=False)
 PHOTOGRAPHED = 0.5
 """Share of training crops that are seen as if by another camera."""

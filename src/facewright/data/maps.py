@@ -37,7 +37,7 @@ class KeptMaps:
         self,
         name: str,
         network: System,
-        modules: nn.Sequential,
+        modules: nn.Module,
         item: Callable[[int], Item],
         count: int,
         settings: object,
@@ -58,7 +58,7 @@ class KeptMaps:
 
 
 @torch.inference_mode()
-def prepare(folder: Path, network: System, modules: nn.Sequential, item: Callable[[int], Item], count: int) -> None:
+def prepare(folder: Path, network: System, modules: nn.Module, item: Callable[[int], Item], count: int) -> None:
     """Write an array for each part of the items into a folder that appears when all of it is there."""
     temporary = folder.with_name(f"{folder.name}.tmp")
     temporary.mkdir(exist_ok=True)
@@ -66,7 +66,8 @@ def prepare(folder: Path, network: System, modules: nn.Sequential, item: Callabl
     for start in range(0, count, _BATCH):
         stop = min(start + _BATCH, count)
         batch: Item = torch.utils.data.default_collate([item(number) for number in range(start, stop)])
-        batch["maps"] = modules(network.normalise(batch.pop("image").numpy())).half()
+        with network.picture_autocast():
+            batch["maps"] = modules(network.normalise(batch.pop("image").numpy())).half()
         for key, values in batch.items():
             if not start:
                 shape = (count, *values.shape[1:])

@@ -156,12 +156,6 @@ class MobileNetV3(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         return tapped(self.features, self.taps, x)
 
-    def continued(self, x: Tensor, begin: int) -> list[Tensor]:
-        """The maps after the taps from the output x of module `begin − 1` on."""
-        done = [x] if begin - 1 in self.taps else []
-        later = [tap - begin for tap in self.taps if tap >= begin]
-        return done + tapped(list(self.features)[begin:], later, x)
-
 
 def tapped(features: Iterable[nn.Module], taps: Sequence[int], x: Tensor) -> list[Tensor]:
     """The outputs of the numbered modules of a chain."""

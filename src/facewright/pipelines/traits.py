@@ -16,6 +16,7 @@ from .order import reading_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     import numpy as np
     from numpy.typing import NDArray
@@ -94,12 +95,20 @@ class TraitReader:
         withheld = [reasons_against(photo, face) for face in faces]
         shown = [face for face, reasons in zip(faces, withheld) if not reasons]
         nothing = [None] * len(shown)
-        ages = self.age.estimate(photo, shown) if self.age else nothing
-        said = self.attributes.describe_faces(photo, shown) if self.attributes else nothing
-        actions = self.actions.read_actions(photo, shown) if self.actions else nothing
+        with _seeing_once():
+            ages = self.age.estimate(photo, shown) if self.age else nothing
+            said = self.attributes.describe_faces(photo, shown) if self.attributes else nothing
+            actions = self.actions.read_actions(photo, shown) if self.actions else nothing
         told = [each if each is None or every else _told(each) for each in said]
         found = iter(map(Traits, ages, told, actions))
         return [Traits(withheld=reasons) if reasons else next(found) for reasons in withheld]
+
+
+def _seeing_once() -> AbstractContextManager[None]:
+    """Networks that read a face from the first stages of the recogniser look at it once."""
+    from ..systems.recognise.distilledface.stages import seeing_once
+
+    return seeing_once()
 
 
 def _told(said: FaceAttributes) -> FaceAttributes:

@@ -25,11 +25,10 @@ def grow(model: System, source: str, *new: str) -> None:
         raise WeightsError(f"{source} cannot be grown to this configuration: {', '.join(strange[:4])} do not match")
 
 
-def copy_backbone(model: nn.Module, slug: str, weights: str | None = None, *, shallower: bool = False) -> None:
+def copy_backbone(model: nn.Module, slug: str, weights: str | None = None) -> None:
     """Fill every backbone of `model` with that of a trained system; both are `MobileNetV3`.
 
-    The source is no shallower, unless `shallower`: then what it lacks stays as it is. `weights` as in
-    `System.from_pretrained`. Raises WeightsError where they do not fit.
+    The source is no shallower. `weights` as in `System.from_pretrained`. Raises WeightsError where they do not fit.
     """
     from ..nn.mobilenetv3 import MobileNetV3
     from ..systems.base import system_class
@@ -42,11 +41,10 @@ def copy_backbone(model: nn.Module, slug: str, weights: str | None = None, *, sh
     state = sources[0].state_dict()
     for target in targets:
         wanted = target.state_dict()
-        missing = [] if shallower else [key for key in wanted if key not in state]
-        missing += [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+        missing = [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]
         if missing:
             raise WeightsError(f"the backbone of {slug} does not fit: {', '.join(missing[:3])}")
-        target.load_state_dict({key: state.get(key, value) for key, value in wanted.items()})
+        target.load_state_dict({key: state[key] for key in wanted})
 
 
 def frozen_part(backbone: nn.Module, count: int) -> nn.ModuleList:

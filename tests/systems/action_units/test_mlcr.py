@@ -11,7 +11,7 @@ import torch
 from facewright.errors import UsageError, WeightsError
 from facewright.face import Face
 from facewright.systems.action_units.mlcr import convert
-from facewright.systems.action_units.mlcr.network import EXPRESSIONS, MLCR, CompactView, MLCRConfig, modules_alike
+from facewright.systems.action_units.mlcr.network import EXPRESSIONS, MLCR, MLCRConfig
 from facewright.systems.action_units.mlcr.relations import (
     BP4D,
     EMOTIONET,
@@ -27,24 +27,8 @@ from facewright.systems.action_units.mlcr.training import (
 )
 
 UNITS = ("AU1", "AU4", "AU12")
-SMALL = MLCRConfig(32, 36, UNITS, "compact", 8, expressions=True)
-
-
-@torch.inference_mode()
-def test_what_views_have_in_common_is_computed_once() -> None:
-    model = build()
-    first, second = (view for view in model.views if isinstance(view, CompactView))
-    assert modules_alike([first, second]) == 0
-    for count in (0, 7):
-        for one, other in list(zip(first.backbone.features, second.backbone.features))[:count]:
-            other.load_state_dict(one.state_dict())
-        assert modules_alike([first, second]) == count
-        form = MLCR(model.config).eval()
-        form.load_state_dict(model.state_dict())
-        fast, image = form.inference(torch.float32), torch.randn(3, 3, 32, 32)
-        assert len(list(fast.get_submodule("shared").children())) == count
-        for ours, expected in zip(fast(image), model(image)):
-            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+SMALL = MLCRConfig(32, 36, UNITS, "mobilenet", 8, expressions=True)
+ON_RECOGNISER = MLCRConfig(32, 32, UNITS, "recogniser", 8, expressions=True)
 
 
 def build(config: MLCRConfig = SMALL) -> MLCR:
@@ -158,9 +142,11 @@ def test_views_that_agree_do_not_diverge() -> None:
     assert float(multi_view_loss(torch.eye(3), -torch.eye(3))) == 1
 
 
-def test_training_lowers_the_loss_with_and_without_labels() -> None:
-    model = build().train()
+@pytest.mark.parametrize("config", [SMALL, ON_RECOGNISER])
+def test_training_lowers_the_loss_with_and_without_labels(config) -> None:
+    model = build(config).train()
     training = MLCRTraining(model, lr=3e-3, multi_view=4.0, agreement=10.0)
+    before = {key: value.clone() for key, value in model.shared.state_dict().items()}
     batch = {
         "image": torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8),
         "units": torch.tensor([[1, -1, 1], [-1, 1, -1], [1, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]]),
@@ -178,13 +164,15 @@ def test_training_lowers_the_loss_with_and_without_labels() -> None:
     for _ in range(15):
         training.step(batch, update, 0.0)
     assert losses[-1] < 0.7 * losses[0]
+    assert all(torch.equal(value, before[key]) for key, value in model.shared.state_dict().items())
     assert set(training.validate(batch)) == {"f1", "divergence", "expression"}
     alone = dict(batch, units=torch.zeros(6, 3, dtype=torch.int64), expression=torch.full((6,), -1))
     assert np.isfinite(float(training.step(alone, update, 0.5)["divergence"]))
 
 
-def test_what_is_read_of_a_face() -> None:
-    model = build()
+@pytest.mark.parametrize("config", [SMALL, ON_RECOGNISER])
+def test_what_is_read_of_a_face(config) -> None:
+    model = build(config)
     photo = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
     points = np.array([[20, 25], [40, 25], [30, 35], [23, 45], [37, 45]], np.float32)
     face = Face(np.array([10, 10, 50, 55], np.float32), 0.9, points)

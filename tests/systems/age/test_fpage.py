@@ -112,7 +112,8 @@ def test_looking_at_the_mirror_image_of_a_symmetric_face_changes_nothing() -> No
     photo = np.concatenate([half, half[:, ::-1]], 1)
     points = np.array([[30, 30], [49, 30], [39.5, 45], [32, 58], [47, 58]], np.float32)
     face = Face(np.array([20, 15, 59, 70], np.float32), 0.9, points)
-    for config in (SMALL, dataclasses.replace(SMALL, crop=0), FLAT):
+    flat = dataclasses.replace(FLAT, trunk="mobilenet")  # the recogniser's template is not symmetric
+    for config in (SMALL, dataclasses.replace(SMALL, crop=0), flat):
         once = build(config)
         twice = FPAge(dataclasses.replace(once.config, mirror=True)).eval()
         twice.load_state_dict(once.state_dict())

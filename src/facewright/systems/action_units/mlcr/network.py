@@ -25,6 +25,7 @@ from ....nn.mobilenetv3 import COMPACT, ConvNorm, MobileNetV3
 from ....nn.resnet import resnet
 from ....tasks.card import Preprocess
 from ...base import System, batches
+from ...recognise.distilledface.stages import FirstStages, SeenOnce, fourth_stage
 from .relations import EMOTIONET, adjacency_of, published_relations
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class MLCRConfig:
     """Shape of the network; the defaults are the paper's, with EmotioNet's units (43.1 M parameters).
 
     size: side of the crop the network sees, the middle of one of `resized`. units: the action units, in order.
-    backbone: of each view, `resnet34`, or `compact`, this project's. features: of the compact backbone.
+    backbone: of each view, `resnet34`; or this project's, `recogniser`, a stage of its own on top of what the compact
+        recogniser sees first, or `mobilenet`. features: of these two.
     graph: `live` exchanges the classifiers as they are, which is what the paper means; `stored` exchanges what they
         were when `store_classifiers` was called, as the published code does after its first call; `off` leaves them
         alone, as that code does at its first call.
@@ -69,7 +71,7 @@ class MLCRConfig:
     size: int = 224
     resized: int = 240
     units: tuple[str, ...] = EMOTIONET
-    backbone: Literal["resnet34", "compact"] = "resnet34"
+    backbone: Literal["resnet34", "recogniser", "mobilenet"] = "resnet34"
     features: int = 512
     graph: Graph = "live"
     fusion: Literal[0, 1, 2, 3] = 0
@@ -77,12 +79,25 @@ class MLCRConfig:
 
     @classmethod
     def compact(cls) -> Self:
-        """Two small views of 112 px with more units, and expressions."""
-        return cls(112, 120, COMPACT_UNITS, "compact", 160, expressions=True)
+        """Two small views of the compact recogniser's crops, with more units, and expressions."""
+        return cls(112, 112, COMPACT_UNITS, "recogniser", 160, expressions=True)
 
 
-class CompactView(nn.Module):
-    """This project's backbone: the shallow part of a small MobileNetV3, widened and averaged over the picture."""
+class RecogniserView(nn.Module):
+    """What a view of its own makes of the first stages of the compact recogniser: one more block, widened, averaged."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.deeper = fourth_stage()
+        self.widen = ConvNorm(FirstStages.next_width, features, 1, act="hardswish")
+
+    def forward(self, seen: Tensor) -> Tensor:
+        pooled: Tensor = self.widen(self.deeper(seen)).mean((2, 3))
+        return pooled
+
+
+class MobileNetView(nn.Module):
+    """The shallow part of a small MobileNetV3, widened and averaged over the picture."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -90,37 +105,15 @@ class CompactView(nn.Module):
         self.widen = ConvNorm(self.backbone.widths[-1], features, 1, act="hardswish")
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.read(self.backbone(x))
-
-    def read(self, maps: Sequence[Tensor]) -> Tensor:
-        """What `forward` returns, from the maps of the backbone."""
-        pooled: Tensor = self.widen(maps[-1]).mean((2, 3))
+        pooled: Tensor = self.widen(self.backbone(x)[-1]).mean((2, 3))
         return pooled
 
 
-class LaterModules(nn.Module):
-    """What a compact view makes of the map before module `begin` of its backbone."""
-
-    def __init__(self, view: CompactView, begin: int) -> None:
-        super().__init__()
-        self.view, self.begin = view, begin
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.view.read(self.view.backbone.continued(x, self.begin))
-
-
-def modules_alike(views: Sequence[CompactView]) -> int:
-    """How many of the first modules of compact views have the same weights: those that training left alone."""
-    chains = [list(view.backbone.features) for view in views]
-    states = [[module.state_dict() for module in chain] for chain in chains]
-    for number, same in enumerate(zip(*states)):
-        first = same[0]
-        if not all(torch.equal(value, other[key]) for other in same[1:] for key, value in first.items()):
-            return number
-    return len(chains[0])
-
-
-BACKBONES: dict[str, Callable[[int], nn.Module]] = {"resnet34": lambda _: resnet("resnet34"), "compact": CompactView}
+BACKBONES: dict[str, Callable[[int], nn.Module]] = {
+    "resnet34": lambda _: resnet("resnet34"),
+    "recogniser": RecogniserView,
+    "mobilenet": MobileNetView,
+}
 
 
 class RelationGraph(nn.Module):
@@ -166,7 +159,7 @@ class MLCR(System):
         self.fuse = _fusion(c.fusion, c.features, count)
         self.expression = nn.Linear(VIEWS * c.features, len(EXPRESSIONS)) if c.expressions else None
         published = published_relations(c.units)
-        self.shared: nn.Module = nn.Identity()  # at inference what both views have in common
+        self.shared: nn.Module = FirstStages() if c.backbone == "recogniser" else nn.Identity()
         self.register_buffer("relations", torch.eye(count) if published is None else published)
         self.register_buffer("stored", torch.zeros(VIEWS, count, c.features + 1))
         self.register_buffer("calibration", torch.zeros(count + 1, 4, dtype=torch.int32))
@@ -174,9 +167,11 @@ class MLCR(System):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
+        if config.backbone == "recogniser":
+            return FirstStages.preprocess(config.size)
         zoom = config.resized / config.size
         crop = CropSpec.aligned(config.size, "ffhq", zoom=zoom * FRAME, centre=FRAME_CENTRE)
-        if config.backbone == "compact":
+        if config.backbone == "mobilenet":
             return Preprocess(crop)
         return Preprocess(crop, mean=MEAN, std=STD)
 
@@ -252,13 +247,9 @@ class MLCR(System):
 
     def _inference_form(self, dtype: torch.dtype) -> nn.Module:
         network = plain_copy(self, dtype)
-        compact = [view for view in self.views if isinstance(view, CompactView)]
-        alike = modules_alike(compact) if compact else 0
-        if not alike:
-            network.views = nn.ModuleList(folded_copy(view, dtype) for view in self.views)
-            return network
-        network.shared = folded_copy(nn.Sequential(*list(compact[0].backbone.features)[:alike]), dtype)
-        network.views = nn.ModuleList(folded_copy(LaterModules(view, alike), dtype) for view in compact)
+        network.views = nn.ModuleList(folded_copy(view, dtype) for view in self.views)
+        if isinstance(self.shared, FirstStages):
+            network.shared = SeenOnce(self.shared, dtype)
         return network
 
     def _scores(

@@ -6,19 +6,19 @@ both terms make much smaller than they look.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....training.trainer import Batch, Training, Update
-from ....training.warm_start import copy_backbone, frozen_part
-from .network import VIEWS, CompactView
+from ...recognise.distilledface.stages import FirstStages, begin_as_recogniser
+from .network import VIEWS, RecogniserView
 from .relations import BP4D, EMOTIONET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch.optim import Optimizer
 
@@ -77,8 +77,8 @@ class MLCRTraining(Training):
     Batches hold `image` (N, S, S, 3) uint8 RGB, `units` (N, U) of 1 present, −1 absent, 0 unknown, and for networks
     that tell expressions `expression` (N,) by the order of `EXPRESSIONS`, −1 unknown. `multi_view` and `agreement` are
     λ_mv and λ_cr, `shares` the wanted shares of positive labels where they are not published; `expression_weight` is
-    this project's. `start_from` names the system whose backbone compact views begin with; the first `frozen` modules of
-    it stay as they are.
+    this project's. With `begin` views of the recogniser begin as the embedded one, whose first stages stay as they are;
+    what these make of the pictures may be given as `maps` instead of `image` (`data.actions.ActionMaps`).
     """
 
     def __init__(
@@ -91,18 +91,15 @@ class MLCRTraining(Training):
         agreement: float = 100.0,
         shares: Sequence[float] | None = None,
         expression_weight: float = 1.0,
-        start_from: str = "",
-        frozen: int = 0,
+        begin: bool = True,
     ) -> None:
         self.model: MLCR = model
         self.lr, self.weight_decay = lr, weight_decay
         self.multi_view, self.agreement, self.expression_weight = multi_view, agreement, expression_weight
         units = model.config.units
         self.shares = torch.tensor(shares or SHARES.get(units, (USUAL_SHARE,) * len(units)))
-        if start_from:
-            copy_backbone(model.views, start_from)
-        self.begin = frozen
-        self.frozen = [frozen_part(v.backbone, frozen) for v in model.views if isinstance(v, CompactView)]
+        if begin and isinstance(model.shared, FirstStages):
+            begin_as_recogniser(model.shared, [v.deeper for v in model.views if isinstance(v, RecogniserView)])
 
     def modules(self) -> dict[str, nn.Module]:
         return {"model": self.model}
@@ -112,8 +109,7 @@ class MLCRTraining(Training):
         return {"model": torch.optim.AdamW(trained, self.lr, weight_decay=self.weight_decay)}
 
     def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
-        for part in self.frozen:
-            part.eval()
+        self.model.shared.eval()  # it does not learn, and its norms must not follow the batch
         if progress == 0 and self.model.config.graph == "stored":
             self.model.store_classifiers()
         seen = self._outputs(batch)
@@ -150,8 +146,7 @@ class MLCRTraining(Training):
 
     def _outputs(self, batch: Batch) -> dict[str, Any]:
         if "maps" in batch:
-            views = cast("Iterable[CompactView]", self.model.views)
-            features = [v.read(v.backbone.continued(batch["maps"], self.begin)) for v in views]
+            features = [view(batch["maps"]) for view in self.model.views]
             kept: dict[str, Any] = self.model.decide(features, return_aux=True)
             return kept
         record = self.model.preprocess

@@ -29,6 +29,7 @@ from ....tasks.card import Preprocess
 from ...base import System, batches
 from ...parse.rtnet.network import FCNHead, ResNetTrunk
 from ...parse.taxonomy import IBUG_14, LAPA_11
+from ...recognise.distilledface.stages import FirstStages, SeenOnce, fourth_stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 
     from ....face import Face
 
-Trunk = Literal["resnet50", "compact"]
-CLASSES: dict[Trunk, tuple[str, ...]] = {"resnet50": IBUG_14, "compact": LAPA_11}
+Trunk = Literal["resnet50", "recogniser", "mobilenet"]
+CLASSES: dict[Trunk, tuple[str, ...]] = {"resnet50": IBUG_14, "recogniser": LAPA_11, "mobilenet": LAPA_11}
 SQUEEZE = 16
 STRIDE = 8
 """Of both parsers' maps."""
@@ -58,9 +59,10 @@ class FPAgeConfig:
     size: side of the view. crop: side of the aligned crop from which the network cuts the view itself, 0 where it is
         fed views cut from whole photos by the detector's boxes. polar: whether views are tanh-polar; else they are the
         aligned crops, nearer to the face.
-    trunk: the parser, `resnet50` dilated, or `compact`, this project's. frozen: whether the parser's weights stay as
-        they are when the age is learned.
-    width, hidden, blocks: of the network that reads the age. ages: whole years from 0 on.
+    trunk: the parser: `resnet50` dilated; or this project's, `recogniser`, which sees faces as the compact recogniser
+        does, or `mobilenet`. frozen: whether the parser's weights stay as they are when the age is learned.
+    width, hidden, blocks: of the network that reads the age. dropout: share of what it found that is left out in
+        training, before the age is read. ages: whole years from 0 on.
     attention: with parsing attention; without it the parser's maps are read as they are.
     mirror: also look at the mirrored face, and average. parity: cut the mirrored view from where the published code
         does, whose helper takes the columns of a box for (y, x) and so mirrors its y about the picture's width.
@@ -74,6 +76,7 @@ class FPAgeConfig:
     width: int = 256
     hidden: int = 128
     blocks: int = 4
+    dropout: float = 0.0
     ages: int = 97
     attention: bool = True
     mirror: bool = True
@@ -81,13 +84,13 @@ class FPAgeConfig:
 
     @classmethod
     def compact(cls) -> Self:
-        """Aligned crops of 96 px; one small network parses and reads the age."""
-        return cls(96, 96, polar=False, trunk="compact", frozen=False, width=88, hidden=64, blocks=3, mirror=False)
+        """Crops of the compact recogniser, from whose first stages parts and age are read."""
+        return cls(112, 112, polar=False, trunk="recogniser", frozen=False, width=88, hidden=64, blocks=3, dropout=0.3)
 
     @classmethod
     def compact_polar(cls) -> Self:
-        """The same on tanh-polar views of 129 px, out of crops of 192 px."""
-        return cls(129, 192, trunk="compact", frozen=False, width=96, hidden=64, blocks=3, mirror=False)
+        """Tanh-polar views of 129 px, out of crops of 192 px."""
+        return cls(129, 192, trunk="mobilenet", frozen=False, width=96, hidden=64, blocks=3, mirror=False)
 
 
 class DilatedParser(nn.Module):
@@ -109,24 +112,16 @@ class DilatedParser(nn.Module):
         return maps[1], high, self.head[4](high)
 
 
-class CompactParser(nn.Module):
-    """This project's: a small MobileNetV3 whose maps at strides 8, 16 and 32 are added up at stride 8."""
+class PartsOfMaps(nn.Module):
+    """Maps of a small backbone, shallow to deep, added up: features and logits as of `DilatedParser`."""
 
-    low_width, high_width = 48, 132
-
-    def __init__(self) -> None:
+    def __init__(self, widths: Sequence[int], out: int) -> None:
         super().__init__()
-        self.backbone = MobileNetV3(COMPACT, last=0, taps=(6, 10, 13))
-        self.project = nn.ModuleList(nn.Conv2d(width, self.high_width, 1, bias=False) for width in self.backbone.widths)
-        self.norm = nn.BatchNorm2d(self.high_width)
-        self.logits = nn.Conv2d(self.high_width, len(LAPA_11), 1)
+        self.project = nn.ModuleList(nn.Conv2d(width, out, 1, bias=False) for width in widths)
+        self.norm = nn.BatchNorm2d(out)
+        self.logits = nn.Conv2d(out, len(LAPA_11), 1)
 
-    def forward(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `DilatedParser`."""
-        return self.read(self.backbone(views))
-
-    def read(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """What `forward` returns, from the maps of the backbone."""
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         mixed = [project(features) for project, features in zip(self.project, maps)]
         size = mixed[0].shape[2:]
         larger = [F.interpolate(m, size=size, mode="bilinear", align_corners=False) for m in mixed[1:]]
@@ -134,7 +129,49 @@ class CompactParser(nn.Module):
         return maps[0], high, self.logits(high)
 
 
-PARSERS: dict[Trunk, type[DilatedParser] | type[CompactParser]] = {"resnet50": DilatedParser, "compact": CompactParser}
+class RecogniserParser(nn.Module):
+    """This project's: the first stages of the compact recogniser, and a stage of its own on top of them."""
+
+    low_width, high_width = FirstStages.width, 132
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = FirstStages()
+        self.deeper = fourth_stage()
+        self.parts = PartsOfMaps((FirstStages.width, FirstStages.next_width), self.high_width)
+
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `DilatedParser`."""
+        return self.read(self.stages(views))
+
+    def read(self, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `forward` returns, from the map of the first stages."""
+        found: tuple[Tensor, Tensor, Tensor] = self.parts([seen, self.deeper(seen)])
+        return found
+
+
+class MobileNetParser(nn.Module):
+    """This project's for polar views: a small MobileNetV3 with maps at strides 8, 16 and 32."""
+
+    low_width, high_width = 48, 132
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = MobileNetV3(COMPACT, last=0, taps=(6, 10, 13))
+        self.parts = PartsOfMaps(self.backbone.widths, self.high_width)
+
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `DilatedParser`."""
+        found: tuple[Tensor, Tensor, Tensor] = self.parts(self.backbone(views))
+        return found
+
+
+Parser = DilatedParser | RecogniserParser | MobileNetParser
+PARSERS: dict[Trunk, type[Parser]] = {
+    "resnet50": DilatedParser,
+    "recogniser": RecogniserParser,
+    "mobilenet": MobileNetParser,
+}
 
 
 class ParsingAttention(nn.Module):
@@ -183,6 +220,7 @@ class AgeNet(nn.Module):
         seen = low + (self.attention.out if self.attention else high + classes)
         self.reduce = nn.Conv2d(seen, config.width, 1)
         self.blocks = nn.ModuleList(ConcatBlock(config.width) for _ in range(config.blocks))
+        self.dropout = config.dropout
         self.head = nn.Sequential(
             nn.Linear(config.width, config.hidden),
             nn.BatchNorm1d(config.hidden),
@@ -195,7 +233,7 @@ class AgeNet(nn.Module):
         x = self.reduce(torch.cat([low, *parts], 1))
         for block in self.blocks:
             x = F.max_pool2d(block(x), 2)
-        ages: Tensor = self.head(x.mean((2, 3)))
+        ages: Tensor = self.head(F.dropout(x.mean((2, 3)), self.dropout, self.training))
         return ages
 
 
@@ -228,11 +266,13 @@ class FPAge(System):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        colour = "RGB" if config.trunk == "compact" else "BGR"
+        colour = "BGR" if config.trunk == "resnet50" else "RGB"
         if not config.crop:
             return Preprocess(CropSpec.whole(config.size), colour=colour)
         if config.polar:
             return Preprocess(CropSpec.aligned(config.crop), colour=colour)
+        if config.trunk == "recogniser":
+            return FirstStages.preprocess(config.crop)
         return Preprocess(CropSpec.aligned(config.crop, zoom=NEAR, centre=NEAR_CENTRE), colour=colour)
 
     @property
@@ -300,7 +340,11 @@ class FPAge(System):
 
     def _inference_form(self, dtype: torch.dtype) -> nn.Module:
         network = plain_copy(self, dtype)
-        network.parser = folded_copy(self.parser, dtype)  # type: ignore[assignment]
+        if isinstance(network.parser, RecogniserParser) and isinstance(self.parser, RecogniserParser):
+            network.parser.stages = SeenOnce(self.parser.stages, dtype)  # type: ignore[assignment]
+            network.parser.deeper = folded_copy(self.parser.deeper, dtype)  # type: ignore[assignment]
+        else:
+            network.parser = folded_copy(self.parser, dtype)  # type: ignore[assignment]
         return network
 
     @torch.inference_mode()

@@ -16,14 +16,16 @@ from torch import Tensor, nn
 from ....losses.segmentation import pixel_cross_entropy
 from ....nn.sampling import sample
 from ....training.trainer import Batch, Training, Update, signed
-from ....training.warm_start import copy_backbone, frozen_part
+from ....training.warm_start import copy_backbone
+from ...recognise.distilledface.stages import begin_as_recogniser
+from .network import MobileNetParser, RecogniserParser
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from torch.optim import Optimizer
 
-    from .network import CompactParser, FPAge
+    from .network import FPAge
 
 SIGMA = 2.0  # years around the true age
 
@@ -52,12 +54,14 @@ def pixels_of(model: FPAge, images: Tensor) -> Tensor:
     return pixels.flip(1) if model.preprocess.colour == "BGR" else pixels
 
 
-def begun(parser: nn.Module, start_from: Sequence[str], frozen: int) -> nn.ModuleList:
-    """Fill the backbone of a compact parser from other systems; returns its first `frozen` modules, which stay so."""
-    for number, slug in enumerate(start_from):
-        copy_backbone(parser, slug, shallower=number > 0)
-    backbone = getattr(parser, "backbone", None)
-    return frozen_part(backbone, frozen) if isinstance(backbone, nn.Module) else nn.ModuleList()
+def begun(parser: nn.Module) -> nn.ModuleList:
+    """Fill the backbone of a small parser with that of an embedded system; returns what of it does not learn."""
+    if isinstance(parser, RecogniserParser):
+        begin_as_recogniser(parser.stages, [parser.deeper])
+        return nn.ModuleList([parser.stages])
+    if isinstance(parser, MobileNetParser):
+        copy_backbone(parser, "segface")
+    return nn.ModuleList()
 
 
 class FPAgeTraining(Training):
@@ -65,9 +69,10 @@ class FPAgeTraining(Training):
 
     Batches hold `image` (N, S, S, 3) uint8 RGB as the network takes it, `age` (N,) in years, and for a parser that is
     not frozen `labels` (N, S, S) uint8 of its classes, 255 where a pixel does not count. `parsing_weight` is that of
-    the parser's cross entropy. `start_from` names the systems whose backbones the compact parser begins with, each
-    overwriting what it shares with those before, and the first `frozen` modules of it stay as they are. What these
-    make of the pictures may be given as `maps` instead of `image`, with labels of their size (`data.ages.AgeMaps`).
+    the parser's cross entropy, `sigma` the deviation of the wanted distributions in years. With `begin` the backbone of
+    a small parser begins as that of the embedded recogniser or parser; the first stages of the recogniser stay as they
+    are. What these make of the pictures may be given as `maps` instead of `image`, with labels of their size
+    (`data.ages.AgeMaps`); a share `dropout` of the channels of these is left out while training.
     """
 
     def __init__(
@@ -78,14 +83,15 @@ class FPAgeTraining(Training):
         weight_decay: float = 1e-4,
         mean_weight: float = 1.0,
         parsing_weight: float = 1.0,
-        start_from: Sequence[str] = (),
-        frozen: int = 0,
+        sigma: float = SIGMA,
+        dropout: float = 0.0,
+        begin: bool = True,
     ) -> None:
         self.model: FPAge = model
         self.lr, self.weight_decay = lr, weight_decay
         self.mean_weight, self.parsing_weight = mean_weight, parsing_weight
-        self.begin = frozen
-        self.frozen = begun(model.parser, start_from, frozen)
+        self.sigma, self.dropout = sigma, dropout
+        self.frozen = begun(model.parser) if begin else nn.ModuleList()
 
     def modules(self) -> dict[str, nn.Module]:
         return {"model": self.model}
@@ -97,7 +103,7 @@ class FPAgeTraining(Training):
     def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
         self.frozen.eval()  # norms, too, must not follow the batch
         logits, parsing = self._outputs(batch)
-        age = age_loss(logits, batch["age"], mean_weight=self.mean_weight)
+        age = age_loss(logits, batch["age"], sigma=self.sigma, mean_weight=self.mean_weight)
         logs = {"age": age.detach(), "mae": self._errors(logits, batch).mean()}
         loss = age
         if not self.model.config.frozen:
@@ -127,8 +133,8 @@ class FPAgeTraining(Training):
 
     def _outputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if "maps" in batch:
-            parser = cast("CompactParser", self.model.parser)
-            low, high, parsing = parser.read(parser.backbone.continued(batch["maps"], self.begin))
+            seen = F.dropout2d(batch["maps"], self.dropout, self.model.training)
+            low, high, parsing = cast("RecogniserParser", self.model.parser).read(seen)
             return self.model.age_net(low, high, parsing), parsing
         logits, parsing = self.model(pixels_of(self.model, batch["image"]), return_aux=True)
         return logits, parsing

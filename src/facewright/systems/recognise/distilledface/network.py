@@ -17,7 +17,7 @@ from ..recogniser import Recogniser
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SPREAD = 127.5
+SPREAD = 127.5
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class DistilledFace(Recogniser):
 
     @classmethod
     def preprocess_for(cls, config: Any) -> Preprocess:
-        return Preprocess(CropSpec.aligned(112, "arcface"), scale=1.0, mean=(_SPREAD,) * 3, std=(_SPREAD,) * 3)
+        return Preprocess(CropSpec.aligned(112, "arcface"), scale=1.0, mean=(SPREAD,) * 3, std=(SPREAD,) * 3)
 
     @classmethod
     def config_from(cls, config: dict[str, Any]) -> Any:
