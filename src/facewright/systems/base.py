@@ -132,10 +132,11 @@ class System(nn.Module):
         if weight.data_ptr() in self._in_file:
             page_out(weight)
 
-    def normalise(self, images: NDArray[np.uint8]) -> Tensor:
+    def normalise(self, images: NDArray[np.uint8] | Tensor) -> Tensor:
         """(N, H, W, 3) uint8 RGB to the network's (N, 3, H, W) float input, by its preprocess record."""
         record = self.preprocess
-        x = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2).float()
+        given = images if isinstance(images, Tensor) else torch.from_numpy(np.ascontiguousarray(images))
+        x = given.to(self.device).permute(0, 3, 1, 2).float()
         if record.colour == "BGR":
             x = x.flip(1)
         mean = torch.tensor(record.mean, device=x.device).view(1, 3, 1, 1)
