@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Called with the embedding's width as `dim`.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     **{name: partial(iresnet, name) for name in IRESNET_BLOCKS},
-    "thin": partial(IResNet, (1, 1, 1, 1), widths=(16, 32, 64, 128), patch=2, pooling="depthwise"),
+    "iresnet_thin": partial(IResNet, (1, 1, 1, 1), widths=(16, 32, 64, 128), patch=2, pooling="depthwise"),
     "mobilefacenet": mobilefacenet,
     "mbf": mbf,
     "mbf_large": mbf_large,
@@ -41,8 +41,8 @@ def create_backbone(name: str, dim: int = 512) -> nn.Module:
     """A backbone with fresh weights: (N, 3, 112, 112) to (N, dim) embeddings that are not normalised.
 
     `iresnet…`, `mbf…` and `vit_…` are insightface's, `sface_ir…` and `mobilefacenet` those of SFace, `ir18` to `ir101`
-    those of TFace and AdaFace, `ir_se50` that of InsightFace_Pytorch, which many identity losses use. `thin` is nobody's:
-    0.4 M parameters, for training on a processor. Raises UsageError naming all of them when there is none of that name.
+    those of TFace and AdaFace, `ir_se50` that of InsightFace_Pytorch, which many identity losses use. `iresnet_thin` of
+    0.3 M parameters is for training on a processor. Raises UsageError naming them all when there is no such name.
     """
     if name not in BACKBONES:
         raise UsageError(f"unknown backbone {name!r}; known: {', '.join(BACKBONES)}")

@@ -36,8 +36,8 @@ class ArcFaceConfig:
 
     @classmethod
     def thin(cls) -> Self:
-        """Nobody's network but this project's, 0.4 M parameters: learns on a processor in minutes."""
-        return cls("thin", 128)
+        """This project's, 0.3 M parameters: learns on a processor in minutes."""
+        return cls("iresnet_thin", 128)
 
 
 class ArcFace(Recogniser):
@@ -48,7 +48,14 @@ class ArcFace(Recogniser):
 
     slug: ClassVar[str] = "arcface"
     Config: ClassVar[type[ArcFaceConfig]] = ArcFaceConfig
-    BACKBONES: ClassVar[tuple[str, ...]] = (*IRESNET_BLOCKS, "mbf", "mbf_large", "ir_se50", "thin", *VITS.values())
+    BACKBONES: ClassVar[tuple[str, ...]] = (
+        *IRESNET_BLOCKS,
+        "mbf",
+        "mbf_large",
+        "ir_se50",
+        "iresnet_thin",
+        *VITS.values(),
+    )
     config: ArcFaceConfig
 
     def __init__(self, config: ArcFaceConfig | None = None) -> None:
