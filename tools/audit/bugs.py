@@ -689,7 +689,7 @@ BUGS: tuple[Bug, ...] = (
         "slope = self.similarity + self.product * retained",
         "slope = self.similarity + self.product",
         _REFERENCES,
-        "not pipeline",
+        "gate",
     ),
     Bug(
         "strangers are one person",
