@@ -25,7 +25,6 @@ from facewright.metrics.frechet import FeatureStatistics, frechet_from_statistic
 from facewright.pipelines.sheets import grid
 from facewright.systems.recognise.distilledface.network import DistilledFace
 from facewright.systems.synthesise.stylegan2.network import StyleGAN2
-from facewright.weights.measure import record
 
 from .. import common
 
@@ -166,7 +165,7 @@ def report(found: Sequence[Distances], model: StyleGAN2, samples: int) -> str:
     rows = "\n".join(d.row() for d in found)
     return (
         "# StyleGAN2: the compact prior\n\n"
-        f"Made by `python -m reproductions.stylegan2.run --write`. {model.config.size} px, "
+        f"Made by `python -m reproductions.stylegan2.run --model FOLDER --write`. {model.config.size} px, "
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {samples} pictures in every set, "
         f"weights `{(model.weights_sha256 or '')[:12]}`.\n\n"
         "Fréchet distance to validation photos of people the training never saw; lower is better.\n\n"
@@ -175,18 +174,6 @@ def report(found: Sequence[Distances], model: StyleGAN2, samples: int) -> str:
         "![the same people at rising truncation](../images/prior-grid.png)\n\n"
         "![a walk between styles](../images/prior-walk.png)\n"
     )
-
-
-def record_on_card(found: Sequence[Distances], command: str, samples: int) -> None:
-    """The Fréchet distances of the card, beside those of training photos."""
-    names = {"training photos (the floor)": "training photos", "generated, truncation 1": "truncation 1"}
-    kept = [(names[d.what], d) for d in found if d.what in names]
-    values = {f"Fréchet distance to unseen photos, {name}, DistilledFace embeddings": d.embedding for name, d in kept}
-    values |= {
-        f"Fréchet distance to unseen photos, {name}, random networks": float(np.mean(d.random)) for name, d in kept
-    }
-    data = f"{samples} pictures of LFW's and UTKFace's validation people"
-    record("stylegan2", "frechet", values, command=command, data=data)
 
 
 def shown(images: Images) -> list[Images]:
@@ -211,19 +198,16 @@ def walk(model: StyleGAN2, seed: int = 5, truncation: float = 0.7) -> Images:
 
 def main() -> None:
     parser = common.options(__doc__, quick="300 pictures; says little", arms=False, threads=1)
-    parser.add_argument("--model", default=None, help="a trained folder or file; the package's own weights by default")
+    parser.add_argument("--model", required=True, help="a trained folder or file")
     parser.add_argument("--samples", type=int, default=1700, help="pictures in every set")
     options = parser.parse_args()
     common.begin(options)
     model = StyleGAN2.from_pretrained(options.model)
     samples = 300 if options.quick else options.samples
     found = measure(model, samples)
-    command = common.finish(options, "stylegan2", report(found, model, samples), ["stylegan2", "distilledface"])
-    if command:
+    if common.finish(options, "stylegan2", report(found, model, samples), ["distilledface"], given="--model FOLDER"):
         save_rgb(truncation_grid(model), "docs/images/prior-grid.png", overwrite=True)
         save_rgb(walk(model), "docs/images/prior-walk.png", overwrite=True)
-        if not options.model:
-            record_on_card(found, command, samples)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Calibrate the compact ViT-FIQA and judge it on people it never saw. Needs the labelled collections (FACEWRIGHT_DATA).
 
 python -m reproductions.vitfiqa.run calibrate runs/vitfiqa-compact/model     # sets the percentile scale, in place
-python -m reproductions.vitfiqa.run judge [--weights runs/vitfiqa-compact/model] [--judge distilledface]
+python -m reproductions.vitfiqa.run judge [--weights runs/vitfiqa-compact/model] [--judge distilledface] [--record]
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from facewright.metrics.curves import discard_figure, save_figure
 from facewright.metrics.discard import DiscardCurve, error_versus_discard, pair_quality, partial_auc
 from facewright.systems.base import system_class
 from facewright.systems.quality.vitfiqa.network import ViTFIQA
+from facewright.weights.measure import record
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -106,8 +107,11 @@ def judge(options: argparse.Namespace) -> None:
     pictures, loss = damaged(clean, rng, CLEAN_SHARE)
     pairs = many_pairs(crops.subjects[several], seed=1)
     embeddings, scores = model.evaluate(pictures)
-    print(f"{len(pictures)} crops of {len(np.unique(crops.subjects[several]))} people, half of them damaged")
-    print(f"Spearman of the score with the structure lost: {spearman(scores, loss):.3f}")
+    data = (
+        f"{len(pictures):,} crops of {len(np.unique(crops.subjects[several]))} validation people of LFW, half damaged"
+    )
+    correlation = spearman(scores, loss)
+    print(f"{data}\nSpearman of the score with the structure lost: {correlation:.3f}")
     qualities = {
         "ViT-FIQA": scores,
         "length of embedding": np.linalg.norm(embeddings, axis=1),
@@ -121,6 +125,12 @@ def judge(options: argparse.Namespace) -> None:
         cosines = (embedded[pairs.first] * embedded[pairs.second]).sum(1)
         print(f"judged by {slug}, {pairs.same.sum()} genuine and {(~pairs.same).sum()} impostor pairs")
         print(discard_table(cosines, pairs, qualities, fmr=FMR))
+        if options.record and slug == "distilledface" and not options.weights:
+            curves = discard_curves(cosines, pairs, qualities)
+            areas = {name: partial_auc(curve, max_discard=0.5, normalise=True) for name, curve in curves.items()}
+            values = {f"area to a discard of 0.5, {name}": float(area) for name, area in areas.items()}
+            values["rank correlation with the structure lost"] = correlation
+            record("vitfiqa", "judge", values, command="python -m reproductions.vitfiqa.run judge --record", data=data)
         if options.pictures:
             target = options.pictures / f"vitfiqa-discard-{slug}.png"
             save_figure(discard_figure(discard_curves(cosines, pairs, qualities)), target, overwrite=True)
@@ -139,6 +149,7 @@ def main() -> None:
         "--judge", action="append", help="slug, or slug=folder, of a recogniser; default distilledface"
     )
     judging.add_argument("--pictures", type=Path, help="folder for the curves, one PNG for each recogniser")
+    judging.add_argument("--record", action="store_true", help="write the numbers of the shipped weights to their card")
     judging.set_defaults(run=judge)
     options = parser.parse_args()
     torch.set_num_threads(1)

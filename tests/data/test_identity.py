@@ -77,3 +77,36 @@ def test_degrading_is_seeded_and_loses_detail(seed: int, astronaut: np.ndarray) 
     assert first.shape == crop.shape
     assert np.array_equal(first, identity.degrade(crop, np.random.default_rng(seed)))
     assert not np.array_equal(first, crop)
+
+
+@pytest.fixture
+def album(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """Crops of six people with three, two, one, four, two and three photos."""
+    subjects = np.repeat(np.arange(6), (3, 2, 1, 4, 2, 3))
+    images = np.random.default_rng(0).integers(0, 256, (len(subjects), 128, 128, 3), dtype=np.uint8)
+    monkeypatch.setattr(
+        identity, "open_identities", lambda name, split, root: SimpleNamespace(images=images, subjects=subjects)
+    )
+    return images
+
+
+def test_batches_are_people_with_several_pictures_each(album: np.ndarray) -> None:
+    data = identity.PeopleCrops(people=3, pictures=2, augment=False)
+    batch = [data[i] for i in range(12)]
+    labels = np.array([int(item["label"]) for item in batch]).reshape(2, 3, 2)
+    assert (labels[..., 0] == labels[..., 1]).all()
+    assert set(labels.ravel().tolist()) == {0, 1, 2, 3, 4}  # who has one photo is not among them
+    whose = {0: (0, 1, 2), 1: (3, 4), 2: (6, 7, 8, 9), 3: (10, 11), 4: (12, 13, 14)}
+    for item in batch:
+        seen = [i for i in range(len(album)) if np.array_equal(album[i, MARGIN:-MARGIN, MARGIN:-MARGIN], item["image"])]
+        assert seen[0] in whose[int(item["label"])]
+
+
+def test_items_of_people_are_functions_of_seed_and_index(album: np.ndarray) -> None:
+    data, again = (identity.PeopleCrops(people=2, pictures=2, degraded=0.5, size=32, seed=3) for _ in range(2))
+    forward = [data[i] for i in range(8)]
+    backward = [again[i] for i in reversed(range(8))][::-1]
+    assert all(np.array_equal(a["image"], b["image"]) and a["label"] == b["label"] for a, b in zip(forward, backward))
+    assert forward[0]["image"].shape == (32, 32, 3)
+    other = identity.PeopleCrops(people=2, pictures=2, degraded=0.5, size=32, seed=4)
+    assert any(not np.array_equal(a["image"], other[i]["image"]) for i, a in enumerate(forward))

@@ -25,6 +25,7 @@ from facewright.pipelines.portrait import retouch
 from facewright.pipelines.quality import QualityRater
 from facewright.pipelines.restore import RestoreEdit, RestorePipeline
 from facewright.pipelines.video import VideoEditor
+from facewright.systems.synthesise.stylegan2.network import StyleGAN2, StyleGAN2Config
 from facewright.tasks.restore import RestoreOptions
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def jobs(photos: list[Photo]) -> dict[str, Callable[[], Any]]:
     net: Any = {
         s: fw.create(s, pretrained=True) for s in ("mos", "facewarp", "segface", "distilledface", "vitfiqa", "frgp")
     }
-    makers: Any = fw.create("stylegan2", pretrained=True)
+    torch.manual_seed(0)
+    makers: Any = StyleGAN2(StyleGAN2Config(size=32, narrow=0.125, style_dim=16, mapping_layers=2)).eval()
     gate: Any = fw.create("landmark_forest", pretrained=True)
     analyse = Analyser(net["mos"], net["facewarp"], net["segface"])
     identity = IdentityPipeline(net["mos"], net["distilledface"], quality=QualityRater(net["vitfiqa"], net["frgp"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -34,14 +35,14 @@ class Structure:
 
 
 class Detail:
-    """Adds 1."""
+    """Adds 1, and the more the less fidelity is wanted."""
 
     slug, weights_sha256 = "second", "abc"
     preprocess = Preprocess(CropSpec.aligned(128))
 
     def restore(self, crops: np.ndarray, *, fidelity: float = 1.0, seed: int | None = None) -> np.ndarray:
         assert seed is None
-        return crops + 1
+        return crops + 1 + round(100 * (1 - fidelity))
 
 
 @pytest.fixture
@@ -56,9 +57,14 @@ def test_only_damaged_crops_go_through_the_first_stage(stages: SimpleNamespace) 
     before = crops.copy()
     out = stages.both.restore(crops, fidelity=0.7)
     assert stages.first.seen == [((1, 64, 64, 3), 0.7, None)]
-    assert (out[0] == 101).all()
-    assert (out[1] == 181).all()
+    assert (out[0] == 131).all()
+    assert (out[1] == 211).all()
     assert np.array_equal(crops, before)
+
+
+def test_every_crop_gets_its_own_change(stages: SimpleNamespace) -> None:
+    crops = np.stack([np.full((128, 128, 3), level, np.uint8) for level in (180, 60, 200, 40)])
+    assert stages.both.restore(crops)[:, 0, 0, 0].tolist() == [181, 101, 201, 81]
 
 
 def test_the_shipped_model_sends_what_is_damaged_at_its_size_to_the_first_stage() -> None:
@@ -109,3 +115,13 @@ def test_detail_finer_than_the_first_stage_stays_where_it_changes_little() -> No
     crop = np.repeat(fine[..., None], 3, 2).astype(np.uint8)[None]
     out = TwoStageRestorer(Gentle(), Detail()).restore(crop).astype(int) - 1
     assert np.abs(out - crop).max() <= 1
+
+
+def test_what_is_finer_than_a_large_change_is_smoothed_away(stages: SimpleNamespace) -> None:
+    """Noise that the first stage takes out at its size is noise at the finer one, too."""
+    noise = np.random.default_rng(0).integers(-30, 31, (128, 128, 1)).repeat(3, 2)
+    crop = (70 + noise).astype(np.uint8)
+    out = stages.both.restore(crop[None])[0].astype(int) - 1
+    small = stages.both._small(crop[None])[0]
+    expected = cv2.resize(small + 40, (128, 128), interpolation=cv2.INTER_CUBIC)
+    assert np.abs(out - expected).max() <= 1

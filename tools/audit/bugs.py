@@ -27,6 +27,19 @@ _FACE = ("losses/test_face.py",)
 _RECONSTRUCTION = ("losses/test_reconstruction.py",)
 _MARGINS = ("losses/test_margins.py",)
 _SEGMENTATION = ("losses/test_segmentation.py",)
+_DETAIL = "systems/restore/facedetail/training.py"
+_FACEDETAIL = ("systems/restore/test_facedetail.py",)
+_STAGES = "pipelines/two_stage.py"
+_TWO_STAGE = ("pipelines/test_two_stage.py",)
+_PLAUSIBLE = ("pipelines/test_plausible.py",)
+_SHARPNESS = ("systems/quality/test_sharpness.py",)
+_REFERENCES = ("pipelines/test_references.py",)
+_LIVECHECK = ("systems/liveness/test_livecheck.py",)
+_PARTSPECTRUM = ("systems/forgery/test_partspectrum.py",)
+_REFLDM = ("systems/restore/test_refldm.py",)
+_TRAITS = ("pipelines/test_traits.py",)
+_PRESENTATION = ("metrics/test_presentation.py",)
+_MARGIN_TRAINING = ("systems/recognise/test_margin_training.py",)
 _GEOMETRY = ("geometry/test_geometry.py", "geometry/test_crop.py")
 
 BUGS: tuple[Bug, ...] = (
@@ -269,11 +282,9 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "what is fed does not follow the stage",
-        "systems/restore/restoreformer/training.py",
-        'given, wanted, mask = signed(batch[self.source]), signed(batch["hq"]), batch["mask"].float()\n'
-        "        restored, aux = self.model(given, return_aux=True)\n        reconstruction",
-        'given, wanted, mask = signed(batch["hq"]), signed(batch["hq"]), batch["mask"].float()\n'
-        "        restored, aux = self.model(given, return_aux=True)\n        reconstruction",
+        "systems/restore/codebook_training.py",
+        "self.model(signed(batch[self.source]), return_aux=True)",
+        'self.model(signed(batch["hq"]), return_aux=True)',
         _TERMS,
     ),
     Bug(
@@ -506,6 +517,399 @@ BUGS: tuple[Bug, ...] = (
         "return np.ascontiguousarray(bgr[..., ::-1], dtype=np.uint8)",
         "return np.ascontiguousarray(bgr, dtype=np.uint8)",
         ("data/test_restoration.py", "data/test_faces.py"),
+    ),
+    Bug(
+        "the encoder runs away from its codes",
+        "systems/restore/codeformer/training.py",
+        "away = (features.float() - self.dictionary.net.quantiser.lookup(codes)).square()",
+        "away = -(features.float() - self.dictionary.net.quantiser.lookup(codes)).square()",
+        ("systems/restore/test_codeformer_training.py",),
+    ),
+    Bug(
+        "codes of the damaged face are wanted",
+        "systems/restore/codeformer/training.py",
+        'return self.codes(logits, features, signed(batch["hq"]), batch["mask"].float())',
+        'return self.codes(logits, features, signed(batch["lq"]), batch["mask"].float())',
+        ("systems/restore/test_codeformer_training.py",),
+    ),
+    # detail at 512 px
+    Bug(
+        "the less fidelity is wanted, the weaker the adversary",
+        _DETAIL,
+        "wanted = (1 + self.freedom * (1 - fidelity)) *",
+        "wanted = (1 + self.freedom * fidelity) *",
+        _FACEDETAIL,
+        "less_fidelity",
+    ),
+    Bug(
+        "an adversary in pictures with little damage",
+        _DETAIL,
+        "return (error.sqrt() / _USUAL_ERROR).clamp(0.2, 2.5)",
+        "return (error.sqrt() / _USUAL_ERROR).clamp(2.5, 2.5)",
+        _FACEDETAIL,
+        "room",
+    ),
+    Bug(
+        "the adversary wants to be found out",
+        _DETAIL,
+        "wrong = -(logits.float() * inside)",
+        "wrong = (logits.float() * inside)",
+        _FACEDETAIL,
+        "adversary_pulls",
+    ),
+    Bug(
+        "the adversary judges behind the mask",
+        _DETAIL,
+        "loss = hinge_discriminator(real.float()[inside], fake.float()[inside])",
+        "loss = hinge_discriminator(real.float(), fake.float())",
+        _FACEDETAIL,
+        "discriminator_learns",
+    ),
+    Bug(
+        "texture behind the mask counts",
+        _DETAIL,
+        "return masked_mean((strength(prediction) - strength(target)).abs(), whole_cells(mask, _cells(mask)))",
+        "return (strength(prediction) - strength(target)).abs().mean()",
+        _FACEDETAIL,
+        "outside",
+    ),
+    Bug(
+        "rows and columns of a place are swapped",
+        _DETAIL,
+        "self.regions[top : top + height, left : left + width]",
+        "self.regions[left : left + height, top : top + width]",
+        _FACEDETAIL,
+        "weighed",
+    ),
+    # two stages
+    Bug(
+        "the first stage takes what it harms",
+        _STAGES,
+        "self.model(stage_signals(estimate)) > 0)",
+        "self.model(stage_signals(estimate)) < 0)",
+        _TWO_STAGE,
+    ),
+    Bug(
+        "undamaged faces go through both stages",
+        _STAGES,
+        "estimate.ssim < self.undamaged and",
+        "estimate.ssim < 2 and",
+        _TWO_STAGE,
+    ),
+    Bug(
+        "noise finer than the first stage sees is kept",
+        _STAGES,
+        "keep = float(np.clip(1 - changed / _LARGE_CHANGE, 0, 1))",
+        "keep = 1.0",
+        _TWO_STAGE,
+    ),
+    Bug(
+        "the first stage's faces get into others",
+        _STAGES,
+        "for number, after in zip(chosen, restored):",
+        "for number, after in enumerate(restored):",
+        _TWO_STAGE,
+    ),
+    Bug(
+        "fidelity does not reach the second stage",
+        _STAGES,
+        "self.detail.restore(prepared, fidelity=fidelity)",
+        "self.detail.restore(prepared)",
+        _TWO_STAGE,
+    ),
+    # never a monster
+    Bug(
+        "sure landmarks make a face of anything",
+        "pipelines/plausible.py",
+        "if holds and _convinces(full, face):",
+        "if _convinces(full, face):",
+        _PLAUSIBLE,
+    ),
+    Bug(
+        "as much is expected of a profile",
+        "pipelines/plausible.py",
+        "return expected == 0 or verdict.sureness >= LEAST_SURE * expected",
+        "return verdict.sureness >= LEAST_SURE",
+        _PLAUSIBLE,
+    ),
+    Bug(
+        "half strength is full strength",
+        "pipelines/plausible.py",
+        "weaker = [(Treatment.HALF, mixed(crop.image, output, 0.5))]",
+        "weaker = [(Treatment.HALF, output)]",
+        _PLAUSIBLE,
+    ),
+    Bug(
+        "faces without noise are blurred",
+        "pipelines/plausible.py",
+        "if fine_energy(output) < NOISY * fine_energy(crop.image):",
+        "if fine_energy(output) > NOISY * fine_energy(crop.image):",
+        _PLAUSIBLE,
+    ),
+    Bug(
+        "another frame of a smoothed face is not smoothed",
+        "pipelines/plausible.py",
+        "            return restore(smoothed(crop))\n",
+        "            return restore(crop)\n",
+        _PLAUSIBLE,
+    ),
+    # the gate before restoring
+    Bug(
+        "edges and flat places are swapped",
+        "systems/quality/sharpness.py",
+        "np.log10((edges + _TINY) / (flat + _TINY))",
+        "np.log10((flat + _TINY) / (edges + _TINY))",
+        _SHARPNESS,
+    ),
+    Bug(
+        "the grid of JPEG is looked for beside itself",
+        "systems/quality/sharpness.py",
+        "return (best + 2) % _BLOCK, ",
+        "return (best + 1) % _BLOCK, ",
+        _SHARPNESS,
+    ),
+    Bug(
+        "stripes are a grid",
+        "systems/quality/sharpness.py",
+        "np.log10(max(min(across, down), 0.0) + _LEAST_STEP)",
+        "np.log10(max(across, down, 0.0) + _LEAST_STEP)",
+        _SHARPNESS,
+    ),
+    Bug(
+        "a reduced photo's grid counts",
+        "systems/quality/sharpness.py",
+        "* _MOST_REDUCED < 1:",
+        "* _MOST_REDUCED < 0:",
+        _SHARPNESS,
+    ),
+    # references
+    Bug(
+        "a ruin must be as alike as a clean photo",
+        "pipelines/references.py",
+        "slope = self.similarity + self.product * retained",
+        "slope = self.similarity + self.product",
+        _REFERENCES,
+        "gate",
+    ),
+    Bug(
+        "strangers are one person",
+        "pipelines/references.py",
+        "calibration.llr(float(face.vector @ o.vector)) > 0 for o",
+        "calibration.llr(float(face.vector @ o.vector)) < 0 for o",
+        _REFERENCES,
+        "together or person",
+    ),
+    Bug(
+        "a stranger's references count",
+        "pipelines/references.py",
+        "best, found = gate.least + float(np.log(crowd)), -1",
+        "best, found = -np.inf + float(np.log(crowd)), -1",
+        _REFERENCES,
+        "strangers or crowd",
+    ),
+    Bug(
+        "the least like the others is taken",
+        "pipelines/references.py",
+        "chosen.append(max(faces, key=lambda face: float(face.vector @ mean)))",
+        "chosen.append(min(faces, key=lambda face: float(face.vector @ mean)))",
+        _REFERENCES,
+        "several",
+    ),
+    # liveness
+    Bug(
+        "attacks are counted by their mean",
+        "systems/liveness/livecheck/network.py",
+        "return logits[..., 0] - logits[..., 1:].logsumexp(-1)",
+        "return logits[..., 0] - logits[..., 1:].mean(-1)",
+        _LIVECHECK,
+    ),
+    Bug(
+        "the map is hot where it looks live",
+        "systems/liveness/livecheck/network.py",
+        "maps = 1 - self.log_odds(",
+        "maps = self.log_odds(",
+        _LIVECHECK,
+    ),
+    Bug(
+        "cells are not taught",
+        "systems/liveness/livecheck/training.py",
+        "return whole + CELLS_WEIGHT *",
+        "return whole + 0 *",
+        _LIVECHECK,
+    ),
+    Bug(
+        "the calibration's offset is lost",
+        "systems/liveness/livecheck/training.py",
+        "model.offset.fill_(found.offset)",
+        "model.offset.fill_(0.0)",
+        _LIVECHECK,
+    ),
+    Bug(
+        "a person on two sides passes",
+        "evaluation/liveness.py",
+        "        if shared:\n",
+        "        if False:\n",
+        ("evaluation/test_liveness.py",),
+    ),
+    Bug(
+        "the test sets its own threshold",
+        "evaluation/liveness.py",
+        "threshold = pad.eer(development[0], development[1] !=",
+        "threshold = pad.eer(test[0], test[1] !=",
+        ("evaluation/test_liveness.py",),
+    ),
+    # forensics
+    Bug(
+        "the readout goes uphill",
+        "systems/forgery/partspectrum/training.py",
+        "slope = -importance * sign / (1 + np.exp(sign * logits))",
+        "slope = importance * sign / (1 + np.exp(sign * logits))",
+        _PARTSPECTRUM,
+        "loss or direction",
+    ),
+    Bug(
+        "the larger side of a readout weighs more",
+        "systems/forgery/partspectrum/training.py",
+        "share = np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum())",
+        "share = np.full(len(labels), 1 / len(labels))",
+        _PARTSPECTRUM,
+        "direction or readout",
+    ),
+    Bug(
+        "differences of parts have a sign",
+        "systems/forgery/partspectrum/network.py",
+        "(means[a] - means[b])[:, :SPECTRUM].abs() for a, b in PAIRS",
+        "(means[a] - means[b])[:, :SPECTRUM] for a, b in PAIRS",
+        _PARTSPECTRUM,
+        "description",
+    ),
+    Bug(
+        "the map shows the least suspicious part",
+        "systems/forgery/partspectrum/network.py",
+        "parts.sigmoid(), self.shapes).amax(1, keepdim=True)",
+        "parts.sigmoid(), self.shapes).amin(1, keepdim=True)",
+        _PARTSPECTRUM,
+        "maps or hot",
+    ),
+    # latent diffusion with references
+    Bug(
+        "identity counts in pure noise",
+        "systems/restore/refldm/training.py",
+        "return (schedule.at(time, distance).sqrt() * distance).mean()",
+        "return distance.mean()",
+        _REFLDM,
+        "identity",
+    ),
+    Bug(
+        "most references are dropped",
+        "systems/restore/refldm/training.py",
+        "torch.rand(count, device=device) >= share",
+        "torch.rand(count, device=device) < share",
+        _REFLDM,
+        "dropped",
+    ),
+    Bug(
+        "the recogniser sees the border",
+        "systems/restore/refldm/training.py",
+        "_MARGIN = 1 / 16  #",
+        "_MARGIN = 0  #",
+        _REFLDM,
+        "inner or identity",
+    ),
+    Bug(
+        "diffusion is shown the answer",
+        "systems/restore/refldm/training.py",
+        'model.encode(signed(batch["lq"]))',
+        'model.encode(signed(batch["hq"]))',
+        _REFLDM,
+        "step or shown",
+    ),
+    # what a face says
+    Bug(
+        "a face that does not show is judged",
+        "pipelines/traits.py",
+        "shown = [face for face, reasons in zip(faces, withheld) if not reasons]",
+        "shown = list(faces)",
+        _TRAITS,
+    ),
+    Bug(
+        "judgements of looks are told unasked",
+        "pipelines/traits.py",
+        "told = [each if each is None or every else _told(each) for each in said]",
+        "told = list(said)",
+        _TRAITS,
+    ),
+    Bug(
+        "the least likely expression",
+        "pipelines/traits.py",
+        "return max(actions.expressions, key=lambda name: actions.expressions[name])",
+        "return min(actions.expressions, key=lambda name: actions.expressions[name])",
+        _TRAITS,
+    ),
+    # error rates
+    Bug(
+        "the best species counts",
+        "metrics/presentation.py",
+        "return max(sorted(self.apcer), key=lambda name: self.apcer[name])",
+        "return min(sorted(self.apcer), key=lambda name: self.apcer[name])",
+        _PRESENTATION,
+    ),
+    Bug(
+        "a score at the threshold is live",
+        "metrics/presentation.py",
+        "accepted = {name: float((s[decided & (kinds == name)] < threshold).mean())",
+        "accepted = {name: float((s[decided & (kinds == name)] <= threshold).mean())",
+        _PRESENTATION,
+    ),
+    Bug(
+        "one species alone meets the APCER",
+        "metrics/presentation.py",
+        "return float(min(found))",
+        "return float(max(found))",
+        _PRESENTATION,
+    ),
+    Bug(
+        "of equal points the strictest",
+        "metrics/presentation.py",
+        "return len(values) - 1 - int(np.argmin(np.abs(values[::-1] - wanted).round(12)))",
+        "return int(np.argmin(np.abs(values - wanted).round(12)))",
+        _PRESENTATION,
+    ),
+    # recognisers without a teacher
+    Bug(
+        "the centres do not learn",
+        "systems/recognise/margin_training.py",
+        " + [self.head.weight], ",
+        ", ",
+        _MARGIN_TRAINING,
+    ),
+    Bug(
+        "strangers are taken for genuine in validation",
+        "training/validation.py",
+        "labels[first] == labels[second]",
+        "labels[first] != labels[second]",
+        _MARGIN_TRAINING,
+    ),
+    Bug(
+        "the network is fed what it does not want",
+        "systems/recognise/margin_training.py",
+        'embeddings = self.model(self.model.normalise(batch["image"])).float()',
+        'embeddings = self.model(batch["image"].permute(0, 3, 1, 2) / 127.5 - 1).float()',
+        _MARGIN_TRAINING,
+    ),
+    Bug(
+        "everybody is the first person",
+        "data/identity.py",
+        "self.labels[deck] = number",
+        "self.labels[deck] = 0",
+        ("data/test_identity.py",),
+    ),
+    Bug(
+        "crops that should stay clean are damaged",
+        "data/identity.py",
+        "return degrade(image, rng) if rng.random() < degraded else image",
+        "return degrade(image, rng)",
+        ("data/test_identity.py",),
     ),
     # training and weights
     Bug(

@@ -20,6 +20,7 @@ from ..geometry.crop import align_matrix
 from ..geometry.resample import crop_by_matrix
 from .detection import five_points
 from .faces import FaceCollection, data_cache, open_faces, rows_key
+from .samplers import IdentitySampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,23 +140,72 @@ class DistillationCrops(Dataset[dict[str, Tensor]]):
         chosen = pool if len(pool) and rng.random() < self.several else np.arange(len(self.crops[part].rows))
         entry = int(chosen[rng.integers(len(chosen))])
         crop = np.asarray(self.crops[part].images[entry])
-        image = self._vary(crop, rng) if self.augment else np.ascontiguousarray(crop[MARGIN:-MARGIN, MARGIN:-MARGIN])
-        if rng.random() < self.degraded:
-            image = degrade(image, rng)
         return {
-            "image": torch.from_numpy(image),
+            "image": torch.from_numpy(varied(crop, rng, augment=self.augment, degraded=self.degraded)),
             "teacher": torch.from_numpy(self.teachers[part][entry]),
             "label": torch.tensor(int(self.labels[part][entry])),
         }
 
-    def _vary(self, crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        image = _misalign(crop, rng)
-        if rng.random() < 0.5:
-            image = image[:, ::-1]
-        image = _relight(image, rng)
-        if rng.random() < 0.15:
-            _cover(image, rng)
-        return np.ascontiguousarray(image)
+
+class PeopleCrops(Dataset[dict[str, Tensor]]):
+    """Batches of `people` people with `pictures` pictures each, of those of LFW with at least `at_least`.
+
+    An item has `image` (size, size, 3) uint8 RGB, on the `arcface` template, and `label`, the person's number among
+    them from 0 on. A recipe's batch has people × pictures items. `degraded` and `augment` as for `DistillationCrops`.
+    """
+
+    def __init__(
+        self,
+        split: Split = "train",
+        seed: int = 0,
+        *,
+        people: int,
+        pictures: int,
+        at_least: int = 2,
+        size: int = SIZE,
+        length: int = 1 << 40,
+        degraded: float = 0.0,
+        augment: bool = True,
+        root: str | Path | None = None,
+    ) -> None:
+        crops = open_identities("lfw", split, root)
+        self.images = crops.images
+        self.sampler = IdentitySampler(crops.subjects, people, pictures, seed=seed, at_least=at_least)
+        self.labels = np.full(len(crops.subjects), -1)
+        for number, deck in enumerate(self.sampler.decks):
+            self.labels[deck] = number
+        self.seed, self.size, self.length, self.degraded, self.augment = seed, size, length, degraded, augment
+        self._batch: tuple[int, list[int]] = -1, []
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        number, place = divmod(index, self.sampler.people * self.sampler.pictures)
+        if self._batch[0] != number:
+            self._batch = number, self.sampler.batch(number)
+        entry = self._batch[1][place]
+        rng = np.random.default_rng((self.seed, index))
+        image = varied(np.asarray(self.images[entry]), rng, augment=self.augment, degraded=self.degraded)
+        if self.size != SIZE:
+            image = np.asarray(cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_AREA), np.uint8)
+        return {"image": torch.from_numpy(image), "label": torch.tensor(int(self.labels[entry]))}
+
+
+def varied(crop: NDArray[np.uint8], rng: np.random.Generator, *, augment: bool, degraded: float) -> NDArray[np.uint8]:
+    """A (112, 112, 3) picture of a (128, 128, 3) crop: as it is or changed at random, in a share `degraded` damaged."""
+    image = _augmented(crop, rng) if augment else np.ascontiguousarray(crop[MARGIN:-MARGIN, MARGIN:-MARGIN])
+    return degrade(image, rng) if rng.random() < degraded else image
+
+
+def _augmented(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    image = _misalign(crop, rng)
+    if rng.random() < 0.5:
+        image = image[:, ::-1]
+    image = _relight(image, rng)
+    if rng.random() < 0.15:
+        _cover(image, rng)
+    return np.ascontiguousarray(image)
 
 
 def labels_of_several(crops: IdentityCrops) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError
 from .evolve import IRNet
 from .face_vit import FaceViT
-from .iresnet import IRESNET_BLOCKS, iresnet
+from .iresnet import IRESNET_BLOCKS, IResNet, iresnet
 from .mobilefacenet import mbf, mbf_large, mobilefacenet
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Called with the embedding's width as `dim`.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     **{name: partial(iresnet, name) for name in IRESNET_BLOCKS},
+    "iresnet_thin": partial(IResNet, (1, 1, 1, 1), widths=(16, 32, 64, 128), patch=2, pooling="depthwise"),
     "mobilefacenet": mobilefacenet,
     "mbf": mbf,
     "mbf_large": mbf_large,
@@ -40,8 +41,8 @@ def create_backbone(name: str, dim: int = 512) -> nn.Module:
     """A backbone with fresh weights: (N, 3, 112, 112) to (N, dim) embeddings that are not normalised.
 
     `iresnet…`, `mbf…` and `vit_…` are insightface's, `sface_ir…` and `mobilefacenet` those of SFace, `ir18` to `ir101`
-    those of TFace and AdaFace, `ir_se50` that of InsightFace_Pytorch, which many identity losses use. Raises UsageError
-    naming all of them when there is none of that name.
+    those of TFace and AdaFace, `ir_se50` that of InsightFace_Pytorch, which many identity losses use. `iresnet_thin` of
+    0.3 M parameters is for training on a processor. Raises UsageError naming them all when there is no such name.
     """
     if name not in BACKBONES:
         raise UsageError(f"unknown backbone {name!r}; known: {', '.join(BACKBONES)}")

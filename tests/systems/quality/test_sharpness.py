@@ -64,6 +64,16 @@ def test_jpeg_is_told_by_its_grid_wherever_it_begins(astronaut: np.ndarray, top:
     assert sharpness(fine, fine[65:199, 48:192]) >= SHARP
 
 
+def test_stripes_are_no_grid() -> None:
+    """What stands out every 8 px in columns alone, a fence or a shirt, was not put there by JPEG."""
+    photo = np.full((96, 96, 3), 100, np.uint8)
+    photo[:, ::8] += 30
+    for turned in (photo, photo.swapaxes(0, 1)):
+        assert grid_signals(np.ascontiguousarray(turned))[0] == pytest.approx(NO_GRID[0])
+    crossed = np.maximum(photo, photo.swapaxes(0, 1))
+    assert grid_signals(crossed)[0] > NO_GRID[0] + 1
+
+
 def test_what_was_reduced_or_is_tiny_has_no_grid() -> None:
     assert grid_signals(np.zeros((23, 300, 3), np.uint8)).tolist() == list(NO_GRID)
     crop = np.zeros((64, 64, 3), np.uint8)

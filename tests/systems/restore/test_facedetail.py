@@ -15,11 +15,12 @@ from facewright.geometry.templates import template_points
 from facewright.systems.restore.facedetail.network import FaceDetail, FaceDetailConfig, band_filters, decode_estimate
 from facewright.systems.restore.facedetail.training import (
     FaceDetailTraining,
+    _room,
     important_regions,
     laplacian,
     texture_energy_loss,
 )
-from facewright.training.trainer import Recipe
+from facewright.training.trainer import Recipe, signed
 
 TINY = FaceDetailConfig(size=64, widths=(8, 12), encoder=(1, 1), decoder=(1,), hidden=8)
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*facedetail*.yaml"))
@@ -190,6 +191,81 @@ def test_pixels_outside_the_mask_do_not_teach() -> None:
     first, second = losses(data), losses(changed)
     for key in ("pixel", "edge", "energy", "adversarial"):
         assert first[key] == pytest.approx(second[key], rel=1e-4), key
+
+
+class Judge(torch.nn.Module):
+    """In place of the discriminator: a cell of 8 px is as real as it is bright, and black is half real."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.black = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        return torch.nn.functional.avg_pool2d(image.mean(1, keepdim=True), 8) + self.black, [image]
+
+
+def judged(**options: Any) -> FaceDetailTraining:
+    owner = FaceDetailTraining(model().train(), discriminator_width=4, **options)
+    owner.discriminator = Judge()  # type: ignore[assignment]
+    return owner
+
+
+def test_the_adversary_pulls_towards_what_looks_real_as_far_as_each_face_has_room() -> None:
+    restored = torch.full((2, 3, 64, 64), 0.1)
+    restored[1] = 0.3
+    restored.requires_grad_()
+    mask = torch.ones(2, 1, 64, 64)
+    mask[..., 32:] = 0
+    found = judged(gan_weight=0.5)._adversarial(restored, 0 * restored.detach(), mask, torch.tensor([1.0, 3.0]))
+    assert float(found["adversarial"].detach()) == pytest.approx(-0.5 * (1 * 0.6 + 3 * 0.8) / 2)
+    found["adversarial"].backward()
+    assert restored.grad is not None
+    assert (restored.grad[..., :32] < 0).all()  # brighter looks more real
+    assert not restored.grad[..., 32:].any()
+
+
+def test_the_discriminator_learns_inside_the_mask_alone() -> None:
+    mask = torch.ones(1, 1, 64, 64)
+    mask[..., 32:] = 0
+    real, fake = torch.full((1, 3, 64, 64), 0.2), torch.full((1, 3, 64, 64), -0.4)
+    losses: list[float] = []
+    judged()._discriminate(fake, real, mask, lambda name, loss: losses.append(float(loss.detach())))
+    assert losses == [pytest.approx(0.5 * ((1 - 0.7) + (1 + 0.1)))]  # of 0.7 for the real and 0.1 for the made picture
+
+
+def test_an_adversary_has_room_where_much_is_missing() -> None:
+    high = torch.zeros(4, 3, 8, 8)
+    low = high + torch.tensor([0.001, 0.03, 0.06, 0.9]).view(4, 1, 1, 1)
+    low[:, :, :, 4:] = 1
+    mask = torch.ones(4, 1, 8, 8)
+    mask[..., 4:] = 0
+    assert _room(low, high, mask).tolist() == pytest.approx([0.2, 0.5, 1.0, 2.5])
+
+
+def test_the_less_fidelity_is_wanted_the_more_the_adversary_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = judged(free_fidelity=1.0, freedom=3.0)
+    asked: list[torch.Tensor] = []
+    owner.model.register_forward_pre_hook(lambda _, __, given: asked.append(given["fidelity"]), with_kwargs=True)
+    weights: list[torch.Tensor] = []
+
+    def adversarial(*given: torch.Tensor) -> dict[str, torch.Tensor]:
+        weights.append(given[3])
+        return {}
+
+    monkeypatch.setattr(owner, "_adversarial", adversarial)
+    data = batch()
+    owner.step(data, lambda _, __: None, 1.0)
+    room = _room(signed(data["lq"]), signed(data["hq"]), data["mask"].float())
+    torch.testing.assert_close(weights[0], (1 + 3 * (1 - asked[0])) * room)
+    assert asked[0].unique().numel() == 2
+
+
+def test_a_part_is_weighed_by_the_place_it_was_cut_from() -> None:
+    owner = judged()
+    owner.regions = torch.arange(64.0 * 64).view(64, 64)
+    found = owner._weights(torch.tensor([[8, 16]]), torch.ones(1, 1, 4, 6))
+    assert found.shape == (1, 1, 4, 6)
+    torch.testing.assert_close(found[0, 0], owner.regions[8:12, 16:22])
 
 
 def test_eyes_and_mouth_count_more() -> None:

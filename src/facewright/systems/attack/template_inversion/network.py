@@ -125,7 +125,7 @@ class TemplateInversion(System):
     ) -> NDArray[np.uint8]:
         """(N, S, S, 3) uint8 RGB crops, as the recogniser wants them, to marked faces made from their templates alone.
 
-        `generator` is the one this mapping was trained for, the embedded one where none is given.
+        `generator` is the one this mapping was trained for, the paper's published one where none is given.
         """
         if generator is None:
             from ...synthesise.stylegan2.network import StyleGAN2

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ....errors import UsageError
 from ....losses.margins import CosFace
 from ....training.trainer import Batch, Training, Update, signed
+from ....training.validation import ranked_right
 from ...recognise.recogniser import embedding_distance
 
 if TYPE_CHECKING:
@@ -130,12 +131,3 @@ class ViTFIQATraining(Training):
         genuine = batch["label"][first] == batch["label"][second]
         kept = pair_quality > pair_quality.quantile(_DISCARDED)
         return {"auc": ranked_right(scores, genuine), "auc_retained": ranked_right(scores[kept], genuine[kept])}
-
-
-def ranked_right(scores: Tensor, positive: Tensor) -> float:
-    """Area under the ROC curve of scores (N,) for the (N,) bool `positive`; NaN when one side is empty."""
-    high, low = scores[positive], scores[~positive].sort().values
-    if len(high) == 0 or len(low) == 0:
-        return float("nan")
-    below = torch.searchsorted(low, high) + torch.searchsorted(low, high, right=True)
-    return float(below.double().mean() / (2 * len(low)))

@@ -34,6 +34,11 @@ class ArcFaceConfig:
         """insightface's MobileFaceNet, 2.1 M parameters."""
         return cls("mbf")
 
+    @classmethod
+    def thin(cls) -> Self:
+        """This project's, 0.3 M parameters: learns on a processor in minutes."""
+        return cls("iresnet_thin", 128)
+
 
 class ArcFace(Recogniser):
     """insightface's recognisers; crops of 112 px on the `arcface` template, RGB in [−1, 1]; BGR for `ir_se50`.
@@ -43,7 +48,14 @@ class ArcFace(Recogniser):
 
     slug: ClassVar[str] = "arcface"
     Config: ClassVar[type[ArcFaceConfig]] = ArcFaceConfig
-    BACKBONES: ClassVar[tuple[str, ...]] = (*IRESNET_BLOCKS, "mbf", "mbf_large", "ir_se50", *VITS.values())
+    BACKBONES: ClassVar[tuple[str, ...]] = (
+        *IRESNET_BLOCKS,
+        "mbf",
+        "mbf_large",
+        "ir_se50",
+        "iresnet_thin",
+        *VITS.values(),
+    )
     config: ArcFaceConfig
 
     def __init__(self, config: ArcFaceConfig | None = None) -> None:

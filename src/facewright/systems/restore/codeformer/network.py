@@ -166,8 +166,7 @@ class CodeFormer(CodebookRestorer):
         self, image: Tensor, *, fidelity: float = 1.0, adain: bool = True, return_aux: bool = False
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         self._check(image, fidelity)
-        features, taps = self.net.encode(image)
-        logits = self._logits(features)
+        logits, features, taps = self._predicted(image)
         chosen = logits.argmax(2).view(-1, *features.shape[2:])
         codes = self.net.quantiser.lookup(chosen)
         if adain:
@@ -176,6 +175,15 @@ class CodeFormer(CodebookRestorer):
         del taps  # those without a transform are large and of no more use
         painted = self.net.decoder(codes.to(features.dtype), after_first=changes)
         return (painted, {"logits": logits, "features": features}) if return_aux else painted
+
+    def predict_codes(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Image (N, 3, S, S) as for `forward` to its `logits` and `features`, without painting."""
+        self._check(image, 1.0)
+        return self._predicted(image)[:2]
+
+    def _predicted(self, image: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        features, taps = self.net.encode(image)
+        return self._logits(features), features, taps
 
     def _check(self, image: Tensor, fidelity: float) -> None:
         side = self.config.size
