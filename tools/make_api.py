@@ -27,7 +27,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .runtime.runners import run_edit, run_generate, run_pair, run_records
+from .runtime.runners import run_edit, run_generate, run_pair, run_records, run_report
 from .tasks.declare import NetworkChoice, paths_of
 '''
 FIRST = {
@@ -44,8 +44,12 @@ FIRST = {
         ),
     ),
     Shape.GENERATE: (("output: str | Path | None = None",), ("output: Folder the pictures are written into.",)),
+    Shape.REPORT: (
+        ("source: str | Path", "output: str | Path | None = None"),
+        ("source: Folder with one subfolder per person.", "output: Folder the report is written into."),
+    ),
 }
-OVERWRITES = (Shape.EDIT, Shape.GENERATE)
+OVERWRITES = (Shape.EDIT, Shape.GENERATE, Shape.REPORT)
 PAGES = "facewright.pipelines.pages:PagesReport"
 """Result of a photo of several pages, where videos and their like can be edited."""
 NETWORKS = {
@@ -110,6 +114,7 @@ def function(task: Task) -> str:
         Shape.PAIR: "run_pair",
         Shape.EDIT: "run_edit",
         Shape.GENERATE: "run_generate",
+        Shape.REPORT: "run_report",
     }[task.shape]
     extra = ", overwrite=overwrite" if task.shape in OVERWRITES else ""
     arguments = ", ".join([repr(task.verb), *given, "options", "networks"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from .runtime.runners import run_edit, run_generate, run_pair, run_records
+from .runtime.runners import run_edit, run_generate, run_pair, run_records, run_report
 from .tasks.action_units import ActionUnitOptions, ExpressionOptions
 from .tasks.age import AgeOptions
 from .tasks.analyse import AnalyseOptions
 from .tasks.attributes import AttributeOptions
+from .tasks.audit import AuditOptions
 from .tasks.colourise import ColouriseOptions
 from .tasks.declare import NetworkChoice, paths_of
 from .tasks.detect import DetectOptions
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from .face import Face
     from .pipelines.analyse import FaceAnalysis
+    from .pipelines.audit import AuditReport
     from .pipelines.colourise import Colourised
     from .pipelines.forensics import ForensicFace
     from .pipelines.identity import FaceEmbedding, Verification
@@ -148,6 +150,71 @@ def attributes(
     options = AttributeOptions(every=every)
     networks = NetworkChoice(model=model, weights=weights, detector=detector, device=device)
     result: list[FaceTraits] = run_records("attributes", source, options, networks)
+    return result
+
+
+def audit(
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    weights: str | None = None,
+    gallery: str | None = None,
+    key: str | None = None,
+    attacker: str | None = None,
+    proxy: str | None = None,
+    target: str | None = None,
+    generator: Literal["eigenfaces", "stylegan2"] = "eigenfaces",
+    watermark: str | None = None,
+    people: int = 40,
+    steps: int = 300,
+    epsilon: float = 4.0,
+    examples: int = 0,
+    seed: int = 0,
+    detector: str = "",
+    recogniser: str = "",
+    device: str = "auto",
+    overwrite: bool = False,
+) -> AuditReport:
+    """Attack a recogniser of your own on your own photos, and report the risk and what defences are worth.
+
+    Args:
+        source: Folder with one subfolder per person.
+        output: Folder the report is written into.
+        weights: Weights of the recogniser: file, folder, or name.
+        gallery: Gallery whose templates are taken for leaked, instead of the photos'.
+        key: Key file of an encrypted gallery.
+        attacker: Folder of the attacker's own photos; without, half of the people.
+        proxy: Another recogniser, which the attacker has instead of the audited one.
+        target: Another recogniser, which the made faces are shown to as well.
+        generator: What draws the faces made from templates.
+        watermark: Weights of HiDDeN; without, no watermark is attacked.
+        people: Most people that are attacked.
+        steps: Training steps of the mapping from templates to faces.
+        epsilon: Largest change of a pixel by the watermark attack, of 255.
+        examples: Made faces to write beside the report, without names.
+        seed: Same seed, same audit.
+        detector: Slug of another detector.
+        recogniser: Slug of another recogniser.
+        device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
+        overwrite: Replace outputs that exist.
+    """
+    options = AuditOptions(
+        weights=weights,
+        gallery=gallery,
+        key=key,
+        attacker=attacker,
+        proxy=proxy,
+        target=target,
+        generator=generator,
+        watermark=watermark,
+        people=people,
+        steps=steps,
+        epsilon=epsilon,
+        examples=examples,
+        seed=seed,
+    )
+    networks = NetworkChoice(detector=detector, recogniser=recogniser, device=device)
+    result: AuditReport = run_report("audit", source, output, options, networks, overwrite=overwrite)
     return result
 
 
@@ -535,6 +602,7 @@ __all__ = [
     "age",
     "analyse",
     "attributes",
+    "audit",
     "colourise",
     "detect",
     "embed",

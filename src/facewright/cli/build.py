@@ -26,6 +26,7 @@ def command(task: Task) -> Command:
         Shape.EDIT: _edit_command,
         Shape.PAIR: _pair_command,
         Shape.GENERATE: _generate_command,
+        Shape.REPORT: _report_command,
     }[task.shape]
     parameters, body = make(task)
     fields = option_fields(task.options)
@@ -334,6 +335,24 @@ def _generate_command(task: Task) -> tuple[Parameters, Command]:
 
     folder = _option("output", Path, _REQUIRED, "Output folder.", "-o", "--output")
     return ([folder], [_JSON, _OVERWRITE]), run
+
+
+# --- reports
+
+
+def _report_command(task: Task) -> tuple[Parameters, Command]:
+    def run(
+        options: Any, choice: NetworkChoice, *, source: Path, output: Path | None, as_json: bool, overwrite: bool
+    ) -> None:
+        from ..runtime.runners import run_report
+
+        made = run_report(task.verb, source, output, options, choice, overwrite=overwrite)
+        lines = [json.dumps(made.to_dict(), indent=2, ensure_ascii=False)] if as_json else made.lines()
+        for line in lines:
+            typer.echo(line)
+
+    folder = _option("output", Path | None, None, "Write the report into this folder.", "-o", "--output")
+    return ([_argument("source", "Folder with one subfolder per person.")], [folder, _JSON, _OVERWRITE]), run
 
 
 # --- altered photos and videos

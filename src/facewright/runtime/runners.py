@@ -47,6 +47,30 @@ def run_generate(verb: str, output: str | Path | None, options: Any, choice: Net
     return made
 
 
+def run_report(
+    verb: str, source: Any, output: str | Path | None, options: Any, choice: NetworkChoice, *, overwrite: bool
+) -> Any:
+    """The report on a folder, written into the folder `output` when it is given; that is checked before the work."""
+    task = get_task(verb)
+    if output is not None:
+        check_report(task, output, overwrite=overwrite)
+    made = default_session().pipeline(verb, choice)(Path(source), options)
+    if output is not None:
+        made.save(output, overwrite=overwrite)
+    return made
+
+
+def check_report(task: Task, output: str | Path, *, overwrite: bool) -> None:
+    """Raise OutputError where a report could not be written into a folder."""
+    from ..io.atomic import check_folder, check_output
+
+    if not Path(output).is_dir():
+        check_folder(output)
+        return
+    for name in entry(task.result).FILES:
+        check_output(Path(output) / name, overwrite=overwrite)
+
+
 def run_edit(
     verb: str, source: Any, output: str | Path | None, options: Any, choice: NetworkChoice, *, overwrite: bool
 ) -> Any:
@@ -81,6 +105,8 @@ def function(task: Task) -> Callable[..., Any]:
             return run_pair(task.verb, sources[0], sources[1], options, choice)
         if task.shape is Shape.EDIT:
             return run_edit(task.verb, sources[0], output, options, choice, overwrite=overwrite)
+        if task.shape is Shape.REPORT:
+            return run_report(task.verb, sources[0], output, options, choice, overwrite=overwrite)
         return run_generate(task.verb, output, options, choice, overwrite=overwrite)
 
     call.__name__, call.__doc__ = task.verb, task.summary

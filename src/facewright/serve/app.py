@@ -109,7 +109,8 @@ def create_app(
     app = _described_app(lifespan)
     app.state.server = server
     for task in tasks().values():
-        _add_task(app, server, task)
+        if task.served:
+            _add_task(app, server, task)
     _add_jobs(app, server)
     _add_uploads(app, server)
     _add_server(app, server)
@@ -543,7 +544,7 @@ def _server_document(server: Server, version: str) -> dict[str, Any]:
         "seconds": options.max_seconds,
         "keep_seconds": options.keep,
     }
-    return {"version": version, "limits": limits, "tasks": [task_document(task) for task in tasks().values()]}
+    return {"version": version, "limits": limits, "tasks": [task_document(t) for t in tasks().values() if t.served]}
 
 
 # --- the page

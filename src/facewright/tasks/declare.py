@@ -33,6 +33,7 @@ class Shape(StrEnum):
     EDIT = "photo or video to an altered one"
     PAIR = "two photos to a decision"
     GENERATE = "seed to pictures"
+    REPORT = "folder of people to a report"
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +235,7 @@ class Task:
         shape: What goes in and out.
         options: Frozen dataclass of its options.
         load: "module:function"; called with (session, choice), gives the callable (photo, options) → result. For
-            pairs (photo, photo, options), for generators (options).
+            pairs (photo, photo, options), for generators (options), for reports (folder, options).
         result: "module:Class" of what that callable gives, or of one face's record.
         record: TypedDict of the result as JSON.
         default: Slug of the system used when none is named.
@@ -293,6 +294,11 @@ class Task:
     def command(self) -> str:
         """The verb as the command line writes it."""
         return self.verb.replace("_", "-")
+
+    @property
+    def served(self) -> bool:
+        """Whether it is offered over HTTP; reports read folders, which only their owner has."""
+        return self.shape is not Shape.REPORT
 
     @property
     def noun(self) -> str:

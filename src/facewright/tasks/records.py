@@ -251,3 +251,56 @@ class SampleRecord(TypedDict):
     model: str
     seed: int
     files: list[str]
+
+
+class RateRecord(TypedDict):
+    """How many of how many, and the range in which the true share lies by 95 %."""
+
+    count: int
+    total: int
+    share: float
+    interval: list[float]
+
+
+class InversionRecord(TypedDict):
+    """How often faces made from templates are accepted for the person, by whom, in one setting."""
+
+    setting: str
+    database: str
+    loss: str
+    target: str
+    defence: str
+    same_photo: dict[str, RateRecord]
+    other_photo: dict[str, RateRecord]
+
+
+class WatermarkRecord(TypedDict):
+    """How often probes match another photo of the person, in the four conditions, and what the alarm notices."""
+
+    epsilon: float
+    clean: RateRecord
+    changed: RateRecord
+    marked: RateRecord
+    both: RateRecord
+    bits: float
+    psnr: float
+    alarm_false: RateRecord
+    alarm_caught: RateRecord
+    undetected: RateRecord
+
+
+class AuditRecord(TypedDict):
+    """What two attacks do to a recogniser."""
+
+    recogniser: str
+    weights_sha256: str | None
+    people: int
+    attacker_photos: int
+    left_out: dict[str, str]
+    thresholds: dict[str, dict[str, float]]
+    genuine: dict[str, RateRecord]
+    inversion: list[InversionRecord]
+    watermark: WatermarkRecord | None
+    risk: dict[str, str]
+    words: list[str]
+    options: dict[str, Any]

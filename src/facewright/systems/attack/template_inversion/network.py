@@ -19,9 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....errors import UsageError
-from ....geometry.crop import CropSpec
-from ....geometry.similarity import fit_similarity
-from ....geometry.templates import template_points
+from ....geometry.crop import CropSpec, template_face
+from ....geometry.similarity import invert
 from ....nn.sampling import exact, pixels, sample
 from ....nn.stylegan2 import GAIN, EqualLinear, leaky
 from ....tasks.card import Preprocess
@@ -30,8 +29,10 @@ from ...base import System, batches
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ...latents.eigenfaces.network import Eigenfaces
     from ...recognise.recogniser import Recogniser
     from ...synthesise.stylegan2.network import StyleGAN2
+    from .prior import Prior
 
 EPS = 1e-8
 BATCH = 16
@@ -43,7 +44,8 @@ class TemplateInversionConfig:
 
     template_dim, noise_dim, style_dim: of what goes in and comes out. layers: after the template's embedding.
     lr_multiplier: of the equalised layers, which makes the published learning rate of 0.1 sane. styles: how many copies
-    of the style the critic sees. critic: its width.
+    of the style the critic sees. critic: its width. signed: the last layer is linear, for generators whose styles are
+    spread around 0, and not what a leaky ReLU leaves as StyleGAN's are.
     """
 
     template_dim: int = 512
@@ -53,11 +55,23 @@ class TemplateInversionConfig:
     lr_multiplier: float = 0.01
     styles: int = 16
     critic: int = 256
+    signed: bool = False
 
     @classmethod
     def compact(cls) -> Self:
         """For the embedded recogniser and generator."""
         return cls(template_dim=128, style_dim=256, styles=12, critic=128)
+
+    @classmethod
+    def for_prior(cls, prior: Prior, template_dim: int) -> Self:
+        """For templates of `template_dim` numbers and a generator without layers of its own for copies of a style."""
+        return cls(
+            template_dim=template_dim,
+            style_dim=prior.style_dim,
+            styles=1,
+            critic=128,
+            signed=prior.signed,
+        )
 
 
 class Inverted(NamedTuple):
@@ -104,15 +118,22 @@ class TemplateInversion(System):
         return self.critic(style.repeat(1, self.config.styles))  # type: ignore[no-any-return]
 
     @torch.inference_mode()
-    def reconstruct(self, templates: NDArray[np.float32], generator: StyleGAN2, *, seed: int = 0) -> NDArray[np.uint8]:
-        """Templates (N, D) to marked pictures (N, S, S, 3) uint8 RGB on the `ffhq` template; `seed` draws the noise."""
+    def reconstruct(
+        self, templates: NDArray[np.float32], generator: StyleGAN2 | Eigenfaces, *, seed: int = 0
+    ) -> NDArray[np.uint8]:
+        """Templates (N, D) to marked pictures (N, S, S, 3) uint8 RGB on the generator's template; `seed` draws the
+        noise."""
+        from .prior import paint, prior_of
+
+        prior = prior_of(generator)
         random = torch.Generator().manual_seed(seed)
         given = torch.from_numpy(np.asarray(templates, np.float32))
         noise = torch.randn(len(given), self.config.noise_dim, generator=random)
         pictures = []
         for part in batches(range(len(given)), BATCH):
             rows = list(part)
-            pictures.append(generator.paint(self.mapping(given[rows].to(self.device), noise[rows].to(self.device))))
+            styles = self.mapping(given[rows].to(self.device), noise[rows].to(self.device))
+            pictures.append(paint(prior, styles))
         return np.stack([marked(picture) for picture in np.concatenate(pictures)])
 
     def attack(
@@ -121,7 +142,7 @@ class TemplateInversion(System):
         recogniser: Recogniser,
         *,
         seed: int = 0,
-        generator: StyleGAN2 | None = None,
+        generator: StyleGAN2 | Eigenfaces | None = None,
     ) -> NDArray[np.uint8]:
         """(N, S, S, 3) uint8 RGB crops, as the recogniser wants them, to marked faces made from their templates alone.
 
@@ -139,6 +160,7 @@ class TemplateMapping(nn.Module):
 
     def __init__(self, config: TemplateInversionConfig) -> None:
         super().__init__()
+        self.signed = config.signed
         self.embed = EqualLinear(config.template_dim, config.style_dim)
         widths = [config.noise_dim + config.style_dim, *[config.style_dim] * config.layers]
         self.layers = nn.ModuleList(
@@ -147,9 +169,10 @@ class TemplateMapping(nn.Module):
 
     def forward(self, template: Tensor, noise: Tensor) -> Tensor:
         x = torch.cat([second_moment_1(noise), second_moment_1(self.embed(template))], 1)
-        for layer in self.layers:
+        *hidden, last = self.layers
+        for layer in hidden:
             x = GAIN * leaky(layer(x))
-        return x
+        return last(x) if self.signed else GAIN * leaky(last(x))
 
 
 def second_moment_1(x: Tensor) -> Tensor:
@@ -166,18 +189,25 @@ def critic_of(config: TemplateInversionConfig) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(config.critic, 1))
 
 
-def recut_crop(image: Tensor, size: int = 112, template: str = "arcface", source: str = "ffhq") -> Tensor:
-    """Crops (N, C, S, S) aligned by one template to (N, C, size, size) aligned by another, with gradients.
+ARCFACE = CropSpec.aligned(112, "arcface", robust=False)
+
+
+def recut_crop(image: Tensor, spec: CropSpec = ARCFACE, source: str = "ffhq") -> Tensor:
+    """Crops (N, C, S, S) aligned by the template `source` to (N, C, size, size) as `spec` cuts them, with gradients.
 
     Always the same part is cut: a detector in between would break the gradient. Reductions are averaged first.
     """
-    side = image.shape[-1]
-    matrix = fit_similarity(template_points(template, size), template_points(source, side))
+    matrix = _back(spec, image.shape[-1], source)
     factor = int(float(np.hypot(matrix[0, 0], matrix[1, 0])))
     if factor > 1:
         image = F.avg_pool2d(image, factor)
-        matrix = fit_similarity(template_points(template, size), template_points(source, image.shape[-1]))
-    return sample(image, _grid(image, torch.from_numpy(matrix), size), align_corners=False)
+        matrix = _back(spec, image.shape[-1], source)
+    return sample(image, _grid(image, torch.from_numpy(matrix), spec.size), align_corners=False)
+
+
+def _back(spec: CropSpec, side: int, source: str) -> NDArray[np.float64]:
+    """From pixels of the crop to those of an aligned picture of `side` pixels."""
+    return invert(spec.matrix(template_face(side, source)))
 
 
 @exact
