@@ -20,12 +20,14 @@ from facewright.systems.attack.template_inversion.network import (
     recut_crop,
     second_moment_1,
 )
+from facewright.systems.attack.template_inversion.prior import prior_of
 from facewright.systems.attack.template_inversion.training import (
     CLIP,
     TemplateInversionTraining,
     critic_loss,
     reconstruction_terms,
 )
+from facewright.systems.latents.eigenfaces.network import Eigenfaces
 from facewright.systems.recognise.distilledface.network import DistilledFace
 from facewright.systems.synthesise.stylegan2.network import StyleGAN2, StyleGAN2Config
 
@@ -145,11 +147,11 @@ def test_reconstructions_are_marked_and_repeatable() -> None:
     from facewright.io.provenance import detect_watermark
 
     torch.manual_seed(0)
-    generator = StyleGAN2.from_pretrained()
-    model = TemplateInversion(TemplateInversionConfig.compact()).eval()
+    generator = Eigenfaces.from_pretrained()
+    model = TemplateInversion(TemplateInversionConfig.for_prior(prior_of(generator), 128)).eval()
     templates = np.random.default_rng(0).normal(size=(1, 128)).astype(np.float32)
     first = model.reconstruct(templates, generator)
-    assert first.shape == (1, 128, 128, 3)
+    assert first.shape == (1, 64, 64, 3)
     assert (model.reconstruct(templates, generator) == first).all()
     assert (model.reconstruct(templates, generator, seed=1) != first).any()
     assert detect_watermark(first[0]).present
