@@ -22,6 +22,7 @@ from ....losses.face import FaceLoss
 from ....losses.reconstruction import l1, whole_cells
 from ....nn.discriminator import PatchDiscriminator
 from ....nn.stylegan2 import Discriminator
+from ....training.lazy import StepCount
 from ....training.trainer import Batch, Training, Update, signed
 from ..dfdnet.network import PARTS, upright_boxes
 from ..frgp.network import convert_prior
@@ -84,7 +85,7 @@ class GFPGANTraining(Training):
         self.gan_weight, self.component_weight, self.style_weight = gan_weight, component_weight, style_weight
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
         self.register = {name: box for name, box in zip(PARTS, upright_boxes(c.size).tolist()) if name in COMPONENTS}
-        self.count = _Count()
+        self.count = StepCount()
 
     def modules(self) -> dict[str, nn.Module]:
         return {
@@ -182,19 +183,6 @@ class GFPGANTraining(Training):
         sheet = np.vstack([np.hstack(list(row)) for row in (given, self.model.restore(given), wanted)])
         scale = min(1.0, 2400 / sheet.shape[1])
         return np.asarray(cv2.resize(sheet, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-class _Count(nn.Module):
-    """How many steps were made; saved with the training so that a resumed one keeps its rhythm."""
-
-    steps: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-
-    def due(self, every: int) -> bool:
-        return every > 0 and int(self.steps) % every == 0
 
 
 def pyramid_loss(pyramid: list[Tensor], high: Tensor, mask: Tensor) -> Tensor:
