@@ -532,6 +532,30 @@ BUGS: tuple[Bug, ...] = (
         'return self.codes(logits, features, signed(batch["lq"]), batch["mask"].float())',
         ("systems/restore/test_codeformer_training.py",),
     ),
+    Bug(
+        "components are cut where rows are columns",
+        "systems/restore/gfpgan/training.py",
+        "part = image[:, :, y0:y1, x0:x1]",
+        "part = image[:, :, x0:x1, y0:y1]",
+        ("systems/restore/test_gfpgan_training.py",),
+        "components",
+    ),
+    Bug(
+        "the adversaries learn to be fooled",
+        "systems/restore/gfpgan/training.py",
+        "        self._learning(on=False)\n",
+        "        self._learning(on=True)\n",
+        ("systems/restore/test_gfpgan_training.py",),
+        "no_adversary",
+    ),
+    Bug(
+        "the pyramid is judged outside the photo",
+        "systems/restore/gfpgan/training.py",
+        "terms.append(l1(image.float(), wanted, whole_cells(mask, (int(side[0]), int(side[1])))))",
+        "terms.append(l1(image.float(), wanted))",
+        ("systems/restore/test_gfpgan_training.py",),
+        "pyramid",
+    ),
     # detail at 512 px
     Bug(
         "the less fidelity is wanted, the weaker the adversary",

@@ -67,9 +67,9 @@ class Steps:
 
 @pytest.mark.parametrize("head", sorted(HEADS))
 def test_a_step_moves_network_and_centres_by_the_heads_loss(head: str) -> None:
-    training = MarginTraining(small(), people=PEOPLE, head=head, options={"scale": 16.0}, lr=0.01)
+    training: Any = MarginTraining(small(), people=PEOPLE, head=head, options={"scale": 16.0}, lr=0.01)
     batch = pictures()
-    centres, weight = training.head.weight.detach().clone(), training.model.backbone.fc.weight.detach().clone()  # type: ignore[union-attr]
+    centres, weight = training.head.weight.detach().clone(), training.model.backbone.fc.weight.detach().clone()
     steps = Steps(training)
     steps.run(batch, 1)
     torch.manual_seed(0)
@@ -81,7 +81,7 @@ def test_a_step_moves_network_and_centres_by_the_heads_loss(head: str) -> None:
     wanted = again.head(again.model(again.model.normalise(batch["image"])), batch["label"])
     assert steps.losses == [pytest.approx(float(wanted.detach()), rel=1e-5)]
     assert not torch.equal(training.head.weight, centres)
-    assert not torch.equal(training.model.backbone.fc.weight, weight)  # type: ignore[union-attr]
+    assert not torch.equal(training.model.backbone.fc.weight, weight)
 
 
 def test_people_are_told_apart_after_some_steps() -> None:

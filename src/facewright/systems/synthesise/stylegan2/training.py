@@ -23,6 +23,7 @@ from ....losses.adversarial import PathLength, r1_penalty, softplus_discriminato
 from ....losses.reconstruction import whole_cells
 from ....nn.stylegan2 import Discriminator
 from ....training.augment import AdaptiveAugment
+from ....training.lazy import StepCount
 from ....training.trainer import Batch, Training, Update, signed
 
 if TYPE_CHECKING:
@@ -34,19 +35,6 @@ if TYPE_CHECKING:
     from .network import StyleGAN2
 
 _SHEET_COLUMNS, _SHEET_ROWS = 8, 3
-
-
-class _StepCount(nn.Module):
-    """How many steps were made; saved with the training so that a resumed one keeps its rhythm."""
-
-    steps: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-
-    def due(self, every: int) -> bool:
-        return every > 0 and int(self.steps) % every == 0
 
 
 class StyleGAN2Training(Training):
@@ -81,7 +69,7 @@ class StyleGAN2Training(Training):
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.path = PathLength()
         self.augment = AdaptiveAugment(target=ada_target, images=ada_images) if ada_images else nn.Identity()
-        self.count = _StepCount()
+        self.count = StepCount()
         self.lr, self.mixing = lr, mixing
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
         self.path_weight, self.path_every, self.path_shrink = path_weight, path_every, path_shrink
