@@ -171,3 +171,12 @@ def test_expression_and_units_of_a_smiling_woman(run: Any, portrait: Path) -> No
     assert units.traits.actions is not None
     found = units.traits.actions.units
     assert found["AU12"].probability > found["AU15"].probability
+
+
+def test_age_of_a_grown_woman(run: Any, portrait: Path) -> None:
+    code, out, _ = run("age", portrait, "--json")
+    assert code == 0
+    (face,) = json.loads(out)[0]["faces"]
+    age = face["age"]
+    assert 18 < age["years"] < 60
+    assert age["low"] < age["years"] < age["high"] < age["low"] + 45

@@ -61,8 +61,7 @@ class FPAgeConfig:
         aligned crops, nearer to the face.
     trunk: the parser: `resnet50` dilated; or this project's, `recogniser`, which sees faces as the compact recogniser
         does, or `mobilenet`. frozen: whether the parser's weights stay as they are when the age is learned.
-    width, hidden, blocks: of the network that reads the age. dropout: share of what it found that is left out in
-        training, before the age is read. ages: whole years from 0 on.
+    width, hidden, blocks: of the network that reads the age. ages: whole years from 0 on.
     attention: with parsing attention; without it the parser's maps are read as they are.
     mirror: also look at the mirrored face, and average. parity: cut the mirrored view from where the published code
         does, whose helper takes the columns of a box for (y, x) and so mirrors its y about the picture's width.
@@ -76,7 +75,6 @@ class FPAgeConfig:
     width: int = 256
     hidden: int = 128
     blocks: int = 4
-    dropout: float = 0.0
     ages: int = 97
     attention: bool = True
     mirror: bool = True
@@ -85,7 +83,7 @@ class FPAgeConfig:
     @classmethod
     def compact(cls) -> Self:
         """Crops of the compact recogniser, from whose first stages parts and age are read."""
-        return cls(112, 112, polar=False, trunk="recogniser", frozen=False, width=88, hidden=64, blocks=3, dropout=0.3)
+        return cls(112, 112, polar=False, trunk="recogniser", frozen=False, width=88, hidden=64, blocks=3)
 
     @classmethod
     def compact_polar(cls) -> Self:
@@ -220,7 +218,6 @@ class AgeNet(nn.Module):
         seen = low + (self.attention.out if self.attention else high + classes)
         self.reduce = nn.Conv2d(seen, config.width, 1)
         self.blocks = nn.ModuleList(ConcatBlock(config.width) for _ in range(config.blocks))
-        self.dropout = config.dropout
         self.head = nn.Sequential(
             nn.Linear(config.width, config.hidden),
             nn.BatchNorm1d(config.hidden),
@@ -233,7 +230,7 @@ class AgeNet(nn.Module):
         x = self.reduce(torch.cat([low, *parts], 1))
         for block in self.blocks:
             x = F.max_pool2d(block(x), 2)
-        ages: Tensor = self.head(F.dropout(x.mean((2, 3)), self.dropout, self.training))
+        ages: Tensor = self.head(x.mean((2, 3)))
         return ages
 
 

@@ -69,10 +69,9 @@ class FPAgeTraining(Training):
 
     Batches hold `image` (N, S, S, 3) uint8 RGB as the network takes it, `age` (N,) in years, and for a parser that is
     not frozen `labels` (N, S, S) uint8 of its classes, 255 where a pixel does not count. `parsing_weight` is that of
-    the parser's cross entropy, `sigma` the deviation of the wanted distributions in years. With `begin` the backbone of
-    a small parser begins as that of the embedded recogniser or parser; the first stages of the recogniser stay as they
-    are. What these make of the pictures may be given as `maps` instead of `image`, with labels of their size
-    (`data.ages.AgeMaps`); a share `dropout` of the channels of these is left out while training.
+    the parser's cross entropy. With `begin` the backbone of a small parser begins as that of the embedded recogniser
+    or parser; the first stages of the recogniser stay as they are. What these make of the pictures may be given as
+    `maps` instead of `image`, with labels of their size (`data.ages.AgeMaps`).
     """
 
     def __init__(
@@ -83,14 +82,11 @@ class FPAgeTraining(Training):
         weight_decay: float = 1e-4,
         mean_weight: float = 1.0,
         parsing_weight: float = 1.0,
-        sigma: float = SIGMA,
-        dropout: float = 0.0,
         begin: bool = True,
     ) -> None:
         self.model: FPAge = model
         self.lr, self.weight_decay = lr, weight_decay
         self.mean_weight, self.parsing_weight = mean_weight, parsing_weight
-        self.sigma, self.dropout = sigma, dropout
         self.frozen = begun(model.parser) if begin else nn.ModuleList()
 
     def modules(self) -> dict[str, nn.Module]:
@@ -103,7 +99,7 @@ class FPAgeTraining(Training):
     def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
         self.frozen.eval()  # norms, too, must not follow the batch
         logits, parsing = self._outputs(batch)
-        age = age_loss(logits, batch["age"], sigma=self.sigma, mean_weight=self.mean_weight)
+        age = age_loss(logits, batch["age"], mean_weight=self.mean_weight)
         logs = {"age": age.detach(), "mae": self._errors(logits, batch).mean()}
         loss = age
         if not self.model.config.frozen:
@@ -133,8 +129,7 @@ class FPAgeTraining(Training):
 
     def _outputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if "maps" in batch:
-            seen = F.dropout2d(batch["maps"], self.dropout, self.model.training)
-            low, high, parsing = cast("RecogniserParser", self.model.parser).read(seen)
+            low, high, parsing = cast("RecogniserParser", self.model.parser).read(batch["maps"])
             return self.model.age_net(low, high, parsing), parsing
         logits, parsing = self.model(pixels_of(self.model, batch["image"]), return_aux=True)
         return logits, parsing
