@@ -71,6 +71,27 @@ def test_glasses_are_left_out_with_a_soft_edge() -> None:
     assert np.abs(np.diff(along)).max() < 0.7
 
 
+class OneEyeParser(GlassesParser):
+    """Takes the eye on one side for glasses."""
+
+    def __init__(self, side: str) -> None:
+        super().__init__()
+        self.side = side
+
+    def probabilities(self, crops: np.ndarray, *, faces: object = None) -> np.ndarray:
+        found = super().probabilities(crops)
+        half = found.shape[3] // 2
+        other = np.s_[..., half:] if self.side == "left" else np.s_[..., :half]
+        found[:, 1][other], found[:, 2][other] = 1, 0
+        return found
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_glasses_on_one_eye_are_that_eye_and_restored(side: str) -> None:
+    mask = restoring_masks([crop()], [FACE], OneEyeParser(side))[0]
+    assert np.allclose(mask, OVAL, atol=1e-6)
+
+
 class HairParser(GlassesParser):
     """Hair in the upper third of the crop, skin below."""
 

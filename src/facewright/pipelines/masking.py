@@ -28,6 +28,8 @@ FACE_PARTS = {
     *("skin", "nose", "u_lip", "l_lip", "lips", "mouth", "teeth", "neck"),
 }
 LEAST_FACE = 0.4
+_LENS = 0.35  # eye distances around an eye in which a lens is looked for
+_GLASSES = 0.45  # mean probability there from which there is one
 _EDGE = 1 / 64  # of the crop: softness of the border between face and hair
 
 
@@ -54,6 +56,8 @@ def restoring_masks(
     ovals = [face_mask(face.points5, len(crop)) for crop, face in zip(crops, faces)]
     probabilities = parser.probabilities(np.stack(crops), faces=faces)
     parts = _summed(probabilities, parser, FACE_PARTS)
+    worn = _summed(probabilities, parser, {"eye_g"})
+    parts = np.stack([part if _on_both_eyes(g, face) else part + g for part, g, face in zip(parts, worn, faces)])
     masks = [_within(oval, part) for oval, part in zip(ovals, parts)]
     if not hair:
         return masks
@@ -65,6 +69,14 @@ def _summed(probabilities: NDArray[np.float32], parser: Parser, parts: set[str])
     """(N, C, S, S) probabilities to those of being any of `parts`, (N, S, S)."""
     chosen = [number for number, name in enumerate(parser.classes) if name in parts]
     return np.asarray(probabilities[:, chosen].sum(1), np.float32)
+
+
+def _on_both_eyes(glasses: NDArray[np.float32], face: Face) -> bool:
+    """Whether what a parser takes for glasses (S, S) lies on both eyes: on one of them it is that eye, badly seen."""
+    rows, columns = np.indices(glasses.shape)
+    reach = max(1.0, _LENS * face.eye_distance)
+    lenses = [np.hypot(columns - x, rows - y) <= reach for x, y in face.points5[:2]]
+    return all(lens.any() and float(glasses[lens].mean()) >= _GLASSES for lens in lenses)
 
 
 def _within(oval: NDArray[np.float32], part: NDArray[np.float32]) -> NDArray[np.float32]:
