@@ -226,6 +226,11 @@ def test_the_best_few_are_used_and_the_others_named() -> None:
     assert set(found.refused.values()) == {f"the best {MOST} are used"}
 
 
+def test_the_gates_ratio_by_hand() -> None:
+    gate = Gate(bias=1.0, similarity=2.0, retained=3.0, product=4.0, least=0.0)
+    assert gate.llr(0.5, 0.25) == pytest.approx(1 + 2 * 0.5 + 3 * 0.25 + 4 * 0.5 * 0.25)
+
+
 def test_the_shipped_gate_asks_for_less_likeness_of_a_ruin() -> None:
     gate = Gate.shipped()
     for left in (0.1, 0.5, 0.9):

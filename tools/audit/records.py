@@ -32,7 +32,7 @@ _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 _MEASURED = re.compile(r"(?<![\w.])[+−]\d+(?:\.\d+)?|\d+(?:\.\d+)? ?(?:%|dB\b|percent\b)|\b\d+\.\d+\b")
 NOT_MEASUREMENTS = re.compile(
     r"arXiv \d+\.\d+|threshold of 0\.5|ask for 0\.7|\d+(?:\.\d+)? M\b|margin 0\.2|scale 32"
-    r"|acceptance of 0\.001|truncation 0\.7"
+    r"|acceptance of 0\.001|truncation 0\.7|meant to hold 80 %"
 )
 """What looks like a measured number in a sentence but is an address, a setting, or the size of a network."""
 

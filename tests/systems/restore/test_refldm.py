@@ -23,6 +23,7 @@ from facewright.systems.restore.refldm.training import (
     noise_loss,
     scaled_identity,
 )
+from facewright.training.trainer import signed
 from facewright.weights.published import recognise_tensors
 
 WIDTHS = (160, 320, 320, 640)
@@ -353,6 +354,25 @@ def test_a_step_learns_through_the_cache_and_leaves_the_autoencoder(model: RefLD
     optimiser.step()
     assert all(torch.equal(v, frozen[k]) for k, v in model.autoencoder.state_dict().items())
     assert all(p.grad is None for p in model.autoencoder.parameters())
+
+
+def test_a_step_is_shown_the_damaged_face_and_never_the_truth(
+    model: RefLDM, batch: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = RefLDMTraining(model, recogniser=recogniser(8), drop=0.0, identity_weight=0.0)
+    shown: list[Tensor] = []
+    predict = model.predict
+
+    def watched(noisy: Tensor, given: Tensor, *rest: Any) -> Tensor:
+        shown.append(given)
+        return predict(noisy, given, *rest)
+
+    monkeypatch.setattr(model, "predict", watched)
+    with torch.no_grad():
+        training.losses(batch)
+        damaged, true = (model.encode(signed(batch[key])) for key in ("lq", "hq"))
+    torch.testing.assert_close(shown[0], damaged)
+    assert not torch.allclose(shown[0], true, atol=0.1)
 
 
 def test_gradients_reach_the_pass_of_the_references(model: RefLDM, latents: tuple[Tensor, Tensor, Tensor]) -> None:
