@@ -23,7 +23,7 @@ from .background import redrawn
 from .choosing import sure_faces
 from .colour_match import restore_crops
 from .edit import BATCH, MAX_YAW, MIN_EYE_DISTANCE, Clock, Cut, Decision, EditedFace, Editor, Outcome, selected
-from .old_photo import Repair, likely_marks, mended_print, plausible_damage, with_tones, without_features
+from .old_photo import Repair, found_damage, mended_print, with_tones
 from .plausible import INVENTED_BELOW, SMALL_EYES, Plausibility, Treatment, treated
 from .references import (
     Gate,
@@ -214,9 +214,9 @@ class RestorePipeline:
         elif self.damage_finder is None:
             raise UsageError("this pipeline has no network that finds damage; give a damage mask")
         else:
-            mask = likely_marks(rgb, plausible_damage(self.damage_finder.find(rgb)))
-            if mask.any():
-                mask = without_features(mask, sure_faces(self.detector.detect(rgb), options.min_score))
+            mask = found_damage(
+                rgb, self.damage_finder, lambda: sure_faces(self.detector.detect(rgb), options.min_score)
+            )
         return mended_print(rgb, mask)
 
     def assess(self, crops: Image) -> list[DegradationEstimate]:

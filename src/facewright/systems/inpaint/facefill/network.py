@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +23,6 @@ from ....tasks.card import Preprocess
 from ...base import System
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 _SLOPE = 0.2
@@ -54,7 +54,9 @@ class FaceFillConfig:
 
     def __post_init__(self) -> None:
         if len(self.encoder) != len(self.widths) or len(self.decoder) != len(self.widths) - 1 or not self.decoder:
-            raise UsageError("a FaceFill needs as many encoder counts as widths, two at least, and one decoder count less")
+            raise UsageError(
+                "a FaceFill needs an encoder count for each of two widths or more, and one decoder count less"
+            )
         if self.patch % 2 or self.size % self.stride:
             raise UsageError(f"a FaceFill needs an even patch and a size divisible by {self.stride}")
 
@@ -101,8 +103,7 @@ class _Attention(nn.Module):
         self.norm = nn.GroupNorm(1, width)
         self.read = nn.Conv2d(width, 3 * width, 1)
         self.write = nn.Conv2d(width, width, 1)
-        nn.init.zeros_(self.write.weight)
-        nn.init.zeros_(self.write.bias)  # type: ignore[arg-type]
+        init_conv(self.write, _BLOCK_INIT)
 
     def forward(self, x: Tensor, known: Tensor) -> Tensor:
         """x (N, C, H, W), known (N, 1, H, W): the share of each position's pixels that the hole leaves."""
@@ -119,8 +120,9 @@ class _Attention(nn.Module):
 class FaceFill(System):
     """Holes in aligned faces filled, by this project's own design.
 
-    forward: image (N, 3, S, S) RGB in [−1, 1], a crop on the `ffhq` template, and hole (N, 1, S, S), 1 in the hole,
-    to the whole picture as the network draws it, unclamped. What the image holds inside the hole has no influence.
+    forward: image (N, 3, S, S) RGB in [−1, 1], a crop on the `ffhq` template, and hole (N, 1, S, S), 1 where pixels are
+    lost (None: nowhere), to the whole picture as the network draws it, unclamped. What the image holds inside the hole
+    has no influence.
     """
 
     slug: ClassVar[str] = "facefill"
@@ -154,10 +156,11 @@ class FaceFill(System):
     def preprocess_for(cls, config: Any) -> Preprocess:
         return Preprocess(CropSpec.aligned(config.size))
 
-    def forward(self, image: Tensor, hole: Tensor) -> Tensor:
+    def forward(self, image: Tensor, hole: Tensor | None = None) -> Tensor:
         c = self.config
         if image.dim() != 4 or image.shape[1] != 3 or image.shape[2] % c.stride or image.shape[3] % c.stride:
             raise UsageError(f"FaceFill takes images (N, 3, H, W) with sides divisible by {c.stride}")
+        hole = torch.zeros_like(image[:, :1]) if hole is None else hole
         if hole.shape != (len(image), 1, *image.shape[2:]):
             raise UsageError("FaceFill takes one hole (N, 1, H, W) for each image, of its size")
         hole = hole.to(image.dtype)
@@ -185,14 +188,9 @@ class FaceFill(System):
 
     @torch.inference_mode()
     def fill(self, crops: NDArray[np.uint8], holes: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """(N, S, S, 3) uint8 RGB crops and (N, S, S) holes to the crops with their holes filled.
-
-        Outside its hole every crop keeps its bits.
-        """
-        mask = torch.from_numpy(holes).to(self.device)[:, None]
+        """(N, S, S, 3) uint8 RGB crops and (N, S, S) holes to crops as the network draws them, holes filled."""
+        mask = torch.from_numpy(np.ascontiguousarray(holes)).to(self.device)[:, None]
         with self.picture_autocast():
             out = self(self.normalise(crops), mask.float())
         drawn = out.float().add_(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-        given = torch.from_numpy(crops).to(self.device)
-        filled = torch.where(mask.permute(0, 2, 3, 1), drawn.permute(0, 2, 3, 1), given)
-        return filled.contiguous().cpu().numpy()
+        return drawn.permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -120,7 +120,8 @@ class FaceFillTraining(Training):
         """Up to ten faces: with a hole, filled, true."""
         images, holes = batch["image"][:10].cpu().numpy(), batch["hole"][:10, 0].cpu().numpy()
         holed = np.where(holes[..., None], np.uint8(255), images)
-        rows = [holed, self.model.fill(images, holes), images]
+        filled = np.where(holes[..., None], self.model.fill(images, holes), images)
+        rows = [holed, filled, images]
         sheet = np.vstack([np.hstack(list(row)) for row in rows])
         return np.asarray(cv2.resize(sheet, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA), np.uint8)
 
