@@ -131,7 +131,8 @@ def test_a_face_is_drawn_by_the_network_and_the_rest_from_around(made: InpaintPi
     assert "invented by fake-filler" in result.summary
     alone = fill(made, picture, boxes=(far,))
     assert [face.filled for face in alone.faces] == [False]
-    assert np.array_equal(alone.image.rgb()[12:23, 202:213], out[12:23, 202:213])
+    difference = np.abs(alone.image.rgb().astype(int) - out)[10:25, 200:215]
+    assert difference.mean() < 5  # its grain is measured along both holes
     assert alone.report()["models"] == []
 
 

@@ -28,6 +28,7 @@ from .edit import marked
 from .grain import with_grain
 from .old_photo import filled_from_around, found_damage, with_rim
 from .order import reading_order
+from .references import ReferenceDesk, reference_networks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from ..tasks.detect import Detector
     from ..tasks.inpaint import Filler, InpaintOptions
     from ..tasks.restore import DamageFinder, Restorer
-    from .references import ReferenceDesk
 
     Image = NDArray[np.uint8]
     Hole = NDArray[np.bool_]
@@ -142,6 +142,7 @@ class Inpainted:
             "faces": None if options.faces is None else list(options.faces),
             "references": len(options.references),
             "prompt": options.prompt,
+            "personalise": options.personalise,
             "seed": options.seed,
             "watermark": options.watermark,
         }
@@ -177,6 +178,23 @@ class Inpainted:
         return self.image.save(path, overwrite=overwrite, quality=quality, xmp=packet, keep_gps=keep_gps)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Person:
+    """Who fills: the network, the references' crops (R, S, S, 3) or None, their names, and what is to be said of them."""
+
+    filler: Filler
+    crops: Image | None
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def drawn(self, crop: Image, lost: Hole, options: InpaintOptions) -> Image:
+        """A crop (S, S, 3) as the network draws it."""
+        if not isinstance(self.filler, PersonalFiller):
+            return self.filler.fill(crop[None], lost[None])[0]
+        crops = crop[None][:0] if self.crops is None else self.crops
+        return self.filler.fill_by(crop[None], lost[None], [crops], prompt=options.prompt, seed=options.seed)[0]
+
+
 class InpaintPipeline:
     """The networks that fill holes, loaded once and used on many photos.
 
@@ -206,16 +224,32 @@ class InpaintPipeline:
         base = filled_from_around(rgb, hole)
         if not any(_share(face, hole) for face in faces):  # a face may be seen only when its hole is closed
             faces = reading_order([*faces, *(f for f in self._closed(base) if _is_new(f, faces))])
+        person = self._person(options)
         filled, owner, drawn = [], _owners(faces, hole), base
         for index, face in enumerate(faces):
             part = hole & (owner == index)
-            patch, share = self._patch(rgb, base, face, hole, part, options)
+            patch, share = self._patch(base, face, hole, part, person, options)
             if patch is not None:
                 drawn = _pasted(drawn, with_grain(patch, base), part)
-            filled.append(FilledFace(index, face, share))
+            filled.append(FilledFace(index, face, share, references=person.names if share else ()))
         image = photo.patched(_whole(photo), drawn.astype(np.float32), hole.astype(np.float32))
         told = tuple(self._marked(face, image, options) for face in filled)
-        return Inpainted(photo, image, hole, told, slug, getattr(self.filler, "weights_sha256", None), options)
+        checkpoint = getattr(self.filler, "weights_sha256", None)
+        return Inpainted(photo, image, hole, told, slug, checkpoint, options, person.notes)
+
+    def _person(self, options: InpaintOptions) -> _Person:
+        """The filler as the references make it. UsageError where none of them can be used."""
+        if not options.references:
+            return _Person(self.filler, None)
+        if self.references is None or not isinstance(self.filler, PersonalFiller):
+            raise UsageError("this pipeline reads no references; omit them")
+        found = self.references.gather(options.references)
+        used, others = found.people[0], found.people[1:]
+        crops = np.stack([face.crop for face in used])
+        filler = self.filler.personalised(crops, seed=options.seed) if options.personalise else self.filler
+        notes = [f"reference {name} was not used: {why}" for name, why in found.unusable.items()]
+        notes += [f"reference {face.name} was not used: it seems to show somebody else" for p in others for face in p]
+        return _Person(filler, crops, tuple(face.name for face in used), (*found.notes, *notes))
 
     def _closed(self, base: Image) -> list[Face]:
         return sure_faces(self.detector.detect(base))
@@ -274,7 +308,7 @@ class InpaintPipeline:
     # --- faces
 
     def _patch(
-        self, rgb: Image, base: Image, face: Face, hole: Hole, part: Hole, options: InpaintOptions
+        self, base: Image, face: Face, hole: Hole, part: Hole, person: _Person, options: InpaintOptions
     ) -> tuple[FacePatch | None, float]:
         """What a face's network changes of the filled picture, and the share of its crop that this is."""
         spec = self.filler.preprocess.crop
@@ -283,7 +317,7 @@ class InpaintPipeline:
         share = float(_in_crop(part, cut).mean())
         if not share:
             return None, 0.0
-        drawn = fitted(cut.image, self.filler.fill(cut.image[None], lost[None])[0], lost)
+        drawn = fitted(cut.image, person.drawn(cut.image, lost, options), lost)
         if self.detail is not None and spec.kind == "template" and np.hypot(*cut.matrix[0, :2]) < 1:
             cut, drawn = self._sharpened(base, cut, drawn, hole)
         if options.watermark:
@@ -307,12 +341,14 @@ class InpaintPipeline:
 
 def load(session: Networks, task: Task, choice: NetworkChoice) -> InpaintPipeline:
     """The pipeline of a choice of networks."""
+    filler, detector = session.chosen(task, choice), session.detector(choice)
     return InpaintPipeline(
-        session.detector(choice),
-        session.chosen(task, choice),
+        detector,
+        filler,
         session.parser(choice),
         session.of_task("damage", choice.damage_finder or "printscan", choice.device),
         session.network("facedetail", None, choice.device, choice.dtype),
+        ReferenceDesk(detector, filler.preprocess.crop, lambda: reference_networks(session, choice.device)),
     )
 
 

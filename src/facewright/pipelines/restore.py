@@ -26,13 +26,12 @@ from .edit import BATCH, MAX_YAW, MIN_EYE_DISTANCE, Clock, Cut, Decision, Edited
 from .old_photo import Repair, found_damage, mended_print, with_tones
 from .plausible import INVENTED_BELOW, SMALL_EYES, Plausibility, Treatment, treated
 from .references import (
-    Gate,
     ReferenceDesk,
     ReferencedRestorer,
-    ReferenceNetworks,
     ReferenceUse,
     choose,
     mean_vector,
+    reference_networks,
 )
 from .restore_result import FaceResult, RestoreResult, quality, quality_after, turns_in_words
 from .two_stage import TwoStageRestorer
@@ -461,16 +460,6 @@ def _desk_for(pipeline: RestorePipeline) -> ReferenceDesk:
     return pipeline.references
 
 
-def _reference_networks(session: Networks, device: str) -> ReferenceNetworks:
-    """The embedded networks that judge references, whatever else is chosen: the gate was fitted to them."""
-    from .identity import calibration_of
-
-    recogniser = session.network("distilledface", None, device)
-    return ReferenceNetworks(
-        session.network("frgp", None, device), recogniser, calibration_of(recogniser), Gate.shipped()
-    )
-
-
 def load(session: Networks, task: Task, choice: NetworkChoice) -> RestorePipeline:
     """The restore pipeline of a choice of networks."""
     from .identity import calibration_of
@@ -491,5 +480,5 @@ def load(session: Networks, task: Task, choice: NetworkChoice) -> RestorePipelin
         session.parser(choice),
         session.background(choice),
         session.of_task("damage", choice.damage_finder or "printscan", choice.device),
-        ReferenceDesk(detector, restorer.preprocess.crop, lambda: _reference_networks(session, choice.device)),
+        ReferenceDesk(detector, restorer.preprocess.crop, lambda: reference_networks(session, choice.device)),
     )

@@ -68,20 +68,25 @@ class PersonalFiller(Filler, Protocol):
         """
         ...
 
+    def personalised(self, references: NDArray[np.uint8], *, seed: int | None = None) -> PersonalFiller:
+        """Another filler that has learnt the person of (R, S, S, 3) uint8 RGB references."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class InpaintOptions(Checked):
     """Where the hole is, and how it is filled.
 
     The hole is what `mask` and `boxes` cover together; one of them is needed. `mask` is a picture of the photo's size,
-    white where it is to be filled, or a word: damage, or a part of the faces. `references` also takes a list, and paths
-    that are no strings.
+    white where it is to be filled, or a word: damage (of a print), or a part of the faces. `references` also takes a
+    list, and paths that are no strings; the embedded network takes none: it fills by what faces look like, not by who
+    it is.
     """
 
     mask: Annotated[
         str | None,
         Opt(
-            f"Picture of the photo's size, white in the hole; or damage (of a print), or of faces {', '.join(PARTS)}.",
+            "A picture, white in the hole; or damage, or a part of faces such as glasses.",
             choices=(DAMAGE, *PARTS),
             picture=True,
         ),
@@ -96,13 +101,13 @@ class InpaintOptions(Checked):
     references: Annotated[
         tuple[str, ...],
         Opt(
-            "Another photo of the same person, or a folder of them; repeatable. Needs the model pva: "
-            "the embedded network fills by what faces look like, not by who it is.",
+            "Another photo of the same person, or a folder of them; repeatable. Needs the model pva.",
             flag="--reference",
             picture=True,
         ),
     ] = ()
     prompt: Annotated[str, Opt("What to draw, in words, such as 'smiling'. Needs the model pva.")] = ""
+    personalise: Annotated[bool, Opt("With references: learn the person from them first, by forty steps.")] = False
     seed: Annotated[int | None, Opt("Seed of the noise of models that draw any, such as pva.")] = None
     watermark: Annotated[bool, Opt("Embed an invisible watermark in filled faces.")] = True
 
@@ -120,6 +125,8 @@ class InpaintOptions(Checked):
                 )
         if self.faces is not None and self.mask not in PARTS:
             raise UsageError("faces can be chosen only where the mask is a part of faces, such as glasses")
+        if self.personalise and not self.references:
+            raise UsageError("to personalise needs other photos of the person; add references")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed} is not possible; choose a whole number, 0 or more")
 
