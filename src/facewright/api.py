@@ -350,6 +350,7 @@ def inpaint(
     faces: tuple[int, ...] | None = None,
     references: str | Path | Sequence[str | Path] = (),
     prompt: str = "",
+    personalise: bool = False,
     seed: int | None = None,
     watermark: bool = True,
     model: str = "facefill",
@@ -366,11 +367,12 @@ def inpaint(
     Args:
         source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`; or the path of a video.
         output: Where the result is written; a video and a photo of several pages need it.
-        mask: Picture of the photo's size, white in the hole; or damage (of a print), or of faces glasses, hat, earrings, necklace, eyes, brows, nose, mouth, hair, face.
+        mask: A picture, white in the hole; or damage, or a part of faces such as glasses.
         boxes: Fill the box x0,y0,x1,y1, in pixels; repeatable.
         faces: With a mask that is a part of faces: only these, e.g. 0,2 (in reading order).
-        references: Another photo of the same person, or a folder of them; repeatable. Needs the model pva: the embedded network fills by what faces look like, not by who it is.
+        references: Another photo of the same person, or a folder of them; repeatable. Needs the model pva.
         prompt: What to draw, in words, such as 'smiling'. Needs the model pva.
+        personalise: With references: learn the person from them first, by forty steps.
         seed: Seed of the noise of models that draw any, such as pva.
         watermark: Embed an invisible watermark in filled faces.
         model: System; see `fw.models()`.
@@ -388,6 +390,7 @@ def inpaint(
         faces=faces,
         references=paths_of(references),
         prompt=prompt,
+        personalise=personalise,
         seed=seed,
         watermark=watermark,
     )

@@ -14,6 +14,7 @@ from facewright.geometry.crop import CropSpec
 from facewright.io.image import read
 from facewright.io.provenance import read_provenance
 from facewright.pipelines.inpaint import Inpainted, InpaintPipeline, fitted
+from facewright.pipelines.references import ReferenceFace, ReferenceSet
 from facewright.tasks.card import Preprocess
 from facewright.tasks.declare import get_task
 from facewright.tasks.inpaint import InpaintOptions
@@ -303,6 +304,71 @@ def test_tiny_pictures(filler: Filler, fakes: SimpleNamespace, size: tuple[int, 
     pixels = fakes.textured(*size)
     result = fill(made, pixels, boxes=((0.0, 0.0, 1.0, 1.0),))
     assert np.array_equal(result.image.pixels[~result.hole], pixels[~result.hole])
+
+
+# --- other photos of the person
+
+
+class Personal(Filler):
+    """Draws the mean colour of the references; remembers prompt and seed, and whether it was personalised."""
+
+    slug = "fake-pva"
+
+    def __init__(self, learnt: int = 0) -> None:
+        super().__init__()
+        self.asked: list[tuple[int, str, int | None]] = []
+        self.learnt = learnt
+
+    def fill_by(
+        self,
+        crops: np.ndarray,
+        holes: np.ndarray,
+        references: Sequence[np.ndarray],
+        *,
+        prompt: str = "",
+        seed: int | None = None,
+    ) -> np.ndarray:
+        self.asked.append((len(references[0]), prompt, seed))
+        colour = references[0].mean((0, 1, 2)) if len(references[0]) else np.zeros(3)
+        return np.broadcast_to(colour.astype(np.uint8) + np.uint8(self.learnt), crops.shape).copy()
+
+    def personalised(self, references: np.ndarray, *, seed: int | None = None) -> Personal:
+        return Personal(learnt=50)
+
+
+class Desk:
+    """References of two people; the first has two photos."""
+
+    def gather(self, paths: Sequence[str]) -> ReferenceSet:
+        def face(name: str, level: int) -> ReferenceFace:
+            return ReferenceFace(name, np.full((64, 64, 3), level, np.uint8), np.ones(2, np.float32), 1.0)
+
+        return ReferenceSet(((face("a", 60), face("b", 100)), (face("c", 200),)), {"d": "no face was found"})
+
+
+def test_references_and_words_reach_the_network(picture: np.ndarray, fakes: SimpleNamespace) -> None:
+    filler = Personal()
+    made = InpaintPipeline(fakes.Detector(fakes.face_at((100, 80), 30)), filler, references=Desk())  # type: ignore[arg-type]
+    result = fill(made, picture, boxes=(BOX,), references=("a", "b", "c", "d"), prompt="smiling", seed=7)
+    assert filler.asked == [(2, "smiling", 7)]
+    assert result.faces[0].references == ("a", "b")
+    assert result.report()["options"]["references"] == 4
+    assert "reference d was not used: no face was found" in result.notes()
+    assert "reference c was not used: it seems to show somebody else" in result.notes()
+    fill(made, picture, boxes=(BOX,))
+    assert filler.asked[1:] == [(0, "", None)]
+
+
+def test_personalising_fills_by_another_network(picture: np.ndarray, fakes: SimpleNamespace) -> None:
+    filler = Personal()
+    made = InpaintPipeline(fakes.Detector(fakes.face_at((100, 80), 30)), filler, references=Desk())  # type: ignore[arg-type]
+    fill(made, picture, boxes=(BOX,), references=("a",), personalise=True)
+    assert filler.asked == []
+    with pytest.raises(UsageError, match="to personalise needs other photos"):
+        fill(made, picture, boxes=(BOX,), personalise=True)
+    without = InpaintPipeline(made.detector, filler)
+    with pytest.raises(UsageError, match="reads no references"):
+        fill(without, picture, boxes=(BOX,), references=("a",))
 
 
 # --- what is said

@@ -119,7 +119,7 @@ class TextAttention(Attention):
 
 
 class JointAttention(TextAttention):
-    """Parallel visual attention (PVA): tokens of pictures, by projections of their own, under one softmax with the text.
+    """Parallel visual attention (PVA): tokens of pictures, projected apart, under one softmax with the text.
 
     Xu et al., "Personalized Face Inpainting with Diffusion Models by Parallel Visual Attention" (WACV 2024). Scores are
     q kᵀ of the text and q' k'ᵀ of the pictures side by side, values likewise. Without pictures it is a `TextAttention`.

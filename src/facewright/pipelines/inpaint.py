@@ -180,7 +180,7 @@ class Inpainted:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Person:
-    """Who fills: the network, the references' crops (R, S, S, 3) or None, their names, and what is to be said of them."""
+    """Who fills: the network, the references' crops (R, S, S, 3) or None, their names, and notes about them."""
 
     filler: Filler
     crops: Image | None
@@ -265,6 +265,8 @@ class InpaintPipeline:
 
     def _hole(self, rgb: Image, faces: Sequence[Face], options: InpaintOptions) -> Hole:
         """(H, W) of what is to be filled."""
+        if options.mask is None and not options.boxes:
+            raise UsageError("say what is to be filled: --mask with a picture or a word such as glasses, or --box")
         hole = np.zeros(rgb.shape[:2], bool)
         for box in options.boxes:
             hole |= _box(box, rgb.shape[:2])

@@ -115,8 +115,6 @@ class InpaintOptions(Checked):
         object.__setattr__(self, "references", paths_of(self.references))
         object.__setattr__(self, "mask", None if self.mask is None else str(self.mask))
         Checked.__post_init__(self)
-        if self.mask is None and not self.boxes:
-            raise UsageError("say what is to be filled: --mask with a picture or a word such as glasses, or --box")
         for box in self.boxes:
             x0, y0, x1, y1 = box
             if not (x0 < x1 and y0 < y1):
