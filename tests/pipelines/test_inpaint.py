@@ -437,3 +437,25 @@ def test_options_take_lists_and_paths(tmp_path: Path) -> None:
     options = InpaintOptions(mask=tmp_path / "m.png", references=references)  # type: ignore[arg-type]
     assert options.mask == str(tmp_path / "m.png")
     assert options.references == (str(tmp_path / "a.png"), "b.png")
+
+
+def test_from_the_command_line(
+    made: InpaintPipeline, picture: np.ndarray, tmp_path: Path, run: Any, use_pipeline: Any
+) -> None:
+    import json
+
+    use_pipeline(made)
+    Image.fromarray(picture).save(tmp_path / "in.png")
+    out, report = tmp_path / "out.png", tmp_path / "report.json"
+    code, said, _ = run("inpaint", tmp_path / "in.png", "--box", "90,70,120,95", "-o", out, "--report", report)
+    assert code == 0
+    assert "invented by fake-filler" in said
+    assert json.loads(report.read_text())["hole"]["box"] == [90, 70, 120, 95]
+    with Image.open(out) as after:
+        changed = (np.asarray(after) != picture).any(2)
+    assert changed[70:95, 90:120].mean() > 0.9
+    assert changed.sum() == changed[70:95, 90:120].sum()
+    code, _, error = run("inpaint", tmp_path / "in.png", "-o", tmp_path / "no.png")
+    assert code == 2
+    assert "say what is to be filled" in error
+    assert not (tmp_path / "no.png").exists()

@@ -1,4 +1,4 @@
-"""Holes in aligned faces, and faces with them for training and judging what fills them.
+"""Holes in aligned faces, for judging what fills them.
 
 Holes are placed by the `ffhq` template: boxes over features, half of the face, glasses, free strokes, scratches and
 blobs. A hole is a function of its kind and a random generator, so that every filler is asked the same.
@@ -10,28 +10,18 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from ..degrade.cracks import damage_print
 from ..errors import UsageError
 from ..geometry.templates import template_points
-from .highres import open_packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from .split import Split
-
     Hole = NDArray[np.bool_]
     Rng = np.random.Generator
-
-_KEPT = 1.25  # side of the pictures in memory, in sides of the crops
-_MOST = 0.6  # of a crop: more is no hole any longer
 
 
 def draw_hole(kind: str, rng: Rng, side: int) -> Hole:
@@ -123,7 +113,7 @@ def _glasses(mask: NDArray[np.uint8], rng: Rng) -> None:
 
 def _anywhere(mask: NDArray[np.uint8], rng: Rng) -> None:
     side = len(mask)
-    _box(mask, rng, rng.uniform(0.2, 0.8, 2) * side, tuple(rng.uniform(0.4, 1.5, 2)))  # type: ignore[arg-type]
+    _box(mask, rng, rng.uniform(0.2, 0.8, 2) * side, tuple(rng.uniform(0.4, 1.5, 2)))
 
 
 def _strokes(mask: NDArray[np.uint8], rng: Rng) -> None:
@@ -159,75 +149,3 @@ HOLES: Mapping[str, Callable[[NDArray[np.uint8], np.random.Generator], None]] = 
     "strokes": _strokes,
     "scratches": _scratches,
 }
-
-
-class HoledFaces(Dataset[dict[str, Tensor]]):
-    """Aligned faces and holes, as uint8 and bool tensors.
-
-    An item has `image` (S, S, 3) uint8 RGB, `hole` (1, S, S) bool, and `mask` (1, S, S) bool, true where the picture is
-    real. Training faces are turned, moved, scaled and mirrored a little; with `vary` off item i is face i with the hole
-    of kind i, in turn. `packed` is a file of `data.highres`; its faces are decoded once and kept.
-    """
-
-    def __init__(
-        self,
-        packed: str | Path,
-        split: Split = "train",
-        seed: int = 0,
-        *,
-        length: int = 1 << 40,
-        side: int = 256,
-        kinds: Mapping[str, float] | None = None,
-        vary: bool = True,
-    ) -> None:
-        self.faces = open_packed(packed, split)
-        shares = dict(kinds or dict.fromkeys(HOLES, 1.0))
-        self.kinds = list(shares)
-        self.shares = np.array(list(shares.values()), float) / sum(shares.values())
-        self.seed, self.length, self.side, self.vary = seed, length, side, vary
-        self.decoded: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng((self.seed, index))
-        number = int(rng.integers(len(self.faces))) if self.vary else index % len(self.faces)
-        kind = str(rng.choice(self.kinds, p=self.shares)) if self.vary else self.kinds[index % len(self.kinds)]
-        image, real = self._crop(number, rng)
-        hole = draw_hole(kind, rng, self.side)
-        if hole.mean() > _MOST:
-            hole = draw_hole("mouth", rng, self.side)
-        return {
-            "image": torch.from_numpy(image),
-            "hole": torch.from_numpy(hole[None]),
-            "mask": torch.from_numpy(real[None]),
-        }
-
-    def _crop(self, number: int, rng: Rng) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        if number not in self.decoded:
-            image, valid = self.faces.face(number)
-            kept = round(_KEPT * self.side)
-            self.decoded[number] = (
-                np.asarray(cv2.resize(image, (kept, kept), interpolation=cv2.INTER_AREA), np.uint8),
-                np.asarray(cv2.resize(valid.astype(np.uint8), (kept, kept), interpolation=cv2.INTER_NEAREST)),
-            )
-        image, valid = self.decoded[number]
-        matrix = self._placed(rng)
-        size = (self.side, self.side)
-        crop = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-        real = cv2.warpAffine(valid, matrix, size, flags=cv2.INTER_NEAREST) > 0
-        if self.vary and rng.random() < 0.5:
-            crop, real = crop[:, ::-1], real[:, ::-1]
-        return np.ascontiguousarray(crop, np.uint8), np.ascontiguousarray(real)
-
-    def _placed(self, rng: Rng) -> NDArray[np.float64]:
-        """(2, 3) from the kept picture to the crop, a little off where it varies."""
-        scale, angle, shift = 1 / _KEPT, 0.0, np.zeros(2)
-        if self.vary:
-            scale, angle = scale * float(np.exp(rng.normal(0, 0.05))), float(rng.normal(0, 4))
-            shift = rng.normal(0, 0.02 * self.side, 2)
-        kept = round(_KEPT * self.side)
-        matrix = cv2.getRotationMatrix2D(((kept - 1) / 2, (kept - 1) / 2), angle, scale)
-        matrix[:, 2] += (self.side - kept) / 2 + shift
-        return np.asarray(matrix, np.float64)

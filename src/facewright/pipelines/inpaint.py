@@ -2,7 +2,7 @@
 
 The hole is known to the pixel, and nothing outside it changes. Every pixel of it is first filled from around
 (`pipelines.old_photo`). Then each face whose crop the hole touches is drawn by the network, fitted to the picture along
-the hole's rim, sharpened to the picture's detail, and put into the hole; where a hole is as thin as a scratch, what
+the hole's rim, restored to the picture's detail, and put into the hole; where a hole is as thin as a scratch, what
 surrounds it says more than a network does.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import UsageError
 from ..geometry.crop import align_matrix
 from ..geometry.paste import FacePatch, border_fade
-from ..geometry.resample import crop_by_matrix
+from ..geometry.resample import crop_by_matrix, resampled
 from ..geometry.similarity import invert
 from ..io.image import Photo, read
 from ..io.provenance import Provenance, detect_face_watermark, xmp_packet
@@ -49,7 +49,6 @@ THIN = 0.035
 """Eye distances: half the width of a hole below which it is filled from around, in a face as well."""
 _PART = 0.4  # probability from which a pixel belongs to a part of the face that is to be filled
 _PART_RIM = 0.06  # eye distances around such a part: its edge and its shadow
-_FINE = 512  # px: side of the crops that are sharpened
 _RIM = 6  # px of the crop: how far around a hole picture and drawing are compared
 
 
@@ -198,7 +197,8 @@ class _Person:
 class InpaintPipeline:
     """The networks that fill holes, loaded once and used on many photos.
 
-    `detail` sharpens what is drawn in faces of more pixels than the filler's crop; without one they stay softer.
+    `restorers` give what is drawn the detail of larger crops, one after the other, as far as the photo has so much
+    itself; without any it stays as soft as the filler draws it.
     `references` reads other photos of the person, for fillers that take them.
     """
 
@@ -208,11 +208,11 @@ class InpaintPipeline:
         filler: Filler,
         parser: Parser | None = None,
         damage_finder: DamageFinder | None = None,
-        detail: Restorer | None = None,
+        restorers: Sequence[Restorer] = (),
         references: ReferenceDesk | None = None,
     ) -> None:
         self.detector, self.filler, self.parser = detector, filler, parser
-        self.damage_finder, self.detail, self.references = damage_finder, detail, references
+        self.damage_finder, self.restorers, self.references = damage_finder, tuple(restorers), references
 
     def __call__(self, photo: Photo, options: InpaintOptions) -> Inpainted:
         """Fill one photo. UsageError for masks that are empty, full or of another size, and for impossible wishes."""
@@ -320,25 +320,14 @@ class InpaintPipeline:
         if not share:
             return None, 0.0
         drawn = fitted(cut.image, person.drawn(cut.image, lost, options), lost)
-        if self.detail is not None and spec.kind == "template" and np.hypot(*cut.matrix[0, :2]) < 1:
-            cut, drawn = self._sharpened(base, cut, drawn, hole)
+        for restorer in self.restorers if spec.kind == "template" else ():
+            if cut.size >= restorer.preprocess.size or np.hypot(*cut.matrix[0, :2]) >= 1:
+                break
+            cut, drawn = _with_detail(base, cut, np.where(lost[..., None], drawn, cut.image), hole, restorer)
+            lost = _in_crop(hole, cut)
         if options.watermark:
             drawn = marked(drawn)
         return _patch(cut, drawn, base, _thick(part, face)), share
-
-    def _sharpened(self, base: Image, cut: FaceCrop, drawn: Image, hole: Hole) -> tuple[FaceCrop, Image]:
-        """The drawing at the size of the network for detail, in the picture's own sharpness around it."""
-        assert self.detail is not None
-        factor = _FINE / cut.size
-        # a pixel's centre, not its corner, is at whole numbers
-        matrix = cut.matrix * factor
-        matrix[:, 2] += (factor - 1) / 2
-        fine = crop_by_matrix(base, matrix, _FINE)
-        lost = _in_crop(hole, fine)
-        large = np.asarray(cv2.resize(drawn, (_FINE, _FINE), interpolation=cv2.INTER_CUBIC), np.uint8)
-        joined = np.where(lost[..., None], large, fine.image)
-        sharp = self.detail.restore(joined[None])[0]
-        return fine, fitted(joined, sharp, lost)
 
 
 def load(session: Networks, task: Task, choice: NetworkChoice) -> InpaintPipeline:
@@ -349,7 +338,7 @@ def load(session: Networks, task: Task, choice: NetworkChoice) -> InpaintPipelin
         filler,
         session.parser(choice),
         session.of_task("damage", choice.damage_finder or "printscan", choice.device),
-        session.network("facedetail", None, choice.device, choice.dtype),
+        [session.network(slug, None, choice.device, choice.dtype) for slug in ("frgp", "facedetail")],
         ReferenceDesk(detector, filler.preprocess.crop, lambda: reference_networks(session, choice.device)),
     )
 
@@ -364,6 +353,20 @@ def mask_of(path: str, shape: tuple[int, int]) -> Hole:
         own, wanted = (f"{a[1]} x {a[0]}" for a in (mask.shape, shape))
         raise UsageError(f"the mask {Path(path).name} has {own} pixels, the picture {wanted}; give a mask of its size")
     return np.asarray(mask)
+
+
+def _with_detail(base: Image, cut: FaceCrop, joined: Image, hole: Hole, restorer: Restorer) -> tuple[FaceCrop, Image]:
+    """The crop at a restorer's size, and what the restorer makes of the joined picture (S, S, 3), fitted to it.
+
+    The restorer sees all of the face as soft as what is drawn: where one part is sharper it would leave the other.
+    """
+    size = restorer.preprocess.size
+    factor = size / cut.size
+    matrix = cut.matrix * factor
+    matrix[:, 2] += (factor - 1) / 2  # a pixel's centre, not its corner, is at whole numbers
+    fine = crop_by_matrix(base, matrix, size)
+    sharp = restorer.restore(resampled(joined, size)[None])[0]
+    return fine, fitted(fine.image, sharp, _in_crop(hole, fine))
 
 
 def fitted(given: Image, drawn: Image, hole: Hole) -> Image:

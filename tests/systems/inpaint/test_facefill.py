@@ -1,10 +1,6 @@
-"""FaceFill: what lies in the hole has no influence, the mirrored picture has, and it learns to fill."""
+"""FaceFill: the likeliest face given what a hole leaves, fitted to faces that differ in known ways."""
 
 from __future__ import annotations
-
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,154 +8,115 @@ import torch
 from torch import Tensor
 
 from facewright.errors import UsageError
+from facewright.systems.inpaint.facefill.fitting import fit
 from facewright.systems.inpaint.facefill.network import FaceFill, FaceFillConfig
-from facewright.systems.inpaint.facefill.training import FaceFillTraining
-from facewright.training.trainer import Recipe
 
-TINY = FaceFillConfig(size=64, patch=4, widths=(8, 16), encoder=(0, 1), decoder=(1,), heads=2, head_width=8)
-
-
-def model(**changes: Any) -> FaceFill:
-    torch.manual_seed(0)
-    return FaceFill(FaceFillConfig(**(asdict(TINY) | changes))).eval()
+SIDE = 16
+TINY = FaceFillConfig(size=SIDE, directions=3, caution=1.0)
 
 
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).clamp(-1, 1)
+def faces(count: int = 60, seed: int = 0, noise: float = 2.0) -> np.ndarray:
+    """Faces that differ in brightness and in a slope from top to bottom, whichever side is left."""
+    rng = np.random.default_rng(seed)
+    rows = np.linspace(-1, 1, SIDE)[:, None, None]
+    bright, slope = (rng.normal(0, 25, (count, 1, 1, 1)) for _ in range(2))
+    values = 128 + bright + slope * rows + rng.normal(0, noise, (count, SIDE, SIDE, 3))
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def hole(rows: slice = slice(20, 40), columns: slice = slice(36, 56)) -> Tensor:
-    found = torch.zeros(1, 1, 64, 64)
-    found[..., rows, columns] = 1
+def holes(count: int) -> np.ndarray:
+    found = np.zeros((count, SIDE, SIDE), bool)
+    found[:, 8:, :] = True
     return found
+
+
+@pytest.fixture(scope="module")
+def model() -> FaceFill:
+    return fit(faces(), TINY)
 
 
 def test_sizes() -> None:
     with torch.device("meta"):
         full, compact = FaceFill(), FaceFill(FaceFillConfig.compact())
-    counts = [sum(p.numel() for p in network.parameters()) for network in (full, compact)]
-    assert counts[0] > 8e6
-    assert counts[1] == 1_868_828
-    assert FaceFillConfig.compact().stride == 32
+    assert sum(p.numel() for p in full.parameters()) == 513 * 3 * 128**2 + 1
+    assert sum(p.numel() for p in compact.parameters()) == 121 * 3 * 64**2 + 1
+
+
+def test_half_of_a_face_says_what_the_other_is_like(model: FaceFill) -> None:
+    unseen = faces(20, seed=1)
+    filled = model.fill(unseen, holes(20))
+    inside = holes(20)
+    error = np.abs(filled.astype(float) - unseen)[inside].mean()
+    mean = np.abs(unseen.astype(float) - faces().mean((0, 1, 2)))[inside].mean()
+    assert error < 5
+    assert error < 0.2 * mean
 
 
 @torch.no_grad()
-def test_what_the_hole_hides_has_no_influence() -> None:
-    network, image = model(), drawn(1, 3, 64, 64)
-    other = torch.where(hole() > 0, drawn(1, 3, 64, 64, seed=1), image)
-    assert torch.equal(network(image, hole()), network(other, hole()))
-    assert not torch.equal(network(image, hole()), network(image, torch.zeros_like(hole())))
+def test_what_the_hole_hides_has_no_influence(model: FaceFill) -> None:
+    image = model.normalise(faces(2, seed=2))
+    hole = torch.from_numpy(holes(2))[:, None].float()
+    spoiled = torch.where(hole > 0, torch.full_like(image, 1e6), image)
+    assert torch.equal(model(image, hole), model(spoiled, hole))
+    assert not torch.allclose(model(image, hole), model(image), atol=1e-3)
 
 
 @torch.no_grad()
-def test_the_other_half_of_the_face_is_seen_where_it_is_mirrored() -> None:
-    """A change at the hole's mirror image changes what is drawn in it, though convolutions do not reach there."""
-    network = model(widths=(8, 16), encoder=(0, 0), decoder=(0,))
-    network.attention.write.weight.zero_()
-    image, change = drawn(1, 3, 64, 64), drawn(1, 3, 64, 64, seed=1)
-    mirrored = hole(columns=slice(8, 28)) > 0
-    moved = torch.where(mirrored, change, image)
-    difference = (network(moved, hole()) - network(image, hole())).abs()
-    inside = hole() > 0
-    assert difference[inside.expand_as(difference)].mean() > 1e-4
-    nowhere_near = torch.where(hole(slice(20, 40), slice(29, 35)) > 0, change, image)
-    assert (network(nowhere_near, hole()) - network(image, hole())).abs()[..., 26:34, 48:54].mean() < 1e-6
+def test_where_all_is_lost_it_is_the_mean_face(model: FaceFill) -> None:
+    image = model.normalise(faces(1))
+    assert torch.allclose(model(image, torch.ones(1, 1, SIDE, SIDE))[0], model.mean, atol=1e-6)
 
 
 @torch.no_grad()
-def test_attention_looks_at_what_the_hole_leaves() -> None:
-    network = model()
-    layer = network.attention
-    x, known = drawn(1, 8, 4, 4), torch.ones(1, 1, 4, 4)
-    known[..., :2] = 0
-    spoiled = x.clone()
-    spoiled[..., :2] += 5 * drawn(1, 8, 4, 2, seed=2)
-    layer.norm = torch.nn.Identity()  # type: ignore[assignment]
-    change = (layer(spoiled, known) - layer(x, known))[..., 2:].abs().max()
-    seen = (layer(spoiled, torch.ones_like(known)) - layer(x, torch.ones_like(known)))[..., 2:].abs().max()
-    assert change < 0.02 * seen
+def test_the_weights_are_the_mode_of_the_posterior(model: FaceFill) -> None:
+    image, hole = model.normalise(faces(1, seed=3)), torch.from_numpy(holes(1))[:, None].float()
+
+    def cost(weights: Tensor) -> Tensor:
+        drawn = model.mean + (weights @ model.directions.flatten(1)).view(1, 3, SIDE, SIDE)
+        error = ((image - drawn) / model.log_noise.exp()).square() * (1 - hole)
+        return error.sum() + weights.square().sum()
+
+    best = model.weights(image, hole)
+    least = cost(best)
+    for number in range(3):
+        for step in (-1e-2, 1e-2):
+            moved = best.clone()
+            moved[0, number] += step
+            assert cost(moved) > least
 
 
-def test_pictures_of_other_sizes_are_refused() -> None:
-    network = model()
-    with pytest.raises(UsageError, match="divisible by 8"):
-        network(torch.zeros(1, 3, 60, 64), torch.zeros(1, 1, 60, 64))
+@torch.no_grad()
+def test_caution_stays_nearer_to_the_mean() -> None:
+    image, hole = faces(1, seed=4), holes(1)
+    sizes = []
+    for caution in (1.0, 1e4):
+        careful = fit(faces(), FaceFillConfig(SIDE, 3, caution))
+        sizes.append(float(careful.weights(careful.normalise(image), torch.from_numpy(hole)[:, None].float()).norm()))
+    assert sizes[1] < 0.8 * sizes[0]
+
+
+def test_the_fit_finds_directions_noise_and_mean(model: FaceFill) -> None:
+    assert torch.allclose(model.log_noise.exp().mean() * 127.5, torch.tensor(2.0), atol=0.3)
+    directions = model.directions.detach().flatten(1)
+    lengths = directions.norm(dim=1)
+    assert (lengths[:-1] >= lengths[1:]).all()
+    unit = directions / lengths[:, None]
+    assert torch.allclose(unit @ unit.T, torch.eye(3), atol=1e-4)
+    # brightness and slope, and then hardly anything
+    assert lengths[2] < 0.1 * lengths[1]
+    assert torch.allclose(model.mean, fit(faces()[:, :, ::-1], TINY).mean, atol=1e-6)
+
+
+def test_what_does_not_fit_is_refused(model: FaceFill) -> None:
+    with pytest.raises(UsageError, match="takes images"):
+        model(torch.zeros(1, 3, 8, 8))
     with pytest.raises(UsageError, match="one hole"):
-        network(torch.zeros(1, 3, 64, 64), torch.zeros(1, 1, 32, 32))
-    with pytest.raises(UsageError, match="encoder count"):
-        FaceFillConfig(encoder=(1,))
-
-
-def test_crops_are_drawn_whole() -> None:
-    network = model()
-    network.precision = "fp32"
-    crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    holes = np.repeat(hole()[0].numpy() > 0, 2, 0)
-    out = network.fill(crops, holes)
-    assert (out.shape, out.dtype) == (crops.shape, np.uint8)
-    with torch.no_grad():
-        expected = network(network.normalise(crops), torch.from_numpy(holes)[:, None].float())
-    assert np.abs(out.astype(float) - ((expected + 1) * 127.5).clamp(0, 255).permute(0, 2, 3, 1).numpy()).max() < 0.51
-
-
-# --- training
-
-
-def batch(count: int = 4) -> dict[str, Tensor]:
-    """Pictures of one colour each, with a hole."""
-    colours = np.random.default_rng(0).integers(30, 220, (count, 1, 1, 3))
-    images = np.broadcast_to(colours, (count, 64, 64, 3)).astype(np.uint8)
-    return {
-        "image": torch.from_numpy(images.copy()),
-        "hole": (hole() > 0).expand(count, -1, -1, -1).clone(),
-        "mask": torch.ones(count, 1, 64, 64, dtype=torch.bool),
-    }
-
-
-def trained(steps: int, progress: float, **options: Any) -> tuple[FaceFillTraining, list[dict[str, float]]]:
-    torch.manual_seed(0)
-    training = FaceFillTraining(model(), lr=4e-3, features_weight=0.0, discriminator_width=8, **options)
-    optimisers = training.optimisers()
-
-    def update(name: str, loss: Tensor) -> None:
-        optimisers[name].zero_grad()
-        loss.backward()
-        optimisers[name].step()
-
-    return training, [
-        {key: float(value) for key, value in training.step(batch(), update, progress).items()} for _ in range(steps)
-    ]
-
-
-def test_a_hole_in_an_even_picture_is_learnt() -> None:
-    training, logs = trained(60, 0.0)
-    assert logs[-1]["pixel"] < 0.35 * logs[0]["pixel"]
-    assert training.validate(batch())["psnr_hole"] > 18
-    assert training.sample(batch()).shape[2] == 3
-
-
-def test_the_adversary_takes_part_later() -> None:
-    _, early = trained(1, 0.1, gan_from=0.5)
-    _, late = trained(2, 0.6, gan_from=0.5)
-    assert "discriminator" not in early[0]
-    assert {"adversarial", "matching", "discriminator"} < set(late[0])
-    assert late[0]["discriminator"] == pytest.approx(1, abs=0.2)
-
-
-def test_pixels_that_are_not_real_do_not_count() -> None:
-    torch.manual_seed(0)
-    training = FaceFillTraining(model(), features_weight=0.0)
-    cut = batch()
-    cut["mask"][..., 32:] = False
-    seen: list[float] = []
-    for spoil in (0, 90):
-        changed = cut | {"image": cut["image"].clone()}
-        changed["image"][:, :, 60:] = spoil
-        with torch.no_grad():
-            seen.append(float(training.step(changed, lambda name, loss: None, 0.0)["edge"]))
-    assert seen[0] == pytest.approx(seen[1], rel=1e-2)
-
-
-def test_the_recipe_is_of_this_system() -> None:
-    recipe = Recipe.load(Path(__file__).parents[3] / "recipes" / "facefill-compact.yaml")
-    assert recipe.system == "facefill"
+        model(torch.zeros(1, 3, SIDE, SIDE), torch.zeros(1, 1, 8, 8))
+    with pytest.raises(UsageError, match="too few"):
+        fit(faces(5), TINY)
+    with pytest.raises(UsageError, match="of 16 px, not of 8"):
+        fit(np.zeros((9, 8, 8, 3), np.uint8), TINY)
+    with pytest.raises(UsageError, match="cannot differ in 0"):
+        FaceFillConfig(directions=0)
+    with pytest.raises(UsageError, match="caution 0"):
+        FaceFillConfig(caution=0.0)
