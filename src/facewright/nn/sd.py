@@ -97,7 +97,7 @@ class Attention(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """(N, T, C) to (N, heads, T, C/heads)."""
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
     def ask(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """softmax(q kᵀ / √d) v, heads together again: (N, T, C)."""
@@ -187,7 +187,8 @@ class _Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         values, gates = self.proj(x).chunk(2, -1)
-        return values * F.gelu(gates)
+        gated: Tensor = values * F.gelu(gates)
+        return gated
 
 
 class SpatialTransformer(nn.Module):
@@ -202,14 +203,14 @@ class SpatialTransformer(nn.Module):
         self.proj_out = nn.Linear(width, width) if self.linear else nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor, condition: Condition) -> Tensor:
-        height, given = x.shape[2], x
+        given, height = x, x.shape[2]
         x = self.norm(x)
         x = self.proj_in(x.flatten(2).transpose(1, 2)) if self.linear else self.proj_in(x).flatten(2).transpose(1, 2)
         for block in self.transformer_blocks:
             x = block(x, condition)
         if self.linear:
             x = self.proj_out(x)
-        x = x.transpose(1, 2).unflatten(2, (height, -1))
+        x = x.transpose(1, 2).reshape(len(x), -1, height, given.shape[3])
         return given + (x if self.linear else self.proj_out(x))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from facewright.errors import UsageError, WeightsError
-from facewright.nn.sd import Condition
+from facewright.nn.sd import Condition, JointAttention
 from facewright.systems.inpaint.pva.convert import from_base, import_published
 from facewright.systems.inpaint.pva.network import PVA, PVAConfig
 from facewright.systems.inpaint.pva.training import PVATraining, personalise, stratified
@@ -137,7 +137,7 @@ def model() -> PVA:
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=0.05)
         for module in made.modules():
-            if hasattr(module, "copy_text"):
+            if isinstance(module, JointAttention):
                 module.copy_text()
     made.precision = "fp32"
     return made
@@ -317,7 +317,8 @@ def test_personalising_leaves_the_network_alone_and_shares_its_weights(model: PV
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     changed = {name for name, value in own.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {name for name in model.added() if ".to_visual_" in name or name == "modifier"}
-    assert own.unet.out[2].weight.data_ptr() == model.unet.out[2].weight.data_ptr()
+    theirs, ours = dict(own.named_parameters()), dict(model.named_parameters())
+    assert theirs["unet.out.2.weight"].data_ptr() == ours["unet.out.2.weight"].data_ptr()
     assert own.text.embedding.weight is model.text.embedding.weight
     again = personalise(model, crops(2), steps=2, lr=1e-2)
     assert torch.equal(own.modifier, again.modifier)

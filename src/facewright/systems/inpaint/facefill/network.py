@@ -109,4 +109,5 @@ class FaceFill(System):
         mask = torch.from_numpy(np.ascontiguousarray(holes)).to(self.device)[:, None]
         out = self(self.normalise(crops), mask.float())
         drawn = out.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-        return drawn.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        pixels: NDArray[np.uint8] = drawn.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return pixels

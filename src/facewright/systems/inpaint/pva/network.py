@@ -126,7 +126,7 @@ class TransformNetwork(nn.Sequential):
 
     def forward(self, vectors: Tensor) -> Tensor:
         queries = self.q_tokens.expand(len(vectors), -1, -1)
-        seen = super().forward(torch.cat([vectors, queries.to(vectors.dtype)], 1))
+        seen = self[1](self[0](torch.cat([vectors, queries.to(vectors.dtype)], 1)))
         tokens: Tensor = seen[:, -len(self.q_tokens) :] + self.pos_enc
         return tokens
 
@@ -219,7 +219,7 @@ class PVA(System):
         )
         crop = F.adaptive_avg_pool2d(flat[..., _ROWS, _COLUMNS], _RECOGNISED)
         vectors: Tensor = self.recogniser(crop)
-        tokens: Tensor = self.transform(vectors.unflatten(0, (-1, count)))
+        tokens: Tensor = self.transform(vectors.view(-1, count, vectors.shape[1]))
         return tokens
 
     def words(self, prompt: str, count: int = 1, *, anybody: bool = False) -> Tensor:

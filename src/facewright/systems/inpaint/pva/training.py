@@ -100,7 +100,8 @@ class PVATraining(Training):
 
     def _loss(self, batch: Batch) -> Tensor:
         crops = batch["references"]
-        seen = signed(crops.flatten(0, 1)).unflatten(0, tuple(crops.shape[:2]))
+        pictures = signed(crops.flatten(0, 1))
+        seen = pictures.view(*crops.shape[:2], *pictures.shape[1:])
         return noise_error(self.model, signed(batch["image"]), batch["hole"].float(), seen, self.times)
 
 
@@ -128,7 +129,7 @@ def personalise(
             for _ in range(_ACCUMULATED):
                 which = int(torch.randint(len(pictures), ()))
                 loss = noise_error(own, pictures[which : which + 1], oval, pictures[None], _PERSONAL_TIMES)
-                (loss / _ACCUMULATED).backward()
+                (loss / _ACCUMULATED).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             optimiser.zero_grad()
     return own.eval()
