@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..geometry.crop import align_matrix
-from ..geometry.paste import FacePatch, border_fade
+from ..geometry.paste import FacePatch, border_fade, face_mask
 from ..geometry.resample import crop_by_matrix, resampled
 from ..geometry.similarity import invert
 from ..io.image import Photo, read
@@ -329,7 +329,8 @@ class InpaintPipeline:
             lost = _in_crop(hole, cut)
         if options.watermark:
             drawn = marked(drawn)
-        return _patch(cut, drawn, base, _thick(part, face)), share
+        known = border_fade(cut.size) if isinstance(person.filler, PersonalFiller) else _oval(face, cut)
+        return _patch(cut, drawn, base, _thick(part, face), known), share
 
 
 def load(session: Networks, task: Task, choice: NetworkChoice) -> InpaintPipeline:
@@ -504,8 +505,18 @@ def _thick(hole: Hole, face: Face) -> NDArray[np.float32]:
     return np.asarray(hole * np.clip(2 - away / (1.5 * least), 0, 1), np.float32)
 
 
-def _patch(cut: FaceCrop, drawn: Image, base: Image, weight: NDArray[np.float32]) -> FacePatch | None:
-    """The drawing in place of what was filled from around; None where the weights leave nothing of it."""
+def _oval(face: Face, cut: FaceCrop) -> NDArray[np.float32]:
+    """(S, S): where a crop shows the face itself, which is all that a model of faces knows."""
+    return face_mask(face.moved(cut.matrix).points5, cut.size)
+
+
+def _patch(
+    cut: FaceCrop, drawn: Image, base: Image, weight: NDArray[np.float32], known: NDArray[np.float32]
+) -> FacePatch | None:
+    """The drawing in place of what was filled from around, by weights in the photo (H, W) and in the crop (S, S).
+
+    None where the weights leave nothing of it.
+    """
     rows, columns = np.nonzero(weight > 0)
     if not len(rows):
         return None
@@ -514,7 +525,7 @@ def _patch(cut: FaceCrop, drawn: Image, base: Image, weight: NDArray[np.float32]
     to_box[:, 2] -= (x0, y0)
     size = (x1 - x0, y1 - y0)
     shown = cv2.warpAffine(drawn.astype(np.float32), to_box, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-    fade = cv2.warpAffine(border_fade(cut.size), to_box, size, flags=cv2.INTER_LINEAR)
+    fade = cv2.warpAffine(known, to_box, size, flags=cv2.INTER_LINEAR)
     mask = np.clip(fade, 0, 1) * weight[y0:y1, x0:x1]
     return FacePatch((x0, y0, x1, y1), np.asarray(shown - base[y0:y1, x0:x1], np.float32), np.asarray(mask, np.float32))
 
