@@ -173,6 +173,9 @@ def test_thin_scratches_are_filled_from_around(made: InpaintPipeline, picture: n
     error = np.abs(result.image.rgb().astype(int) - picture)[mask].mean()
     assert error < 25
     assert np.array_equal(result.hole, mask)
+    assert [(face.filled, face.drawn) for face in result.faces] == [(True, False)]
+    assert result.summary.endswith("% of the picture filled from around")
+    assert result.provenance().models == ()
 
 
 # --- masks

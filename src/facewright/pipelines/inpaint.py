@@ -8,7 +8,7 @@ surrounds it says more than a network does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,11 +55,16 @@ _RIM = 6  # px of the crop: how far around a hole picture and drawing are compar
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FilledFace:
-    """A face of the photo, what share of its crop was filled, and whether its invisible mark can be found."""
+    """A face of the photo, and what share of its crop was filled.
+
+    `drawn` says whether the network drew a part of it, or all was filled from around; `mark` whether the invisible mark
+    can be found in it.
+    """
 
     index: int
     face: Face
     share: float
+    drawn: bool = False
     mark: bool = False
     references: tuple[str, ...] = ()
 
@@ -74,6 +79,7 @@ class FilledFace:
             **self.face.to_dict(),
             "filled": self.filled,
             "share": round(self.share, 4),
+            "drawn": self.drawn,
             "mark": self.mark,
             "references": list(self.references),
         }
@@ -101,12 +107,13 @@ class Inpainted:
     @property
     def summary(self) -> str:
         """One line for people."""
-        touched = [face for face in self.faces if face.filled]
+        drawn = [face for face in self.faces if face.drawn]
         line = f"{100 * self.hole.mean():.2g} % of the picture filled"
-        if not touched:
-            return f"{line} from around; no face is touched"
-        numbers = ", ".join(str(face.index) for face in touched)
-        which = f"face {numbers}" if len(touched) == 1 else f"faces {numbers}"
+        if not drawn:
+            touched = any(face.filled for face in self.faces)
+            return f"{line} from around" + ("" if touched else "; no face is touched")
+        numbers = ", ".join(str(face.index) for face in drawn)
+        which = f"face {numbers}" if len(drawn) == 1 else f"faces {numbers}"
         return f"{line}; what is new in {which} is invented by {self.model}"
 
     def notes(self, target: str | Path | None = None, *, keep_gps: bool = True) -> tuple[str, ...]:
@@ -132,7 +139,7 @@ class Inpainted:
         }
 
     def _models(self) -> tuple[str, ...]:
-        return (self.model,) if any(face.filled for face in self.faces) else ()
+        return (self.model,) if any(face.drawn for face in self.faces) else ()
 
     def _parameters(self) -> dict[str, Any]:
         options = self.options
@@ -233,7 +240,8 @@ class InpaintPipeline:
             patch, share = self._patch(base, face, hole, part, person, options)
             if patch is not None:
                 drawn = _pasted(drawn, with_grain(patch, base), part)
-            filled.append(FilledFace(index, face, share, references=person.names if share else ()))
+            names = person.names if patch is not None else ()
+            filled.append(FilledFace(index, face, share, patch is not None, references=names))
         image = photo.patched(_whole(photo), drawn.astype(np.float32), hole.astype(np.float32))
         told = tuple(self._marked(face, image, options) for face in filled)
         checkpoint = getattr(self.filler, "weights_sha256", None)
@@ -258,10 +266,9 @@ class InpaintPipeline:
 
     @staticmethod
     def _marked(face: FilledFace, image: Photo, options: InpaintOptions) -> FilledFace:
-        if not (face.filled and options.watermark):
+        if not (face.drawn and options.watermark):
             return face
-        found = detect_face_watermark(image.rgb(), face.face.points5).present
-        return FilledFace(face.index, face.face, face.share, found, face.references)
+        return replace(face, mark=detect_face_watermark(image.rgb(), face.face.points5).present)
 
     # --- the hole
 
@@ -527,6 +534,8 @@ def _patch(
     shown = cv2.warpAffine(drawn.astype(np.float32), to_box, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
     fade = cv2.warpAffine(known, to_box, size, flags=cv2.INTER_LINEAR)
     mask = np.clip(fade, 0, 1) * weight[y0:y1, x0:x1]
+    if not mask.any():
+        return None
     return FacePatch((x0, y0, x1, y1), np.asarray(shown - base[y0:y1, x0:x1], np.float32), np.asarray(mask, np.float32))
 
 

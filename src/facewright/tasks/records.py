@@ -256,12 +256,13 @@ class HoleRecord(TypedDict):
 class FilledFaceRecord(FaceRecord):
     """A face of a photo with a hole: `share` of the face's crop that was filled, and the names of the references used.
 
-    `mark` says whether the invisible watermark can be found in the filled face: a small hole has no room for it.
+    `drawn` says whether the network drew a part of it, or all was filled from around; `mark` whether the invisible watermark can be found in the filled face: a small hole has no room for it.
     """
 
     index: int
     filled: bool
     share: float
+    drawn: bool
     mark: bool
     references: list[str]
 
