@@ -256,7 +256,8 @@ class HoleRecord(TypedDict):
 class FilledFaceRecord(FaceRecord):
     """A face of a photo with a hole: `share` of the face's crop that was filled, and the names of the references used.
 
-    `drawn` says whether the network drew a part of it, or all was filled from around; `mark` whether the invisible watermark can be found in the filled face: a small hole has no room for it.
+    `drawn` says whether the network drew a part of it, or all was filled from around; `mark` whether the invisible
+    watermark can be found in what was drawn: a small hole has no room for it.
     """
 
     index: int
