@@ -419,7 +419,8 @@ def _membrane(values: NDArray[np.float32], weights: NDArray[np.float32]) -> NDAr
         np.asarray(cv2.resize(a, half, interpolation=cv2.INTER_AREA), np.float32) for a in (values, weights)
     )
     excess = np.maximum(1, 2 * fewer)  # two known pixels of four are as good as all
-    coarse = _membrane(smaller * 2 / excess[..., None], np.minimum(1, 2 * fewer))
+    doubled = np.asarray(2 * smaller / excess[..., None], np.float32)
+    coarse = _membrane(doubled, np.minimum(1, 2 * fewer))
     pushed = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR).reshape(values.shape)
     smooth = cv2.GaussianBlur(pushed, (0, 0), 1.0).reshape(values.shape)
     known = np.minimum(1, weights)[..., None]

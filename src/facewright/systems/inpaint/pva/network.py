@@ -154,7 +154,7 @@ class PVA(System):
         self.text = TextTower(
             TowerShape(c.text_width, c.text_layers, c.text_heads, "gelu"), c.text_width, words=c.words, length=c.length
         )
-        self.recogniser = IResNet(c.recogniser, c.features, widths=c.recogniser_widths)  # type: ignore[arg-type]
+        self.recogniser = IResNet(c.recogniser, c.features, widths=c.recogniser_widths)
         self.unet = SDUNet(c.unet, JointAttention)
         self.transform = TransformNetwork(c)
         self.modifier = nn.Parameter(0.02 * torch.randn(c.text_width))
