@@ -23,6 +23,7 @@ from facewright.tasks.detect import Detector, Verifier
 from facewright.tasks.enlarge import Enlarger
 from facewright.tasks.features import Autoencoder, FeatureExtractor
 from facewright.tasks.forensics import ForgeryDetector, MorphDetector
+from facewright.tasks.inpaint import Filler
 from facewright.tasks.liveness import LivenessEstimator
 from facewright.tasks.quality import QualityEstimator
 from facewright.tasks.recognise import Embedder
@@ -51,6 +52,7 @@ TASKS = {
     "damage": DamageFinder,
     "colourise": Colouriser,
     "features": FeatureExtractor,
+    "inpaint": Filler,
     "latents": Autoencoder,
     "liveness": LivenessEstimator,
     "pose": PoseEstimator,

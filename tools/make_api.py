@@ -59,7 +59,7 @@ NETWORKS = {
     "parser": ("str", "Slug of another parser."),
     "recogniser": ("str", "Slug of another recogniser."),
     "background": ("str", "Draws what is not a face: clean (embedded), or the slug of an enlarger such as realesrgan."),
-    "damage_finder": ("str", "Finds the damage with `old_photo`: printscan (embedded), or a slug such as bopbtl."),
+    "damage_finder": ("str", "Finds the damage of a print: printscan (embedded), or a slug such as bopbtl."),
     "landmarker": ("str", "Places landmarks: facewarp (embedded), or a slug such as fan."),
     "head_pose": ("str", "Measures the pose: a slug such as sixdrepnet; without, the detector or the landmarks do."),
     "device": ("str", '"auto" (CUDA when present), "cpu", "cuda" or "cuda:1".'),

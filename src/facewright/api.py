@@ -14,6 +14,7 @@ from .tasks.colourise import ColouriseOptions
 from .tasks.declare import NetworkChoice, paths_of
 from .tasks.detect import DetectOptions
 from .tasks.forensics import ForensicsOptions
+from .tasks.inpaint import InpaintOptions
 from .tasks.liveness import LivenessOptions
 from .tasks.portrait import PortraitOptions
 from .tasks.quality import QualityOptions
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .pipelines.colourise import Colourised
     from .pipelines.forensics import ForensicFace
     from .pipelines.identity import FaceEmbedding, Verification
+    from .pipelines.inpaint import Inpainted
     from .pipelines.liveness import JudgedFace
     from .pipelines.pages import PagesReport
     from .pipelines.portrait import Portrait
@@ -339,6 +341,72 @@ def forensics(
     return result
 
 
+def inpaint(
+    source: Any,
+    output: str | Path | None = None,
+    *,
+    mask: str | None = None,
+    boxes: tuple[tuple[float, float, float, float], ...] = (),
+    faces: tuple[int, ...] | None = None,
+    references: str | Path | Sequence[str | Path] = (),
+    prompt: str = "",
+    personalise: bool = False,
+    seed: int | None = None,
+    watermark: bool = True,
+    model: str = "facefill",
+    weights: str | None = None,
+    detector: str = "",
+    parser: str = "",
+    damage_finder: str = "",
+    device: str = "auto",
+    dtype: str = "auto",
+    overwrite: bool = False,
+) -> Inpainted:
+    """Fill a hole in a photo: a box, a painted mask, glasses, the damage of a print.
+
+    Args:
+        source: Photo: a path, bytes, a file, a PIL picture, an array or a `Photo`; or the path of a video.
+        output: Where the result is written; a video and a photo of several pages need it.
+        mask: A picture, white in the hole; or damage, or a part of faces such as glasses.
+        boxes: Fill the box x0,y0,x1,y1, in pixels; repeatable.
+        faces: With a mask that is a part of faces: only these, e.g. 0,2 (in reading order).
+        references: Another photo of the same person, or a folder of them; repeatable. Needs the model pva.
+        prompt: What to draw, in words, such as 'smiling'. Needs the model pva.
+        personalise: With references: learn the person from them first, by forty steps.
+        seed: Seed of the noise of models that draw any, such as pva.
+        watermark: Embed an invisible watermark in filled faces.
+        model: System; see `fw.models()`.
+        weights: File, folder or name of its weights.
+        detector: Slug of another detector.
+        parser: Slug of another parser.
+        damage_finder: Finds the damage of a print: printscan (embedded), or a slug such as bopbtl.
+        device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
+        dtype: "auto", "fp32" or "bf16".
+        overwrite: Replace outputs that exist.
+    """
+    options = InpaintOptions(
+        mask=mask,
+        boxes=boxes,
+        faces=faces,
+        references=paths_of(references),
+        prompt=prompt,
+        personalise=personalise,
+        seed=seed,
+        watermark=watermark,
+    )
+    networks = NetworkChoice(
+        model=model,
+        weights=weights,
+        detector=detector,
+        parser=parser,
+        damage_finder=damage_finder,
+        device=device,
+        dtype=dtype,
+    )
+    result: Inpainted = run_edit("inpaint", source, output, options, networks, overwrite=overwrite)
+    return result
+
+
 def liveness(
     source: Any,
     *,
@@ -490,7 +558,7 @@ def restore(
         parser: Slug of another parser.
         recogniser: Slug of another recogniser.
         background: Draws what is not a face: clean (embedded), or the slug of an enlarger such as realesrgan.
-        damage_finder: Finds the damage with `old_photo`: printscan (embedded), or a slug such as bopbtl.
+        damage_finder: Finds the damage of a print: printscan (embedded), or a slug such as bopbtl.
         device: "auto" (CUDA when present), "cpu", "cuda" or "cuda:1".
         dtype: "auto", "fp32" or "bf16".
         overwrite: Replace outputs that exist.
@@ -608,6 +676,7 @@ __all__ = [
     "embed",
     "expression",
     "forensics",
+    "inpaint",
     "liveness",
     "portrait",
     "quality",

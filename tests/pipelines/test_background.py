@@ -11,7 +11,7 @@ import torch
 
 from facewright.errors import UsageError
 from facewright.io.image import read
-from facewright.pipelines import background, restore
+from facewright.pipelines import background, old_photo
 from facewright.pipelines.background import drawn
 from facewright.pipelines.edit import Editor
 from facewright.pipelines.restore import RestorePipeline
@@ -71,8 +71,8 @@ def test_the_rest_of_a_mended_print_is_drawn_too(monkeypatch: pytest.MonkeyPatch
     mask = np.zeros(SIZE, bool)
     mask[20:23, 30:200] = True
     finder = type("Finder", (), {"find": lambda self, image: mask.astype(np.float32)})()
-    monkeypatch.setattr(restore, "plausible_damage", lambda found: found > 0.5)
-    monkeypatch.setattr(restore, "likely_marks", lambda rgb, found: found)
+    monkeypatch.setattr(old_photo, "plausible_damage", lambda found: found > 0.5)
+    monkeypatch.setattr(old_photo, "likely_marks", lambda rgb, found: found)
     pipeline = RestorePipeline(fakes.Detector(), fakes.Restorer(), enlarger=Darker(1), damage_finder=finder)
     result = pipeline(read(photo), RestoreOptions(old_photo=True, tones=False))
     plain = RestorePipeline(fakes.Detector(), fakes.Restorer(), damage_finder=finder)

@@ -140,6 +140,17 @@ class Colourist:
         return np.clip(image.astype(int) + np.array([20, 0, -20]), 0, 255).astype(np.uint8)
 
 
+class Filler:
+    """Draws a grey crop."""
+
+    slug = "facefill"
+    weights_sha256 = None
+    preprocess = Preprocess(CropSpec.aligned(64))
+
+    def fill(self, crops: np.ndarray, holes: np.ndarray) -> np.ndarray:
+        return np.full_like(crops, 128)
+
+
 class FakeSource:
     """A `Networks` whose networks are fakes; `restorer` and `detector` count and can be held.
 
@@ -160,6 +171,7 @@ class FakeSource:
             "quality": Rater(),
             "synthesise": Generator(),
             "colourise": Colourist(),
+            "inpaint": Filler(),
             "forgery": Examiner(),
         }
         self.others = {"faceverifier": Verifier(), "printscan": finder}

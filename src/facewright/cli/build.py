@@ -113,7 +113,7 @@ def _numbers(text: str, flag: str, kind: type[int] | type[float], count: int | N
 
 _ASKED = {
     "background": "Network for all that is not a face: clean (embedded), or one such as realesrgan",
-    "damage_finder": "What finds the damage with --old-photo: printscan (embedded), or one such as bopbtl",
+    "damage_finder": "What finds the damage of a print: printscan (embedded), or one such as bopbtl",
     "landmarker": "What places landmarks: facewarp (embedded), or one such as fan",
     "head_pose": "Network for the pose, such as sixdrepnet, instead of the detector's and the landmarks'",
 }

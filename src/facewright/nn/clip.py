@@ -110,13 +110,18 @@ class TextTower(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         if tokens.dim() != 2 or tokens.shape[1] > self.length:
             raise UsageError(f"this tower takes (N, T) token numbers, T up to {self.length}, not {tuple(tokens.shape)}")
-        x = self.embedding(tokens)
-        x = x + self.positions[: tokens.shape[1]].to(x.dtype)
-        for block in self.blocks:
-            x = block(x, causal=True)
-        last = self.norm(x)[torch.arange(len(x), device=x.device), tokens.argmax(1)]
+        states = self.states(self.embedding(tokens))
+        last = states[torch.arange(len(states), device=states.device), tokens.argmax(1)]
         features: Tensor = last @ self.projection
         return features
+
+    def states(self, embedded: Tensor, *, after: int | None = None) -> Tensor:
+        """Embedded tokens (N, T, C) to the states of all of them, normed, `after` so many blocks (None: all)."""
+        x = embedded + self.positions[: embedded.shape[1]].to(embedded.dtype)
+        for block in self.blocks[:after]:
+            x = block(x, causal=True)
+        normed: Tensor = self.norm(x)
+        return normed
 
 
 # --- published key layouts

@@ -15,11 +15,12 @@ from ..errors import UsageError
 from . import grain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from ..face import Face
+    from ..tasks.restore import DamageFinder
 
 LOST = 0.5  # probability from which a pixel counts as damaged
 _MOST_LOST = 0.35  # of the picture: more is no print any longer, or the network is wrong
@@ -56,20 +57,33 @@ def mend(image: NDArray[np.uint8], damage: NDArray[np.bool_]) -> NDArray[np.uint
         raise UsageError(f"the damage mask has {mask} pixels, the picture {picture}; give a mask of its size")
     if not damage.any():
         return image
-    side = min(image.shape[:2])
-    radius = max(1, round(_GROWN * side))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    grown = cv2.dilate(damage.astype(np.uint8), kernel)
-    if grown.all():
+    rim = with_rim(damage)
+    if rim.all():
         raise UsageError("the damage mask covers the whole picture, so there is nothing to fill it from")
+    return filled_from_around(image, rim, seed=int(damage.sum()))
+
+
+def with_rim(damage: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Damage (H, W) and the rim of its marks, which is damaged as well."""
+    radius = max(1, round(_GROWN * min(damage.shape)))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    return np.asarray(cv2.dilate(damage.astype(np.uint8), kernel) > 0)
+
+
+def filled_from_around(image: NDArray[np.uint8], hole: NDArray[np.bool_], *, seed: int = 0) -> NDArray[np.uint8]:
+    """An (H, W, 3) uint8 RGB picture whose hole (H, W) is filled by Telea's marching; all else keeps its bits.
+
+    The hole must not be the whole picture. `seed` draws the grain.
+    """
+    side = min(image.shape[:2])
     bgr = np.ascontiguousarray(image[..., ::-1])
-    filled = cv2.inpaint(bgr, grown, max(3.0, _REACH * side), cv2.INPAINT_TELEA)[..., ::-1]
-    ring = grain.around(grown.astype(np.float32), max(8, round(0.02 * side)))
+    filled = cv2.inpaint(bgr, hole.astype(np.uint8), max(3.0, _REACH * side), cv2.INPAINT_TELEA)[..., ::-1]
+    ring = grain.around(hole.astype(np.float32), max(8, round(0.02 * side)))
     missing = grain.lacking(grain.measure(image, ring), grain.NONE)
     out = np.asarray(filled, np.float32)
     if missing.visible:
-        out = out + grain.make(missing, (image.shape[0], image.shape[1]), int(damage.sum()))
-    return np.where(grown[..., None] > 0, np.rint(out).clip(0, 255), image).astype(np.uint8)
+        out = out + grain.make(missing, (image.shape[0], image.shape[1]), seed)
+    return np.where(hole[..., None], np.rint(out).clip(0, 255), image).astype(np.uint8)
 
 
 def mended_print(image: NDArray[np.uint8], damage: NDArray[np.bool_]) -> Repair:
@@ -91,6 +105,17 @@ def plausible_damage(shares: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Where a print is damaged, from the probabilities (H, W); nowhere when it would be nearly everywhere."""
     damage = shares >= LOST
     return damage if damage.mean() <= _MOST_LOST else np.zeros_like(damage)
+
+
+def found_damage(
+    image: NDArray[np.uint8], finder: DamageFinder, faces: Callable[[], Sequence[Face]]
+) -> NDArray[np.bool_]:
+    """Where a print (H, W, 3) uint8 RGB is damaged, as a network sees it and a person would agree.
+
+    `faces` is asked for the faces of the print where there is damage at all.
+    """
+    marks = likely_marks(image, plausible_damage(finder.find(image)))
+    return without_features(marks, faces()) if marks.any() else marks
 
 
 def likely_marks(image: NDArray[np.uint8], damage: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..systems.recognise.recogniser import Recogniser
     from ..systems.restore.frgp.network import FRGP
     from ..tasks.card import Preprocess
+    from ..tasks.declare import Networks
     from ..tasks.detect import Detector
     from ..tasks.restore import ReferenceRestorer
 
@@ -198,6 +199,16 @@ class ReferenceNetworks:
         """Identity of a damaged crop, as it looks when it is restored without references."""
         small = resampled(crop, self.blind.preprocess.size)
         return self.vector(self.blind.restore(small[None])[0])
+
+
+def reference_networks(session: Networks, device: str) -> ReferenceNetworks:
+    """The embedded networks that judge references, whatever else is chosen: the gate was fitted to them."""
+    from .identity import calibration_of
+
+    recogniser = session.network("distilledface", None, device)
+    return ReferenceNetworks(
+        session.network("frgp", None, device), recogniser, calibration_of(recogniser), Gate.shipped()
+    )
 
 
 class ReferenceDesk:

@@ -23,16 +23,15 @@ from .background import redrawn
 from .choosing import sure_faces
 from .colour_match import restore_crops
 from .edit import BATCH, MAX_YAW, MIN_EYE_DISTANCE, Clock, Cut, Decision, EditedFace, Editor, Outcome, selected
-from .old_photo import Repair, likely_marks, mended_print, plausible_damage, with_tones, without_features
+from .old_photo import Repair, found_damage, mended_print, with_tones
 from .plausible import INVENTED_BELOW, SMALL_EYES, Plausibility, Treatment, treated
 from .references import (
-    Gate,
     ReferenceDesk,
     ReferencedRestorer,
-    ReferenceNetworks,
     ReferenceUse,
     choose,
     mean_vector,
+    reference_networks,
 )
 from .restore_result import FaceResult, RestoreResult, quality, quality_after, turns_in_words
 from .two_stage import TwoStageRestorer
@@ -214,9 +213,9 @@ class RestorePipeline:
         elif self.damage_finder is None:
             raise UsageError("this pipeline has no network that finds damage; give a damage mask")
         else:
-            mask = likely_marks(rgb, plausible_damage(self.damage_finder.find(rgb)))
-            if mask.any():
-                mask = without_features(mask, sure_faces(self.detector.detect(rgb), options.min_score))
+            mask = found_damage(
+                rgb, self.damage_finder, lambda: sure_faces(self.detector.detect(rgb), options.min_score)
+            )
         return mended_print(rgb, mask)
 
     def assess(self, crops: Image) -> list[DegradationEstimate]:
@@ -461,16 +460,6 @@ def _desk_for(pipeline: RestorePipeline) -> ReferenceDesk:
     return pipeline.references
 
 
-def _reference_networks(session: Networks, device: str) -> ReferenceNetworks:
-    """The embedded networks that judge references, whatever else is chosen: the gate was fitted to them."""
-    from .identity import calibration_of
-
-    recogniser = session.network("distilledface", None, device)
-    return ReferenceNetworks(
-        session.network("frgp", None, device), recogniser, calibration_of(recogniser), Gate.shipped()
-    )
-
-
 def load(session: Networks, task: Task, choice: NetworkChoice) -> RestorePipeline:
     """The restore pipeline of a choice of networks."""
     from .identity import calibration_of
@@ -491,5 +480,5 @@ def load(session: Networks, task: Task, choice: NetworkChoice) -> RestorePipelin
         session.parser(choice),
         session.background(choice),
         session.of_task("damage", choice.damage_finder or "printscan", choice.device),
-        ReferenceDesk(detector, restorer.preprocess.crop, lambda: _reference_networks(session, choice.device)),
+        ReferenceDesk(detector, restorer.preprocess.crop, lambda: reference_networks(session, choice.device)),
     )

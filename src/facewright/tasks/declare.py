@@ -187,6 +187,7 @@ NOUNS = {
     "detect": "detector",
     "expression": "reader of expressions",
     "forgery": "forgery detector",
+    "inpaint": "inpainter",
     "landmarks": "landmarker",
     "liveness": "liveness estimator",
     "parse": "parser",

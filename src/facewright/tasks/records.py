@@ -245,6 +245,42 @@ class ColouriseRecord(TypedDict):
     models: list[str]
 
 
+class HoleRecord(TypedDict):
+    """A hole in a photo: number of its pixels, their share, and the box around them, ends exclusive."""
+
+    pixels: int
+    share: float
+    box: list[int]
+
+
+class FilledFaceRecord(FaceRecord):
+    """A face of a photo with a hole: `share` of the face's crop that was filled, and the names of the references used.
+
+    `drawn` says whether the network drew a part of it, or all was filled from around; `mark` whether the invisible
+    watermark can be found in what was drawn: a small hole has no room for it.
+    """
+
+    index: int
+    filled: bool
+    share: float
+    drawn: bool
+    mark: bool
+    references: list[str]
+
+
+class InpaintRecord(TypedDict):
+    """What was filled in one photo: pixels of the hole, its share of the photo, the box around it."""
+
+    source: str
+    size: list[int]
+    notes: list[str]
+    summary: str
+    options: dict[str, Any]
+    models: list[str]
+    hole: HoleRecord
+    faces: list[FilledFaceRecord]
+
+
 class SampleRecord(TypedDict):
     """Made pictures."""
 

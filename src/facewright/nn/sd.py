@@ -1,0 +1,341 @@
+"""The U-Net of latent diffusion with words ("Stable Diffusion"): maps and time, and tokens that its attention asks.
+
+Rombach, Blattmann, Lorenz, Esser, Ommer, "High-Resolution Image Synthesis with Latent Diffusion Models" (CVPR 2022).
+Residual blocks and re-sampling are those of `nn.adm`; after them stand transformers of self-attention, attention to
+tokens, and a gated feed-forward layer. Parameters have the names of the published LDM checkpoints; `from_diffusers`
+maps those of the diffusers library.
+
+What a call brings along is a `Condition`, handed through to every layer: nothing is kept in the network, so that calls
+do not disturb each other. How attention to tokens works is a class that the U-Net is built with: `TextAttention`, or
+`JointAttention`, whose softmax also holds tokens of pictures (PVA).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from .adm import GROUPS, Downsample, TimeResBlock, Upsample, sinusoid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Condition:
+    """What one call asks the tokens for.
+
+    text: (N, T, C). picture: (N, P, C), tokens of pictures, for attention that takes them; None for none.
+    """
+
+    text: Tensor
+    picture: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SDLayout:
+    """Shape of the network.
+
+    c_in, c_out: channels of input and output. width, multipliers, blocks: as in `nn.adm.ADMLayout`. attention_at:
+    levels (0 the finest) with a transformer after every block. heads: of every attention, or head_width, the channels
+    of a head; one of them is 0. tokens: channels of the tokens. linear: whether the layers into and out of a
+    transformer are linear ones (SD 2) instead of 1×1 convolutions (SD 1).
+    """
+
+    c_in: int = 4
+    c_out: int = 4
+    width: int = 320
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    blocks: int = 2
+    attention_at: tuple[int, ...] = (0, 1, 2)
+    heads: int = 8
+    head_width: int = 0
+    tokens: int = 768
+    linear: bool = False
+
+    def __post_init__(self) -> None:
+        if bool(self.heads) == bool(self.head_width):
+            raise UsageError("give the number of heads or the channels of one, not both")
+        widths = [self.width * factor for factor in self.multipliers]
+        if any(w % GROUPS or w % (self.heads or self.head_width) for w in widths):
+            raise UsageError(f"widths {widths} must be multiples of {GROUPS} and divide into heads")
+
+    @classmethod
+    def sd1(cls, c_in: int = 4) -> SDLayout:
+        """Stable Diffusion 1: 859.5 M parameters; `c_in` 9 for inpainting."""
+        return cls(c_in)
+
+    @classmethod
+    def sd2(cls, c_in: int = 4) -> SDLayout:
+        """Stable Diffusion 2: 865.9 M parameters; `c_in` 9 for inpainting."""
+        return cls(c_in, heads=0, head_width=64, tokens=1024, linear=True)
+
+    def heads_of(self, width: int) -> int:
+        """Heads of an attention over so many channels."""
+        return self.heads or width // self.head_width
+
+
+class Attention(nn.Module):
+    """Multi-head attention of x (N, T, C) to tokens (N, S, D); without tokens to itself."""
+
+    def __init__(self, width: int, tokens: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(tokens, width, bias=False)
+        self.to_v = nn.Linear(tokens, width, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def forward(self, x: Tensor, condition: Condition | None = None) -> Tensor:
+        return self.projected(self.ask(self.to_q(x), self.to_k(x), self.to_v(x)))
+
+    def split(self, x: Tensor) -> Tensor:
+        """(N, T, C) to (N, heads, T, C/heads)."""
+        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+    def ask(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax(q kᵀ / √d) v, heads together again: (N, T, C)."""
+        found = F.scaled_dot_product_attention(self.split(q), self.split(k), self.split(v))
+        return found.transpose(1, 2).flatten(2)
+
+    def projected(self, x: Tensor) -> Tensor:
+        out: Tensor = self.to_out[0](x)
+        return out
+
+
+class TextAttention(Attention):
+    """Attention to the tokens of a text."""
+
+    def forward(self, x: Tensor, condition: Condition | None = None) -> Tensor:
+        assert condition is not None
+        text = condition.text
+        return self.projected(self.ask(self.to_q(x), self.to_k(text), self.to_v(text)))
+
+
+class JointAttention(TextAttention):
+    """Parallel visual attention (PVA): tokens of pictures, projected apart, under one softmax with the text.
+
+    Xu et al., "Personalized Face Inpainting with Diffusion Models by Parallel Visual Attention" (WACV 2024). Scores are
+    q kᵀ of the text and q' k'ᵀ of the pictures side by side, values likewise. Without pictures it is a `TextAttention`.
+    """
+
+    def __init__(self, width: int, tokens: int, heads: int) -> None:
+        super().__init__(width, tokens, heads)
+        self.to_visual_q = nn.Linear(width, width, bias=False)
+        self.to_visual_k = nn.Linear(tokens, width, bias=False)
+        self.to_visual_v = nn.Linear(tokens, width, bias=False)
+        self.copy_text()
+
+    @torch.no_grad()
+    def copy_text(self) -> None:
+        """Start from the text's projections: with drawn ones the pictures would take all of the softmax, or nothing."""
+        for name in "qkv":
+            getattr(self, f"to_visual_{name}").weight.copy_(getattr(self, f"to_{name}").weight)
+
+    def forward(self, x: Tensor, condition: Condition | None = None) -> Tensor:
+        assert condition is not None
+        if condition.picture is None:
+            return super().forward(x, condition)
+        text, picture = condition.text, condition.picture
+        q, visual_q = self.split(self.to_q(x)), self.split(self.to_visual_q(x))
+        k, visual_k = self.split(self.to_k(text)), self.split(self.to_visual_k(picture))
+        v, visual_v = self.split(self.to_v(text)), self.split(self.to_visual_v(picture))
+        scores = torch.cat([q @ k.transpose(2, 3), visual_q @ visual_k.transpose(2, 3)], 3) * q.shape[-1] ** -0.5
+        found = scores.softmax(3) @ torch.cat([v, visual_v], 2)
+        return self.projected(found.transpose(1, 2).flatten(2))
+
+
+class Transformer(nn.Module):
+    """Self-attention, attention to tokens and a gated feed-forward layer, each behind a norm and around a skip."""
+
+    def __init__(self, width: int, tokens: int, heads: int, asking: type[TextAttention]) -> None:
+        super().__init__()
+        self.attn1 = Attention(width, width, heads)
+        self.attn2 = asking(width, tokens, heads)
+        self.ff = _FeedForward(width)
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
+
+    def forward(self, x: Tensor, condition: Condition) -> Tensor:
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn2(self.norm2(x), condition)
+        out: Tensor = x + self.ff(self.norm3(x))
+        return out
+
+
+class _FeedForward(nn.Module):
+    """Linear(a · GELU(b)), a and b linear in x (Shazeer, "GLU Variants Improve Transformer", 2020)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.ModuleList([_Gate(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net[2](self.net[0](x))
+        return out
+
+
+class _Gate(nn.Module):
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(c_in, 2 * c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values, gates = self.proj(x).chunk(2, -1)
+        gated: Tensor = values * F.gelu(gates)
+        return gated
+
+
+class SpatialTransformer(nn.Module):
+    """x + a transformer over the positions of a map."""
+
+    def __init__(self, width: int, heads: int, layout: SDLayout, asking: type[TextAttention]) -> None:
+        super().__init__()
+        self.linear = layout.linear
+        self.norm = nn.GroupNorm(GROUPS, width, eps=1e-6)
+        self.proj_in = nn.Linear(width, width) if self.linear else nn.Conv2d(width, width, 1)
+        self.transformer_blocks = nn.ModuleList([Transformer(width, layout.tokens, heads, asking)])
+        self.proj_out = nn.Linear(width, width) if self.linear else nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor, condition: Condition) -> Tensor:
+        given, height = x, x.shape[2]
+        x = self.norm(x)
+        x = self.proj_in(x.flatten(2).transpose(1, 2)) if self.linear else self.proj_in(x).flatten(2).transpose(1, 2)
+        for block in self.transformer_blocks:
+            x = block(x, condition)
+        if self.linear:
+            x = self.proj_out(x)
+        x = x.transpose(1, 2).reshape(len(x), -1, height, given.shape[3])
+        return given + (x if self.linear else self.proj_out(x))
+
+
+class SDUNet(nn.Module):
+    """forward: maps (N, c_in, H, W), sides a multiple of 2^(levels − 1), times (N,) and a `Condition` to (N, c_out, H,
+    W). `asking` is the class of its attention to tokens."""
+
+    def __init__(self, layout: SDLayout, asking: type[TextAttention] = TextAttention) -> None:
+        super().__init__()
+        self.layout, self.asking = layout, asking
+        width, time = layout.width, 4 * layout.width
+        widths = [width * factor for factor in layout.multipliers]
+        self.time_embed = nn.Sequential(nn.Linear(width, time), nn.SiLU(), nn.Linear(time, time))
+        self.input_blocks = nn.ModuleList([nn.ModuleList([nn.Conv2d(layout.c_in, width, 3, padding=1)])])
+        skips, channels = [width], width
+        for level, wide in enumerate(widths):
+            for _ in range(layout.blocks):
+                self.input_blocks.append(self._stage(channels, wide, time, level))
+                channels = wide
+                skips.append(channels)
+            if level < len(widths) - 1:
+                self.input_blocks.append(nn.ModuleList([Downsample(channels)]))
+                skips.append(channels)
+        first, second = (TimeResBlock(channels, channels, time) for _ in range(2))
+        self.middle_block = nn.ModuleList([first, self._transformer(channels), second])
+        self.output_blocks = nn.ModuleList()
+        for level, wide in reversed(list(enumerate(widths))):
+            for number in range(layout.blocks + 1):
+                stage = self._stage(channels + skips.pop(), wide, time, level)
+                channels = wide
+                if level and number == layout.blocks:
+                    stage.append(Upsample(channels))
+                self.output_blocks.append(stage)
+        last = nn.Conv2d(width, layout.c_out, 3, padding=1)
+        self.out = nn.Sequential(nn.GroupNorm(GROUPS, width), nn.SiLU(), last)
+
+    def _stage(self, c_in: int, c_out: int, time: int, level: int) -> nn.ModuleList:
+        stage: list[nn.Module] = [TimeResBlock(c_in, c_out, time)]
+        if level in self.layout.attention_at:
+            stage.append(self._transformer(c_out))
+        return nn.ModuleList(stage)
+
+    def _transformer(self, width: int) -> SpatialTransformer:
+        return SpatialTransformer(width, self.layout.heads_of(width), self.layout, self.asking)
+
+    def forward(self, x: Tensor, time: Tensor, condition: Condition) -> Tensor:
+        step = 2 ** (len(self.layout.multipliers) - 1)
+        if x.dim() != 4 or x.shape[1] != self.layout.c_in or x.shape[2] % step or x.shape[3] % step:
+            raise UsageError(
+                f"this U-Net takes maps (N, {self.layout.c_in}, H, W) with sides a multiple of {step}, "
+                f"not {tuple(x.shape)}"
+            )
+        embedded = self.time_embed(sinusoid(time, self.layout.width).to(x.dtype))
+        taps = []
+        for stage in self.input_blocks:
+            x = _run(stage, x, embedded, condition)
+            taps.append(x)
+        x = _run(self.middle_block, x, embedded, condition)
+        for stage in self.output_blocks:
+            x = _run(stage, torch.cat([x, taps.pop()], 1), embedded, condition)
+        out: Tensor = self.out(x)
+        return out
+
+
+def _run(stage: nn.Module, x: Tensor, time: Tensor, condition: Condition) -> Tensor:
+    assert isinstance(stage, nn.ModuleList)
+    for module in stage:
+        if isinstance(module, TimeResBlock):
+            x = module(x, time)
+        elif isinstance(module, SpatialTransformer):
+            x = module(x, condition)
+        else:
+            x = module(x)
+    return x
+
+
+# --- published key layouts
+
+_RES_BLOCK = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_ENDS = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+
+
+def from_diffusers(state: Mapping[str, Tensor], layout: SDLayout) -> dict[str, Tensor]:
+    """A state dict of diffusers' UNet2DConditionModel as that of `SDUNet`; other keys keep their names."""
+    return {_ldm_name(key, layout): value for key, value in state.items()}
+
+
+def _ldm_name(key: str, layout: SDLayout) -> str:
+    a_level = layout.blocks + 1
+    for theirs, own in _ENDS.items():
+        if key.startswith(f"{theirs}."):
+            return own + key.removeprefix(theirs)
+    if match := re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)", key):
+        number = 1 if match[1] == "attentions" else 2 * int(match[2])
+        return f"middle_block.{number}.{_inner(match[1], match[3])}"
+    match = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.+)", key)
+    if match:
+        down = match[1] == "down"
+        stage = int(match[2]) * a_level + int(match[4]) + down
+        part = 1 if match[3] == "attentions" else 0
+        return f"{'input' if down else 'output'}_blocks.{stage}.{part}.{_inner(match[3], match[5])}"
+    if match := re.fullmatch(r"down_blocks\.(\d+)\.downsamplers\.0\.conv\.(.+)", key):
+        return f"input_blocks.{(int(match[1]) + 1) * a_level}.0.op.{match[2]}"
+    if match := re.fullmatch(r"up_blocks\.(\d+)\.upsamplers\.0\.conv\.(.+)", key):
+        level = len(layout.multipliers) - 1 - int(match[1])
+        part = 2 if level in layout.attention_at else 1
+        return f"output_blocks.{int(match[1]) * a_level + layout.blocks}.{part}.conv.{match[2]}"
+    return key
+
+
+def _inner(kind: str, rest: str) -> str:
+    if kind == "attentions":
+        return rest
+    module, _, tensor = rest.rpartition(".")
+    return f"{_RES_BLOCK.get(module, module)}.{tensor}"

@@ -1,0 +1,1 @@
+"""Systems that fill holes in pictures of faces."""

@@ -1,0 +1,1 @@
+"""FaceFill: fills holes in aligned faces on a processor."""
