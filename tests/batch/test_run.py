@@ -278,6 +278,24 @@ def test_embeddings_go_into_a_gallery_once(tmp_path: Path, album: Path, monkeypa
         assert [p.samples for p in gallery.people()] == [1] * 8
 
 
+def test_workers_are_given_places_that_hold_anywhere(
+    tmp_path: Path, album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from facewright.batch import run as module
+
+    given: list[Any] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "_outcomes", lambda work, files, chunks, machines: given.append((work, files)) or [])
+    monkeypatch.setattr(module, "_load", lambda task, choice, output: None)
+    (tmp_path / "mine.safetensors").touch()
+    task = get_task("restore")
+    options, choice = task.options(references=("album",)), NetworkChoice(weights="mine.safetensors")
+    run(task, "album", "out", options, choice, machines=HERE)
+    ((work, files),) = given
+    assert (work.manifest.root, files.root) == (tmp_path / "out", album)
+    assert (work.options.references, work.choice.weights) == ((str(album),), str(tmp_path / "mine.safetensors"))
+
+
 def test_tasks_of_two_photos_and_of_none_are_refused(tmp_path: Path, album: Path) -> None:
     for verb in ("verify", "synthesise"):
         task = get_task(verb)

@@ -252,7 +252,12 @@ def test_every_commit_is_on_the_disk_before_it_is_acknowledged(
 
     store, flushed = lance(), set()
     original = module._flush
-    monkeypatch.setattr(module, "_flush", lambda path, mode: (flushed.add(path), original(path, mode)))
+
+    def note(path: Path, mode: int) -> None:
+        flushed.add(path)
+        original(path, mode)
+
+    monkeypatch.setattr(module, "_flush", note)
     there = {p for p in (tmp_path / "people.lance").rglob("*") if p.is_file()}
     enrol_secrets(store, unit, 3)
     new = {p for p in (tmp_path / "people.lance").rglob("*") if p.is_file()} - there

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .conftest import FakeSource
 
 expect = sync_api.expect
+SHOTS = "/tmp/fw/serve24c/shots"
 expect.set_options(timeout=30_000)
 
 
@@ -348,6 +349,19 @@ def test_faces_found_are_shown_and_drawn(open_page: Callable[..., Any], photo: P
     expect(page.locator("#summary")).to_have_text("1 face found")
     expect(page.locator(".frame circle")).to_have_count(68)
     assert saved(page, "#sheet")[0] == "anna_marks.png"
+
+
+@pytest.mark.parametrize("verb", ["liveness", "forensics", "quality", "embed"])
+def test_every_task_shows_what_it_says_of_a_face(open_page: Callable[..., Any], photo: Path, verb: str) -> None:
+    page = restored(open_page(), photo)
+    page.select_option("#task", verb)
+    expect(page.locator("#summary")).to_have_text("1 face found")
+    (face,) = json.loads(saved(page, "#report")[1])["faces"]
+    assert len(face["box"]) == 4
+    page.locator(".face").first.click()
+    expect(page.locator("#faces")).to_contain_text({"liveness": "Answerlive", "forensics": "Answerno sign found"}.get(verb, "Size"))
+    if SHOTS:
+        page.screenshot(path=f"{SHOTS}/{verb}.png")
 
 
 def test_two_photos_are_compared(

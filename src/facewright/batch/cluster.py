@@ -8,6 +8,7 @@ manifest makes the second time harmless.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -48,10 +49,11 @@ def outcomes(work: Work, files: Files, chunks: int, machines: Machines) -> Itera
         raise MissingDependencyError(
             'several workers need the package ray: pip install "facewright[ray]", or use --workers 0'
         ) from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of every step
     with _connected(ray, machines):
         context = ray.data.DataContext.get_current()
         context.target_max_block_size = ROW_BYTES
-        context.enable_progress_bars = False
+        context.enable_progress_bars = context.print_on_execution_start = False
         context.max_errored_blocks = 0
         # not ray.data.range, which reads by tasks that want a processor each, and the workers have them all
         numbers = ray.data.from_numpy(np.array_split(np.arange(chunks), min(chunks, 64 * machines.workers)))
@@ -115,7 +117,7 @@ def _connected(ray: Any, machines: Machines) -> Iterator[None]:
         here["include_dashboard"] = False
     try:
         ray.init(address=machines.address or "local", log_to_driver=False, logging_level="error", **here)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # as Ray says that a node did not start
         raise ClusterError(f"no Ray cluster at {machines.address or 'this machine'}: {error}") from error
     try:
         yield

@@ -199,7 +199,7 @@ class Manifest:
 
 
 class Keys:
-    """A set of keys that takes 16 bytes for each; two keys are never taken for one in practice (128 bits)."""
+    """A set of keys that takes 16 bytes for each: hexadecimal digits of 64 bits, of which NumPy strips none."""
 
     def __init__(self, digests: Any) -> None:
         self._digests = np.unique(np.asarray(digests, _DIGEST))
@@ -218,7 +218,6 @@ class Keys:
 
 
 def _digest(key: str) -> bytes:
-    """Sixteen bytes none of which is zero, which NumPy would strip from an end."""
     return hashlib.blake2b(key.encode(), digest_size=8).hexdigest().encode()
 
 

@@ -14,7 +14,7 @@ from ..io.atomic import atomic_output, check_folder
 from ..io.kinds import OWN_FOLDER
 from ..runtime.editing import SaveOptions
 from ..runtime.session import default_session
-from ..tasks.declare import Shape
+from ..tasks.declare import Shape, option_fields
 from .items import Listing, files_at, read_bytes, read_chunk, write_index
 from .manifest import Keys, Manifest
 from .sinks import is_address, is_gallery, sink_for
@@ -130,12 +130,14 @@ def run(
     save, machines = save or SaveOptions(), machines or Machines()
     if task.shape not in SHAPES:
         raise UsageError(f"{task.verb} does not take single photos, so it cannot run over many")
+    source, output = _absolute(source), _absolute(output)
+    options, choice = _with_absolute_paths(options), replace(choice, weights=_absolute_file(choice.weights))
     manifest = Manifest(*_places(output, notes), overwrite=save.overwrite)
     files = files_at(source, None if "://" in source else manifest.root)
     check_folder(manifest.root)
     elsewhere = replace(choice, device="cpu") if machines.workers else choice
     recogniser = _load(task, elsewhere, output)
-    sink = sink_for(task, output, recogniser=recogniser, key_file=key_file)
+    sink = sink_for(task, output, recogniser=recogniser, key_file=key_file and _absolute(key_file))
     if recogniser is not None and not is_address(output) and not Path(output).exists():
         Gallery.create(output, recogniser, key_file=key_file).close()
     work = Work(task, options, choice, manifest, sink, save)
@@ -187,10 +189,30 @@ def manifest_of(output: str, notes: str | Path | None = None) -> Manifest:
     return Manifest(*_places(output, notes))
 
 
+def _absolute(place: str) -> str:
+    """A path as workers elsewhere know it; an address as it is."""
+    return place if "://" in place else str(Path(place).absolute())
+
+
+def _absolute_file(name: str | Path | None) -> str | None:
+    """The path of a file that is there, absolute; other names as they are."""
+    return str(Path(name).absolute()) if name is not None and Path(name).exists() else name and str(name)
+
+
+def _with_absolute_paths(options: Any) -> Any:
+    """Options whose pictures workers find from wherever they run."""
+    values: dict[str, Any] = {}
+    for option in (known for known in option_fields(type(options)) if known.opt.picture):
+        value = getattr(options, option.name)
+        values[option.name] = tuple(map(_absolute_file, value)) if option.is_pictures else _absolute_file(value)
+    return replace(options, **values) if values else options
+
+
 def _places(output: str, notes: str | Path | None) -> tuple[Path, Path]:
     """The folders of the manifest and of the outputs."""
     if notes is not None:
-        return Path(notes), Path(notes) if is_gallery(output) else Path(output)
+        folder = Path(notes).absolute()
+        return folder, folder if is_gallery(output) else Path(output)
     if is_address(output):
         raise UsageError("say where the notes of a run into a database are kept: --notes FOLDER")
     if is_gallery(output):

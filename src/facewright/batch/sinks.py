@@ -60,7 +60,7 @@ class FolderSink:
         return str(PurePosixPath(key).with_name(name)) if name else key + JSON_SUFFIX
 
     def stage(self, folder: Path, identity: str, made: Sequence[Made]) -> dict[str, tuple[str, ...]]:
-        files = {}
+        files: dict[str, tuple[str, ...]] = {}
         for result in made:
             file = self.target(result.key, result.name)
             place = folder / staged_name(file)

@@ -87,6 +87,7 @@ class Worker:
             return Outcome(item.key, explain(item.key, error, folder))
         finally:
             source.unlink(missing_ok=True)
+            self.work.manifest.end([item.key])
 
     def _is_kept(self, target: str) -> bool:
         place = self.work.manifest.root / target
