@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from .conftest import FakeSource
 
 expect = sync_api.expect
-SHOTS = "/tmp/fw/serve24c/shots"
 expect.set_options(timeout=30_000)
 
 
@@ -359,9 +358,8 @@ def test_every_task_shows_what_it_says_of_a_face(open_page: Callable[..., Any], 
     (face,) = json.loads(saved(page, "#report")[1])["faces"]
     assert len(face["box"]) == 4
     page.locator(".face").first.click()
-    expect(page.locator("#faces")).to_contain_text({"liveness": "Answerlive", "forensics": "Answerno sign found"}.get(verb, "Size"))
-    if SHOTS:
-        page.screenshot(path=f"{SHOTS}/{verb}.png")
+    answers = {"liveness": "Answerlive", "forensics": "Answercannot tell"}
+    expect(page.locator("#faces")).to_contain_text(answers.get(verb, "Size"))
 
 
 def test_two_photos_are_compared(
