@@ -4,9 +4,9 @@
     python -m benchmarks.serve_load --seconds 120 --clients 50
 
 Each client sends one photo after the other, of 0.1 to 12 megapixels, to be restored or looked at, and waits for its
-result; where it is told that the server is busy, it waits as long as it is told, and sends another. A result is compared, byte by byte,
-with the file that the command writes. Before and after, one photo of a face is sent by itself, and its time compared
-with that of the same call in a process.
+result; where it is told that the server is busy, it waits as long as it is told, and sends another. A restored photo is
+compared, byte by byte, with the file that the command writes. Before, one photo of a face is sent by itself, and its
+time compared with that of the same call in a process.
 """
 
 from __future__ import annotations
