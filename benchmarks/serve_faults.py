@@ -50,7 +50,7 @@ def kills(count: int, folder: Path) -> str:
             status, _, answer = server.ask("POST", "/v1/restore", body, headers, timeout=20)
             if status == 202:
                 acknowledged.append(as_json(answer)["id"])
-            time.sleep(draw.uniform(0.05, 0.5))
+            time.sleep(draw.uniform(0.3, 1.5))
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()
     with serving(state, log) as server:
