@@ -4,10 +4,12 @@
     python -m benchmarks.serve_faults --kills 3 --requests 500
 
 Kills: a server is killed (SIGKILL) at a random moment while it works, and started again in the same folder, over and
-over; at the end every job that was acknowledged is done, its picture is whole and the one that the command writes, and
-nothing unfinished is left. Malformed requests: forms, headers and paths that are wrong in random ways, files that are
-cut, changed or hostile, and, where schemathesis is installed, requests made from the API's own description; none is
-answered with a status of 500 or more but 503, and no traceback is in the log.
+over; at the end every job that was acknowledged is done, its picture is whole and the one that the command writes (or
+the job is given up and says so, where three kills met it at work), and nothing unfinished is left.
+
+Malformed requests: forms, headers and paths that are wrong in random ways, files that are cut, changed or hostile, and,
+where schemathesis is installed, requests made from the API's own description; none is answered with a status of 500 or
+more but 503, and no traceback is in the log.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ def kills(count: int, folder: Path) -> str:
             time.sleep(draw.uniform(0.3, 1.5))
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()
+    given_up = 0
     with serving(state, log) as server:
         for identity in acknowledged:
             job = {}
@@ -60,6 +63,9 @@ def kills(count: int, folder: Path) -> str:
                 job = as_json(server.get(f"/v1/jobs/{identity}?wait=60")[1])
                 if job["state"] in ("done", "failed"):
                     break
+            if job["state"] == "failed" and job["problem"]["code"] == "gave_up":
+                given_up += 1  # three kills met it at work, which is told
+                continue
             assert job["state"] == "done", job
             assert server.get(job["links"]["picture"])[1] == expected, "a picture differs"
     left = [path.name for path in state.rglob(".facewright-*")]

@@ -284,8 +284,13 @@ def test_workers_are_given_places_that_hold_anywhere(
     from facewright.batch import run as module
 
     given: list[Any] = []
+
+    def outcomes(work: Any, files: Any, chunks: int, machines: Machines) -> list[Outcome]:
+        given.append((work, files))
+        return []
+
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "_outcomes", lambda work, files, chunks, machines: given.append((work, files)) or [])
+    monkeypatch.setattr(module, "_outcomes", outcomes)
     monkeypatch.setattr(module, "_load", lambda task, choice, output: None)
     (tmp_path / "mine.safetensors").touch()
     task = get_task("restore")

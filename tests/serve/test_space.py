@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,7 +109,7 @@ def test_what_was_sent_is_gone_and_results_go_with_a_later_run(
 
     place = tmp_path / "temporary"
     place.mkdir()
-    monkeypatch.setattr(space.tempfile, "tempdir", str(place))
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
     call("restore", source=photo)
     (first,) = place.iterdir()
     assert not (first / "sent").exists()

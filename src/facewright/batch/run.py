@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..gallery import Gallery
+from ..gallery.store import is_address
 from ..io.atomic import atomic_output, check_folder
 from ..io.kinds import OWN_FOLDER
 from ..runtime.editing import SaveOptions
@@ -17,7 +18,7 @@ from ..runtime.session import default_session
 from ..tasks.declare import Shape, option_fields
 from .items import Listing, files_at, read_bytes, read_chunk, write_index
 from .manifest import Keys, Manifest
-from .sinks import is_address, is_gallery, sink_for
+from .sinks import is_gallery, sink_for
 from .worker import Work, Worker
 
 if TYPE_CHECKING:
@@ -196,7 +197,9 @@ def _absolute(place: str) -> str:
 
 def _absolute_file(name: str | Path | None) -> str | None:
     """The path of a file that is there, absolute; other names as they are."""
-    return str(Path(name).absolute()) if name is not None and Path(name).exists() else name and str(name)
+    if name is None:
+        return None
+    return str(Path(name).absolute()) if Path(name).exists() else str(name)
 
 
 def _with_absolute_paths(options: Any) -> Any:

@@ -168,4 +168,4 @@ def _key(path: Place | None) -> bytes | None:
 
 def _refuse_key(path: Place | None) -> None:
     if path is not None:
-        raise UsageError("a database compares the vectors itself, so they cannot be encrypted; omit --key")
+        raise UsageError("a database or server compares the vectors itself, so they cannot be encrypted; omit --key")
