@@ -360,8 +360,8 @@ def _report_command(task: Task) -> tuple[Parameters, Command]:
         for line in lines:
             typer.echo(line)
 
-    folder = _option("output", Path | None, None, "Write the report into this folder.", "-o", "--output")
-    return ([_argument("source", "Folder with one subfolder per person.")], [folder, _JSON, _OVERWRITE]), run
+    folder = option("output", Path | None, None, "Write the report into this folder.", "-o", "--output")
+    return ([_argument("source", "Folder with one subfolder per person.")], [folder, _JSON, OVERWRITE]), run
 
 
 # --- altered photos and videos

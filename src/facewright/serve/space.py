@@ -60,7 +60,9 @@ def offered() -> list[Task]:
 
 
 def _is_ready(task: Task) -> bool:
-    return task.system_task is None or default_weights(task.card("")) in ready_weights(task.card(""))
+    return task.shape in INPUTS and (
+        task.system_task is None or default_weights(task.card("")) in ready_weights(task.card(""))
+    )
 
 
 def _gradio() -> Any:
