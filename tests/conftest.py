@@ -116,7 +116,10 @@ def use_pipeline(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
         def detect(photo: Any, options: Any) -> list[Face]:
             return reading_order(made.detector.detect(photo.rgb()))
 
-        monkeypatch.setattr(Session, "pipeline", lambda self, verb, choice=None: detect if verb == "detect" else made)
+        def pipeline(self: Session, task: Any, choice: Any = None) -> Any:
+            return detect if getattr(task, "verb", task) == "detect" else made
+
+        monkeypatch.setattr(Session, "pipeline", pipeline)
 
     return use
 

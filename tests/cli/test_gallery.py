@@ -261,3 +261,17 @@ def test_passwords_are_not_shown() -> None:
 def test_only_recognisers_are_loaded() -> None:
     with pytest.raises(UsageError, match="frgp is not a recogniser"):
         cli.load_networks("frgp", None, "cpu")
+
+
+def test_a_gallery_in_lancedb_is_named_so(run: Any, networks: Any, tmp_path: Path, album: Path) -> None:
+    pytest.importorskip("lancedb", reason="the extra lancedb is not installed")
+    place, key = tmp_path / "people.lance", tmp_path / "key"
+    with pytest.raises(UsageError, match="cannot be encrypted"):
+        run("create", place, "--key", key)
+    assert not key.exists()
+    assert run("create", place)[0] == 0
+    assert run("enrol", place, album)[0] == 0
+    assert "Rosa" in run("search", place, album / "Rosa" / "1.png")[1]
+    assert run("remove", place, "Rosa")[0] == 0
+    assert "Rosa" not in run("search", place, album / "Rosa" / "1.png")[1].replace("/Rosa/", "")
+    assert run("verify-integrity", place)[0] == 0

@@ -350,6 +350,18 @@ def test_faces_found_are_shown_and_drawn(open_page: Callable[..., Any], photo: P
     assert saved(page, "#sheet")[0] == "anna_marks.png"
 
 
+@pytest.mark.parametrize("verb", ["liveness", "forensics", "quality", "embed"])
+def test_every_task_shows_what_it_says_of_a_face(open_page: Callable[..., Any], photo: Path, verb: str) -> None:
+    page = restored(open_page(), photo)
+    page.select_option("#task", verb)
+    expect(page.locator("#summary")).to_have_text("1 face found")
+    (face,) = json.loads(saved(page, "#report")[1])["faces"]
+    assert len(face["box"]) == 4
+    page.locator(".face").first.click()
+    answers = {"liveness": "Answerlive", "forensics": "Answercannot tell"}
+    expect(page.locator("#faces")).to_contain_text(answers.get(verb, "Size"))
+
+
 def test_two_photos_are_compared(
     open_page: Callable[..., Any], tmp_path: Path, photo_bytes: Callable[..., bytes]
 ) -> None:

@@ -17,6 +17,8 @@ from ..tasks.declare import NetworkChoice, OptionField, Shape, Task, entry, opti
 from .weights import ACCEPT_HELP, TRUST_HELP, end_with, on_terms
 
 Command = Callable[..., None]
+Parameters = tuple[list[inspect.Parameter], list[inspect.Parameter]]
+"""Those before the options of the task, and those after."""
 
 
 def command(task: Task) -> Command:
@@ -28,7 +30,11 @@ def command(task: Task) -> Command:
         Shape.GENERATE: _generate_command,
         Shape.REPORT: _report_command,
     }[task.shape]
-    parameters, body = make(task)
+    return assemble(task, *make(task))
+
+
+def assemble(task: Task, parameters: Parameters, body: Command) -> Command:
+    """A command with a task's options and networks among further parameters; `body` gets them as options and choice."""
     fields = option_fields(task.options)
 
     def run(**values: Any) -> None:
@@ -51,7 +57,8 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _REQUIRED = inspect.Parameter.empty
 
 
-def _option(name: str, kind: Any, default: Any, help_text: str, *flags: str, **limits: Any) -> inspect.Parameter:
+def option(name: str, kind: Any, default: Any, help_text: str, *flags: str, **limits: Any) -> inspect.Parameter:
+    """One option as typer wants it."""
     option = typer.Option(*flags, help=help_text, show_default=default is not _REQUIRED, **limits)
     return inspect.Parameter(name, _KEYWORD, default=default, annotation=Annotated[kind, option])
 
@@ -80,7 +87,7 @@ def option_parameter(field: OptionField) -> inspect.Parameter:
     elif _is_sequence(kind):
         kind, default = str | None, None
     flags = (field.flag,) if (kind is bool and not default) or field.opt.flag else ()
-    return _option(field.name, kind, default, field.opt.help, *flags)
+    return option(field.name, kind, default, field.opt.help, *flags)
 
 
 def option_value(field: OptionField, value: Any) -> Any:
@@ -123,49 +130,51 @@ def _network_parameters(task: Task) -> list[inspect.Parameter]:
     found = []
     if task.system_task is not None:
         found += [
-            _option("model", str, task.default, f"{task.noun.capitalize()}; see 'facewright models'."),
-            _option("weights", str | None, None, "Weights: file, folder, or name."),
+            option("model", str, task.default, f"{task.noun.capitalize()}; see 'facewright models'."),
+            option("weights", str | None, None, "Weights: file, folder, or name."),
         ]
     found += [
-        _option(name, str, "", f"{_ASKED.get(name, f'Another {name}')}; see 'facewright models'.")
-        for name in task.needs
+        option(name, str, "", f"{_ASKED.get(name, f'Another {name}')}; see 'facewright models'.") for name in task.needs
     ]
-    found.append(_option("device", str, "auto", "auto, cpu, cuda, cuda:1."))
+    found.append(option("device", str, "auto", "auto, cpu, cuda, cuda:1."))
     if task.dtype:
-        found.append(_option("dtype", str, "auto", "auto, fp32, bf16."))
+        found.append(option("dtype", str, "auto", "auto, fp32, bf16."))
     return [*found, _ACCEPT, _TRUST]
 
 
-_ACCEPT = _option("accept_licence", bool, False, ACCEPT_HELP, "--accept-licence")
-_TRUST = _option("trust_first_download", bool, False, TRUST_HELP, "--trust-first-download")
-_OVERWRITE = _option("overwrite", bool, False, "Overwrite existing outputs.", "--overwrite")
-_SAVE_DAMAGE = _option(
+_ACCEPT = option("accept_licence", bool, False, ACCEPT_HELP, "--accept-licence")
+_TRUST = option("trust_first_download", bool, False, TRUST_HELP, "--trust-first-download")
+OVERWRITE = option("overwrite", bool, False, "Overwrite existing outputs.", "--overwrite")
+_SAVE_DAMAGE = option(
     "save_damage_mask",
     Path | None,
     None,
     "With --old-photo: write the mask of the damage (white).",
 )
-_DRAW = _option("draw", Path | None, None, "Write a copy of the photo with the results drawn on it.")
-_JSON = _option("as_json", bool, False, "Print JSON.", "--json")
-_READING = (
-    _option(
+_DRAW = option("draw", Path | None, None, "Write a copy of the photo with the results drawn on it.")
+_JSON = option("as_json", bool, False, "Print JSON.", "--json")
+READING = (
+    option(
         "page", int | None, None, "Page of a multi-page TIFF, counted from 0 (restore takes all by default).", min=0
     ),
-    _option("max_megapixels", float, 200.0, "Largest picture to accept.", min=0),
+    option("max_megapixels", float, 200.0, "Largest picture to accept.", min=0),
+)
+
+WRITING = (
+    option("quality", int, 95, "JPEG/WebP/HEIC quality of the output.", min=1, max=100),
+    option("drop_gps", bool, False, "Remove the location where it was taken.", "--drop-gps"),
+    option("provenance", bool, True, "Record the changes in the file's metadata."),
 )
 
 _VIDEO = (
-    _option("restart", bool, False, "Delete the unfinished parts of a video and start over.", "--restart"),
-    _option("deinterlace", str, "auto", "How to deinterlace a video: auto, frame, field, off."),
+    option("restart", bool, False, "Delete the unfinished parts of a video and start over.", "--restart"),
+    option("deinterlace", str, "auto", "How to deinterlace a video: auto, frame, field, off."),
 )
 
 
 def _sources(task: Task) -> str:
     words = ["photo", *(["video"] if task.watch else []), *(["folder"] if "folder" in task.media else [])]
     return f"{', '.join(words[:-1])} or {words[-1]}.".capitalize() if len(words) > 1 else "Photo."
-
-
-Parameters = tuple[list[inspect.Parameter], list[inspect.Parameter]]
 
 
 # --- records of faces
@@ -175,14 +184,14 @@ def _records_command(task: Task) -> tuple[Parameters, Command]:
     source = _argument("source", _sources(task))
     after = [
         *(
-            [_option("draw", Path | None, None, "Write a copy of the photo with the results drawn on it.")]
+            [option("draw", Path | None, None, "Write a copy of the photo with the results drawn on it.")]
             if task.draw
             else []
         ),
-        _option("output", Path | None, None, "Write the result as JSON.", "-o", "--output"),
+        option("output", Path | None, None, "Write the result as JSON.", "-o", "--output"),
         _JSON,
-        *_READING,
-        _OVERWRITE,
+        *READING,
+        OVERWRITE,
     ]
 
     def run(
@@ -333,8 +342,8 @@ def _generate_command(task: Task) -> tuple[Parameters, Command]:
             return
         typer.echo(f"{output}: {len(files)} picture{'s' * (len(files) != 1)}")
 
-    folder = _option("output", Path, _REQUIRED, "Output folder.", "-o", "--output")
-    return ([folder], [_JSON, _OVERWRITE]), run
+    folder = option("output", Path, _REQUIRED, "Output folder.", "-o", "--output")
+    return ([folder], [_JSON, OVERWRITE]), run
 
 
 # --- reports
@@ -351,8 +360,8 @@ def _report_command(task: Task) -> tuple[Parameters, Command]:
         for line in lines:
             typer.echo(line)
 
-    folder = _option("output", Path | None, None, "Write the report into this folder.", "-o", "--output")
-    return ([_argument("source", "Folder with one subfolder per person.")], [folder, _JSON, _OVERWRITE]), run
+    folder = option("output", Path | None, None, "Write the report into this folder.", "-o", "--output")
+    return ([_argument("source", "Folder with one subfolder per person.")], [folder, _JSON, OVERWRITE]), run
 
 
 # --- altered photos and videos
@@ -365,20 +374,19 @@ def _edit_command(task: Task) -> tuple[Parameters, Command]:
     words = [word for word in ("Photo", "video", "folder") if word.lower() in task.media]
     before = [
         _argument("source", f"{', '.join(words[:-1])}{' or ' if many else ''}{words[-1]}."),
-        _option("output", Path, _REQUIRED, "Output file or folder.", "-o", "--output"),
+        option("output", Path, _REQUIRED, "Output file or folder.", "-o", "--output"),
     ]
     after = [
-        _option("report", Path | None, None, "Write a report as JSON."),
-        *([_option("compare", Path | None, None, "Write a before/after comparison.")] if task.compares else []),
+        option("report", Path | None, None, "Write a report as JSON."),
+        *([option("compare", Path | None, None, "Write a before/after comparison.")] if task.compares else []),
         *([_SAVE_DAMAGE] if task.finds_damage else []),
-        _option("quality", int, 95, "JPEG/WebP/HEIC quality of the output.", min=1, max=100),
-        *_READING,
-        _option("drop_gps", bool, False, "Remove the location where it was taken.", "--drop-gps"),
-        _option("provenance", bool, True, "Record the changes in the file's metadata."),
-        _option("sign", tuple[Path, Path] | None, None, "Sign photos (C2PA): certificate chain and its key, as PEM."),
-        *([_option("resume", bool, False, "Continue an interrupted folder or video.", "--resume")] if many else []),
+        WRITING[0],
+        *READING,
+        *WRITING[1:],
+        option("sign", tuple[Path, Path] | None, None, "Sign photos (C2PA): certificate chain and its key, as PEM."),
+        *([option("resume", bool, False, "Continue an interrupted folder or video.", "--resume")] if many else []),
         *(_VIDEO if task.video else ()),
-        _OVERWRITE,
+        OVERWRITE,
     ]
 
     def run(options: Any, choice: NetworkChoice, **values: Any) -> None:

@@ -14,13 +14,15 @@ from typing import Annotated
 import typer
 
 from ..errors import FacewrightError
-from ..tasks.declare import tasks
+from ..tasks.declare import Shape, tasks
+from .batch import app as batch_app
+from .batch import batch_command
 from .build import command, write_json
 from .evaluation import dictionary_app, eval_app
 from .gallery import app as gallery_app
 from .logs import set_up
 from .render import render as render_faces
-from .serve import serve_command
+from .serve import gradio_app, serve_command
 from .weights import bundle, download, import_weights, list_models, may_fetch
 
 STOPPED = 130
@@ -36,12 +38,16 @@ app = typer.Typer(
 
 for task in tasks().values():
     app.command(task.command)(command(task))
+    if task.shape in (Shape.RECORDS, Shape.EDIT):
+        batch_app.command(task.command)(batch_command(task))
 app.command("serve")(serve_command())
+app.command("gradio")(gradio_app)
 app.command("render")(render_faces)
 app.command("models")(list_models)
 app.command("download")(download)
 app.command("import")(import_weights)
 app.command("bundle")(bundle)
+app.add_typer(batch_app)
 app.add_typer(gallery_app)
 app.add_typer(eval_app)
 app.add_typer(dictionary_app)

@@ -13,7 +13,7 @@ import typer
 from ..errors import GalleryError, ImageReadError, UsageError
 from ..gallery.crypto import create_key
 from ..gallery.photos import Enrolment, PhotoSearch, enrol_photos, recogniser_id
-from ..gallery.store import Gallery, is_address
+from ..gallery.store import Gallery, is_address, is_lance
 from ..io.kinds import survey
 from ..pipelines.identity import DEFAULT_FAR
 from ..progress import bar
@@ -32,7 +32,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Place = Annotated[str, typer.Argument(metavar="GALLERY", help="File, or postgresql:// address.", show_default=False)]
+_PLACE_HELP = "File, folder of LanceDB (NAME.lance), or postgresql:// address."
+Place = Annotated[str, typer.Argument(metavar="GALLERY", help=_PLACE_HELP, show_default=False)]
 KeyFile = Annotated[Path | None, typer.Option("--key", help="Key file of an encrypted gallery.")]
 Model = Annotated[str, typer.Option(help="Recogniser; see 'facewright models'.")]
 Weights = Annotated[str | None, typer.Option(help="Weights: file, folder, or name.")]
@@ -76,7 +77,7 @@ def create(
     recogniser = recogniser_id(load_networks(model, weights, device).recogniser)
     if Path(gallery).exists():
         raise UsageError(f"{gallery} exists; choose another name")
-    if key is not None and not key.exists() and not is_address(gallery):
+    if key is not None and not key.exists() and not is_address(gallery) and not is_lance(gallery):
         create_key(key)
     Gallery.create(gallery, recogniser, key_file=key).close()
     note = "" if key is None else f"; keep {key} safe and apart, nobody can read the gallery without it"

@@ -74,3 +74,16 @@ def _announce(address: str, open_page: bool) -> None:
         import webbrowser
 
         webbrowser.open(address)
+
+
+def gradio_app(
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 7860,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Serve the Gradio app of every task, on this computer."""
+    from ..serve.settings import ServeOptions
+    from ..serve.space import create_space
+
+    app = create_space(ServeOptions(device=device))
+    app.launch(server_name="127.0.0.1", server_port=port or None, inbrowser=open_page, share=False)

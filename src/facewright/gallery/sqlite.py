@@ -2,10 +2,10 @@
 
 Why SQLite and not a vector database: the store has to lose nothing it has acknowledged, and to keep nothing it was
 told to delete. SQLite syncs every commit (`synchronous=EXTRA`), rolls back what a killed process left half done,
-serialises writers of several processes, and can be made to erase. LanceDB 0.40, the first candidate, does not sync
-what it commits, leaves a deleted vector in its files until a compaction that breaks whoever reads at that moment, has
-no encryption at rest, and takes 350 MB to install. What a vector database would add, searching, is a scan of memory
-at this size; see `index`.
+serialises writers of several processes, and can be made to erase. LanceDB 0.40 does not sync what it commits, leaves a
+deleted vector in its files until they are written anew, which breaks whoever reads at that moment, has no encryption at
+rest, and takes 350 MB to install. What a vector database would add, searching, is a scan of memory at this size; see
+`index`. For people whose templates memory does not hold there is `lance`.
 
 Deleting a person overwrites the rows (`secure_delete`) and then rewrites the whole file (`VACUUM`), since pages keep
 copies of rows that were moved. The header says when a rewrite is owed, so that one that was interrupted is done on

@@ -27,7 +27,8 @@ Place = str | os.PathLike[str]
 
 
 class Gallery:
-    """People and the vectors of their faces, in a file or, for a postgresql:// address, on a server.
+    """People and the vectors of their faces: in a file, in a folder of LanceDB (its name ends in .lance), or, for a
+    postgresql:// address, on a server.
 
     All calls raise GalleryError when the store is damaged, busy or gone, and OutputError when it cannot be written.
     What a call has returned for is on the disk, and survives the process being killed or the power failing.
@@ -53,6 +54,11 @@ class Gallery:
 
             _refuse_key(key_file)
             return cls(PostgresStore.create(str(place), recogniser), recogniser)
+        if is_lance(place):
+            from .lance import LanceStore
+
+            _refuse_key(key_file)
+            return cls(LanceStore.create(os.fspath(place), recogniser), recogniser)
         return cls(SqliteStore.create(os.fspath(place), recogniser, key=_key(key_file)), recogniser)
 
     @classmethod
@@ -67,6 +73,11 @@ class Gallery:
 
             _refuse_key(key_file)
             store = PostgresStore(str(place))
+        elif is_lance(place):
+            from .lance import LanceStore
+
+            _refuse_key(key_file)
+            store = LanceStore(os.fspath(place))
         else:
             store = SqliteStore(os.fspath(place), key=_key(key_file))
         try:
@@ -146,10 +157,15 @@ def is_address(place: Place) -> bool:
     return str(place).startswith(("postgresql://", "postgres://"))
 
 
+def is_lance(place: Place) -> bool:
+    """Whether this is the folder of a gallery in LanceDB."""
+    return str(place).endswith(".lance")
+
+
 def _key(path: Place | None) -> bytes | None:
     return None if path is None else read_key(os.fspath(path))
 
 
 def _refuse_key(path: Place | None) -> None:
     if path is not None:
-        raise UsageError("a server compares the vectors itself, so they cannot be encrypted; omit --key")
+        raise UsageError("a database or server compares the vectors itself, so they cannot be encrypted; omit --key")

@@ -110,9 +110,9 @@ class Session:
             raise UsageError(f"{card.slug} cannot restore a background; choose one of {known}")
         return self.network(card.slug, None, choice.device)
 
-    def pipeline(self, verb: str, choice: NetworkChoice | None = None) -> Any:
-        """The callable of a task with its networks; see `Task.load`."""
-        task = tasks()[verb]
+    def pipeline(self, verb: str | Task, choice: NetworkChoice | None = None) -> Any:
+        """The callable of a task, or of that of a verb, with its networks; see `Task.load`."""
+        task = tasks()[verb] if isinstance(verb, str) else verb
         return entry(task.load)(self, task, choice or NetworkChoice())
 
     def __len__(self) -> int:

@@ -416,6 +416,7 @@ function drawLive(run, strength) {
 function said(face) {
   if (face.restored === true) return `restored, ${face.reason}`;
   if (face.restored === false) return `left alone, ${face.reason}`;
+  if (face.decision) return face.decision;
   return face.quality ? `quality ${Math.round(face.quality.quality)}` : `found, score ${face.score.toFixed(2)}`;
 }
 
@@ -441,6 +442,7 @@ function faceCard(face, index, run) {
 
 function factsOf(face) {
   const facts = [];
+  if (face.decision) facts.push(["Answer", face.kind ? `${face.decision} (${face.kind.replaceAll("_", " ")})` : face.decision]);
   if (face.reason) facts.push(["Why", face.reason]);
   if (face.quality_before !== undefined) {
     const after = face.quality_after === null ? "" : ` → ${Math.round(face.quality_after)}`;
