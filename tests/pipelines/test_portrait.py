@@ -142,3 +142,14 @@ def test_impossible_input_is_refused(image, mask) -> None:
         portrait.blur_background(image, mask, strength=1.5)
     with pytest.raises(UsageError, match="new background"):
         portrait.replace_background(image, mask, mask)
+
+
+def test_things_of_the_same_colour_far_away_are_not_the_person() -> None:
+    cut = np.zeros((6, 9), np.uint8)
+    cut[1:5, 1:3] = 1
+    cut[0:2, 6:8] = 1
+    place = np.zeros((6, 9), bool)
+    place[3:, :4] = True
+    kept = cut * portrait._touching(cut, place)
+    assert kept[:, :5].sum() == 8
+    assert kept[:, 5:].sum() == 0

@@ -248,9 +248,16 @@ def _whole_person(
     cv2.grabCut(np.ascontiguousarray(small), hints, (0, 0, 1, 1), *models, _CUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
     cut = np.isin(hints, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
     closed = cv2.morphologyEx(cut, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+    closed *= _touching(closed, head | body | (found > 0.5))
     soft = cv2.GaussianBlur(np.asarray(closed, np.float32), (0, 0), 0.8)
     whole = np.asarray(cv2.resize(soft, image.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
     return np.clip(np.maximum(whole, np.where(person > 0.5, person, 0)), 0, 1)
+
+
+def _touching(cut: NDArray[np.uint8], place: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The connected parts of a cut that reach a place: others only have the person's colours."""
+    _, parts = cv2.connectedComponents(cut)
+    return np.isin(parts, np.unique(parts[place]))
 
 
 def _reach(faces: Sequence[Face], scale: float, shape: tuple[int, int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
