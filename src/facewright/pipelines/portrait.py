@@ -247,9 +247,9 @@ def _whole_person(
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.grabCut(np.ascontiguousarray(small), hints, (0, 0, 1, 1), *models, _CUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
     cut = np.isin(hints, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
-    closed = cv2.morphologyEx(cut, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-    closed *= _touching(closed, head | body | (found > 0.5))
-    soft = cv2.GaussianBlur(np.asarray(closed, np.float32), (0, 0), 0.8)
+    closed = np.asarray(cv2.morphologyEx(cut, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)), np.uint8)
+    near = np.asarray(head | body | (found > 0.5), bool)
+    soft = cv2.GaussianBlur((closed * _touching(closed, near)).astype(np.float32), (0, 0), 0.8)
     whole = np.asarray(cv2.resize(soft, image.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
     return np.clip(np.maximum(whole, np.where(person > 0.5, person, 0)), 0, 1)
 
