@@ -121,8 +121,8 @@ def report(s: Settings, runs: dict[str, list[dict[str, Any]]]) -> list[str]:
         f"{len(people)} photos of UTKFace of unseen people, {int(turned.sum())} turned by {TURNED:g}° and more. Both",
         "networks are the compact FP-Age, with its parsing attention or with the parser's features and classes side by",
         f"side as the paper's network without it; {s.steps} steps of {s.batch_size}, {len(s.seeds)}"
-        f" seed{'s' * (len(s.seeds) != 1)}. Faces are aligned, and few are turned or covered: the claim is about faces",
-        "in the wild.",
+        f" seed{'s' * (len(s.seeds) != 1)}.",
+        "Faces are aligned, and few are turned or covered: the claim is about faces in the wild.",
         "",
         "Mean absolute error in years:",
         "",
