@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("loading",),
     ("evaluation.*",),
     ("api",),
-    ("serve.*",),
+    ("serve.*", "batch.*"),
     ("cli.*", "__main__"),
 )
 """From the ground up; a module belongs to the first pattern that fits. `weights.pack`, which opens networks, and the

@@ -26,7 +26,7 @@ from ..common import Verdict
 if TYPE_CHECKING:
     import argparse
 
-    from facewright.evaluation.audit import Rate
+    from facewright.metrics.attacks import Rate
     from facewright.pipelines.audit import AuditReport, Inversion, Watermark
 
 PAGE = "audit"

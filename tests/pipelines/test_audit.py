@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 import facewright.pipelines.audit as audits
 from facewright.errors import OutputError, UsageError
-from facewright.evaluation.audit import Rate
 from facewright.gallery.photos import recogniser_id
 from facewright.gallery.records import Sample
 from facewright.gallery.store import Gallery
 from facewright.geometry.crop import CropSpec, template_face
 from facewright.io.image import read
 from facewright.io.provenance import detect_watermark, read_provenance
+from facewright.metrics.attacks import Rate
 from facewright.pipelines.audit import AuditReport, Inversion, Pace, Watermark, audit, divide
 from facewright.systems.attack.adversarial_watermark.network import Hidden, HiddenConfig
 from facewright.systems.latents.eigenfaces.network import Eigenfaces, EigenfacesConfig

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ..errors import FacewrightError, UsageError
-from ..evaluation.audit import FMRS, Rate, accepted, pair_scores, secret_rotation, thresholds
 from ..io.image import read
 from ..io.kinds import survey
+from ..metrics.attacks import FMRS, Rate, accepted, pair_scores, secret_rotation, thresholds
 from ..progress import bar
 from ..tasks.card import cards, get_card
 from .choosing import largest_face, sure_faces

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UsageError
-from ..metrics.presentation import clopper_pearson
-from ..metrics.verification import roc
+from .presentation import clopper_pearson
+from .verification import roc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from facewright.errors import UsageError
-from facewright.evaluation.audit import Rate, accepted, pair_scores, secret_rotation, thresholds
+from facewright.metrics.attacks import Rate, accepted, pair_scores, secret_rotation, thresholds
 
 
 def test_a_rate_by_hand() -> None:
