@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
 from facewright.errors import UsageError
 from facewright.tasks.declare import Checked, Opt, Shape, entry, option_fields, tasks
+from facewright.tasks.restore import RestoreOptions
 
 ROOT = Path(__file__).parents[2]
 VERBS = list(tasks())
@@ -128,6 +130,16 @@ def test_values_outside_their_limits_are_refused() -> None:
             Options(**wrong)
     with pytest.raises(UsageError, match="outside"):
         Options(share=float("nan"))
+
+
+def test_numbers_of_numpy_become_plain() -> None:
+    box = np.array([1.5, 2, 30, 40], np.float32)
+    options = RestoreOptions(boxes=[box], points=(tuple(box[:2]),), max_faces=np.int64(2))
+    assert json.loads(json.dumps([options.boxes, options.points, options.max_faces])) == [
+        [[1.5, 2.0, 30.0, 40.0]],
+        [[1.5, 2.0]],
+        2,
+    ]
 
 
 def test_a_system_of_another_task_is_refused_with_those_that_fit() -> None:

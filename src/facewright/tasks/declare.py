@@ -96,13 +96,17 @@ def option_fields(options: type) -> tuple[OptionField, ...]:
 
 
 class Checked:
-    """Base of option dataclasses: values outside what their `Opt` allows are refused with UsageError."""
+    """Base of option dataclasses: values outside what their `Opt` allows are refused with UsageError.
+
+    Numbers and arrays of NumPy, such as the box of a face, become plain ones, which records can hold.
+    """
 
     __slots__ = ()
 
     def __post_init__(self) -> None:
         for option in option_fields(type(self)):
-            value = getattr(self, option.name)
+            value = _plain(getattr(self, option.name))
+            object.__setattr__(self, option.name, value)
             if value is None:
                 continue
             low, high, choices = option.opt.low, option.opt.high, option.choices
@@ -112,6 +116,12 @@ class Checked:
                 raise UsageError(f"{option.name} {value} is outside {low:g}…{high:g}")
             if low is not None and not value >= low:
                 raise UsageError(f"{option.name} {value} must be at least {low:g}")
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def paths_of(pictures: str | Path | Iterable[str | Path]) -> tuple[str, ...]:
