@@ -753,6 +753,7 @@ BUGS: tuple[Bug, ...] = (
         "maps = 1 - self.log_odds(",
         "maps = self.log_odds(",
         _LIVECHECK,
+        "evidence",
     ),
     Bug(
         "cells are not taught",
@@ -797,7 +798,7 @@ BUGS: tuple[Bug, ...] = (
         "share = np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum())",
         "share = np.full(len(labels), 1 / len(labels))",
         _PARTSPECTRUM,
-        "direction or readout",
+        "weigh_more",
     ),
     Bug(
         "differences of parts have a sign",

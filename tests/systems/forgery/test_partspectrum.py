@@ -111,6 +111,17 @@ def test_a_readout_finds_the_direction_that_tells() -> None:
         fit_readout(seen, np.zeros(400, bool), penalty=1.0)
 
 
+def test_more_pictures_of_one_side_do_not_make_it_weigh_more() -> None:
+    rng = np.random.default_rng(1)
+    labels = np.arange(60) < 20
+    seen = rng.normal(size=(60, 4)) + labels[:, None]
+    weights, bias = fit_readout(seen, labels, penalty=0.1)
+    doubled = np.concatenate([np.arange(60), np.arange(20, 60), np.arange(20, 60)])
+    again, other = fit_readout(seen[doubled], labels[doubled], penalty=0.1)
+    np.testing.assert_allclose(again, weights, atol=1e-3)
+    assert other == pytest.approx(bias, abs=1e-3)
+
+
 def test_maps_are_hot_where_a_readout_says_so() -> None:
     torch.manual_seed(0)
     model = PartSpectrum(PartSpectrumConfig.compact()).eval()

@@ -43,6 +43,8 @@ def test_evidence_is_calibrated_and_lies_on_the_photo(model: LiveCheck, fakes: S
     np.testing.assert_allclose([one.live for one in found], odds.sigmoid(), atol=1e-5)
     np.testing.assert_allclose(model.live(photo, faces), odds.sigmoid(), atol=1e-5)
     assert found[0].map.shape == (6, 6)
+    attack = 1 - (2.0 * live_log_odds(logits[0].movedim(0, -1)) - 0.5).sigmoid()
+    np.testing.assert_allclose(found[0].map, attack, atol=1e-4)  # hot where it looks like an attack
     assert set(found[0].attacks) == set(KINDS[1:])
     assert sum(found[0].attacks.values()) == pytest.approx(1)
     assert found[0].kind == max(found[0].attacks, key=lambda name: found[0].attacks[name])
