@@ -134,7 +134,8 @@ def test_values_outside_their_limits_are_refused() -> None:
 
 def test_numbers_of_numpy_become_plain() -> None:
     box = np.array([1.5, 2, 30, 40], np.float32)
-    options = RestoreOptions(boxes=[box], points=(tuple(box[:2]),), max_faces=np.int64(2))
+    given: dict[str, Any] = {"boxes": [box], "points": (tuple(box[:2]),), "max_faces": np.int64(2)}
+    options = RestoreOptions(**given)
     assert json.loads(json.dumps([options.boxes, options.points, options.max_faces])) == [
         [[1.5, 2.0, 30.0, 40.0]],
         [[1.5, 2.0]],

@@ -202,7 +202,7 @@ def test_the_step_of_both_stages_is_fed_the_same() -> None:
 
     for stage, level in ((DictionaryTraining, 192), (RestorationTraining, 64)):
         training = stage.__new__(stage)
-        training.model = Spy()  # type: ignore[assignment]
+        training.model = Spy()
         with pytest.raises(Stop):
             training.step(frgp_batch(), lambda name, loss: None, 0.0)
         assert float(fed[-1].mean()) == pytest.approx(level / 127.5 - 1, abs=1e-5)

@@ -215,7 +215,7 @@ def _png_strategy(pil: Image.Image) -> int:
         file = BytesIO()
         band.save(file, "PNG", compress_type=strategy)
         sizes.append(file.tell())
-    return Image.RLE if sizes[1] <= _LONGER * sizes[0] else Image.DEFAULT_STRATEGY
+    return int(Image.RLE if sizes[1] <= _LONGER * sizes[0] else Image.DEFAULT_STRATEGY)
 
 
 def _png_texts(picture: Picture) -> PngImagePlugin.PngInfo:

@@ -19,8 +19,8 @@ from facewright.systems.quality.vitfiqa.training import (
     ViTFIQATraining,
     certainty_ratio,
     quality_loss,
-    ranked_right,
 )
+from facewright.training.validation import ranked_right
 
 TOLERANCE = 1e-4
 SMALL = {"size": 32, "patch": 8, "dim": 16, "depth": 2, "heads": 2, "embedding": 8}
