@@ -43,10 +43,12 @@ NOISE = np.random.default_rng(0).integers(-20, 21, (SIZE, SIZE, 1))
 NOISY = replace(CROP, image=np.clip(CROP.image + NOISE, 0, 255).astype(np.uint8))
 
 
-def chosen(verdicts: dict[int, tuple[float, float]], crop: FaceCrop = CROP, **face: Any) -> tuple[Treatment, int]:
+def chosen(
+    verdicts: dict[int, tuple[float, float]], crop: FaceCrop = CROP, *, ssim: float = 0.5, **face: Any
+) -> tuple[Treatment, int]:
     plausibility = Plausibility(ByLevel({INPUT: (6.0, 1.2)} | verdicts))  # type: ignore[arg-type]
     there = replace(template_face(SIZE), **face)
-    treatment, shown = plausibility.treat(crop, there, flat(OUTPUT), lambda crop: flat(CALM))
+    treatment, shown = plausibility.treat(crop, there, flat(OUTPUT), lambda crop: flat(CALM), ssim)
     return treatment, int(shown.mean().round())
 
 
@@ -71,6 +73,12 @@ def test_a_face_that_never_makes_the_landmarks_sure_is_shown_when_they_are_no_le
     calm = {CALM: (7.0, UNSURE), HALF: (7.0, UNSURE)}
     assert chosen({OUTPUT: (7.0, 1.1)} | calm) == (Treatment.FULL, OUTPUT)
     assert chosen({INPUT: (3.0, 1.2), OUTPUT: (4.0, 1.3)} | calm)[0] is Treatment.HALF  # not surely a face
+
+
+def test_a_face_of_which_much_is_left_is_not_smoothed() -> None:
+    """What is fine in it is the face."""
+    verdicts = {OUTPUT: (7.5, UNSURE), CALM: (7.0, SURE), HALF: (6.0, SURE)}
+    assert chosen(verdicts, ssim=0.8) == (Treatment.HALF, HALF)
 
 
 def test_what_convinces_nobody_is_denoised_where_there_is_noise_and_never_blurred() -> None:

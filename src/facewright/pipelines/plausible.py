@@ -2,10 +2,11 @@
 
 Where little of a face is left, a restorer can draw noise as if it were features, and the result is crisp and wrong. A
 restoration is shown as it is when it looks no less like a face than its input, and the landmark detector is as sure of
-it as of a real face seen from that side. Else, in this order: a restoration of the input without its finest structure,
-in which there is less to be misled by, if of that it is sure; the restoration all the same, if it is surely a face and
-the detector is no less sure than before, for faces in shadow, with glasses or looking down never make it sure; the
-restoration without detail, where all the input's detail was noise; half of the restoration; nothing.
+it as of a real face seen from that side. Else, in this order: where little is left, a restoration of the input
+without its finest structure, in which there is less to be misled by, if of that it is sure; the restoration all the
+same, if it is surely a face and the detector is no less sure than before, for faces in shadow, with glasses or looking
+down never make it sure; the restoration without detail, where all the input's detail was noise; half of the
+restoration; nothing.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SMALL_EYES = 20.0  # px: below, a restoration can go wrong although much of the 
 WORSE_BY, SURE_ODDS = 1.0, 3.0  # log odds of being a face: a fall that counts, and from where it does not
 LEAST_SURE = 2.45  # mean log odds of the inner landmarks of a face seen from the front; real ones have less in 1 of 50
 SURELY_A_FACE, LESS_SURE = 4.5, 0.2  # log odds of being a face; a fall of the landmarks' sureness that counts
+LITTLE_LEFT = 0.72  # estimated SSIM below which the finest structure is rather noise than face
 NOISY = 0.6  # share of the input's fine energy in the output below which what was there was noise
 FRONTAL, PROFILE = 15.0, 55.0  # degrees of yaw: up to here as from the front; from here on nothing is expected
 SMOOTH, SMOOTH_COLOUR = 0.027, 0.047  # of the crop's side: σ of what is taken out of the luma and of the colours
@@ -67,11 +69,11 @@ class Plausibility:
     likeness: Likeness
 
     def treat(
-        self, crop: FaceCrop, face: Face, output: Image, restore: Callable[[Image], Image]
+        self, crop: FaceCrop, face: Face, output: Image, restore: Callable[[Image], Image], ssim: float
     ) -> tuple[Treatment, Image]:
         """The treatment of a restoration `output` (S, S, 3) of a crop, and what is then shown.
 
-        `restore` restores another crop of the same face.
+        `restore` restores another crop of the same face; `ssim` is the estimated one of the crop.
         """
         before = self.likeness.judge(crop, face)
 
@@ -82,10 +84,11 @@ class Plausibility:
         holds = _holds(full, before)
         if holds and _convinces(full, face):
             return Treatment.FULL, output
-        calm = restore(smoothed(crop.image))
-        verdict = judged(calm)
-        if _holds(verdict, before) and _convinces(verdict, face):
-            return Treatment.SMOOTHED, calm
+        if ssim < LITTLE_LEFT:
+            calm = restore(smoothed(crop.image))
+            verdict = judged(calm)
+            if _holds(verdict, before) and _convinces(verdict, face):
+                return Treatment.SMOOTHED, calm
         if holds and full.odds >= SURELY_A_FACE and full.sureness >= before.sureness - LESS_SURE:
             return Treatment.FULL, output
         weaker = [(Treatment.HALF, mixed(crop.image, output, 0.5))]

@@ -352,7 +352,7 @@ class RestoreEdit:
         safe = left >= INVENTED_BELOW and cut.face.eye_distance >= SMALL_EYES
         if likeness is None or self.options.force or safe:
             return Treatment.FULL, output
-        return Plausibility(likeness).treat(cut.crop, cut.face, output, self._again)
+        return Plausibility(likeness).treat(cut.crop, cut.face, output, self._again, decision.record.estimate.ssim)
 
     def _again(self, crop: Image) -> Image:
         """Another crop of a face restored, with its damage estimated anew."""
