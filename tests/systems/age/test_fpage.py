@@ -155,6 +155,10 @@ def test_calibration_brings_the_coverage_to_four_of_five() -> None:
     inside = np.mean([age.low <= true <= age.high for age, true in zip(told, ages)])
     assert inside == pytest.approx(0.8, abs=0.02)
     assert [age.age for age in told[:5]] == pytest.approx(list(softmax(logits[:5]) @ years))
+    newborn = model.read(-((years - 0.0) ** 2)[None])[0]
+    assert newborn.low == 0
+    assert newborn.high is not None
+    assert newborn.high >= newborn.age
 
 
 def test_loss_of_a_perfect_answer_and_of_a_wrong_one() -> None:

@@ -319,9 +319,8 @@ class FPAge(System):
         if not scale:
             return [AgeEstimate(float(age), None, None) for age in ages]
         low, high = interval(softmax(logits / scale))
-        return [
-            AgeEstimate(float(a), min(float(b), float(a)), max(float(c), float(a))) for a, b, c in zip(ages, low, high)
-        ]
+        lowest = np.clip(low, 0, ages)  # the year 0 begins half a year before birth
+        return [AgeEstimate(*map(float, row)) for row in zip(ages, lowest, np.maximum(high, ages))]
 
     def calibrate(self, logits: NDArray[np.floating[Any]], ages: NDArray[np.floating[Any]]) -> float:
         """Choose the temperature at which the intervals of (N, A) logits hold 80 % of the true ages (N,); returns it.
