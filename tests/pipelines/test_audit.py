@@ -224,11 +224,13 @@ def test_faces_are_made_at_a_pace() -> None:
     assert slept == [10]
 
 
-def report_of(other: int, both: int) -> AuditReport:
-    rates = {1e-2: Rate(10, 10), 1e-3: Rate(other, 10)}
+def report_of(other: int, both: int, same: int = 0) -> AuditReport:
+    rates = {1e-2: Rate(10, 10), 1e-3: Rate(8, 10)}
+    none_match, some = {fmr: Rate(0, 10) for fmr in rates}, {1e-2: Rate(same, 10), 1e-3: Rate(0, 10)}
     rows = (
-        Inversion("whitebox", "a", "a", "a", "", rates, rates),
-        Inversion("whitebox", "a", "a", "a", "turned", {1e-3: Rate(0, 10)}, {1e-3: Rate(0, 10)}),
+        Inversion("whitebox", "a", "a", "a", "", some, {1e-2: Rate(other, 10), 1e-3: Rate(0, 10)}),
+        Inversion("control", "a", "a", "a", "", none_match, none_match),
+        Inversion("whitebox", "a", "a", "a", "turned", rates, rates),  # what a defence leaves is no risk without it
     )
     ten, none = Rate(10, 10), Rate(0, 10)
     marks = Watermark(4, ten, ten, ten, Rate(both, 10), 0.99, 40.0, none, ten, none)
@@ -238,12 +240,16 @@ def report_of(other: int, both: int) -> AuditReport:
 
 
 @pytest.mark.parametrize(
-    ("other", "both", "expected"), [(0, 10, ("low", "low")), (2, 8, ("some", "some")), (5, 1, ("high", "high"))]
+    ("other", "same", "both", "expected"),
+    [
+        (0, 0, 10, ("low", "low")),
+        (2, 0, 8, ("some", "some")),
+        (5, 0, 1, ("high", "high")),
+        (1, 6, 10, ("high", "low")),  # the leaked photo counts
+    ],
 )
-def test_the_risk_is_the_worst_undefended_rate_at_the_strictest_threshold(
-    other: int, both: int, expected: tuple[str, str]
-) -> None:
-    report = report_of(other, both)
+def test_the_risk_is_the_worst_undefended_rate(other: int, same: int, both: int, expected: tuple[str, str]) -> None:
+    report = report_of(other, both, same)
     assert tuple(report.risk.values()) == expected
     assert f"template inversion: {expected[0]} risk" in report.lines()
 

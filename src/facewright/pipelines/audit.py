@@ -245,12 +245,12 @@ class AuditReport:
     def risk(self) -> dict[str, str]:
         """ "high", "some" or "low" for each attack: the worst that the attacker achieves where nothing defends.
 
-        Of inversion at the strictest false match rate against another photo; low says that this attacker, with this
-        generator and these photos, did not succeed, not that none can.
+        Of inversion over all settings and thresholds, and against the leaked photo, too: systems keep few pictures of a
+        person. Low says that this attacker, with this generator and these photos, did not succeed, not that none can.
         """
         undefended = [row for row in self.inversion if not row.defence]
-        strict = min(self.thresholds[self.recogniser])
-        worst = max((row.other_photo[strict].share for row in undefended if strict in row.other_photo), default=0.0)
+        rates = [rate for row in undefended for each in (row.same_photo, row.other_photo) for rate in each.values()]
+        worst = max((rate.share for rate in rates), default=0.0)
         found = {"template inversion": _level(worst)}
         if self.watermark is None:
             return found
