@@ -70,4 +70,4 @@ def test_pictures_of_many_sizes_need_the_memory_of_one() -> None:
     for sizes in ("one", "many"):
         run = subprocess.run([sys.executable, "-c", SIZES, sizes], capture_output=True, text=True, check=True)
         peak[sizes] = int(run.stdout)
-    assert peak["many"] <= 1.25 * peak["one"]
+    assert peak["many"] <= 1.5 * peak["one"]  # it may grow by a quarter, and by what a picture needs

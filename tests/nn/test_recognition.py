@@ -14,6 +14,7 @@ MILLIONS = {
     "iresnet50": 43.59,
     "iresnet100": 65.16,
     "iresnet200": 118.83,
+    "iresnet_thin": 0.3832,
     "mobilefacenet": 1.20,
     "mbf": 2.06,
     "mbf_large": 6.31,

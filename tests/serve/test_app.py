@@ -35,7 +35,8 @@ def form_of(verb: str, photo: bytes) -> dict[str, Any]:
         Shape.PAIR: {"first": ("a.png", photo), "second": ("b.png", photo)},
         Shape.GENERATE: {"count": (None, "2")},
     }
-    return inputs.get(tasks()[verb].shape, {"source": ("a.png", photo)})
+    form = inputs.get(tasks()[verb].shape, {"source": ("a.png", photo)})
+    return form | {"boxes": (None, "100,60,120,80")} if verb == "inpaint" else form
 
 
 @pytest.mark.parametrize("verb", VERBS)

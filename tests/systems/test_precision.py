@@ -124,7 +124,17 @@ def seen(model: Any, photo: np.ndarray, face: Face) -> np.ndarray:
         return model.enlarge(photo) / 255
     if task == "attributes":
         return np.array(list(model.describe_faces(photo, [face])[0].probabilities.values()))
+    if task == "age":
+        return np.array([model.estimate(photo, [face])[0].age / 100])
+    if task == "action_units":
+        return np.array([one.intensity for one in model.read_actions(photo, [face])[0].units.values()]) / 5
     crops = model.preprocess.crop.cut(photo, face).image[None]
+    if task == "inpaint":
+        hole = np.zeros(crops.shape[:3], bool)
+        hole[:, 20:30, 20:30] = True
+        return model.fill(crops, hole) / 255
+    if task == "latents":
+        return model.decode(model.encode(crops)) / 255
     if task == "forgery":
         return np.stack(list(model.examine(crops).shares.values()))
     calls = {"recognise": "embed", "restore": "restore", "parse": "probabilities", "quality": "score"}
