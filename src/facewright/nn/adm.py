@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from ..errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 GROUPS = 32
 _MAX_PERIOD = 10_000
@@ -99,32 +100,56 @@ class ADMLayout:
             raise UsageError(f"widths {widths} must be multiples of {GROUPS} and of the heads' {self.head_width}")
 
 
-class ADMUNet(nn.Module):
-    """forward: maps (N, c_in, H, W), sides a multiple of 2^(levels − 1), and times (N,), whole or not, to (N, c_out,
-    H, W). `processor` answers the self-attentions."""
+class UNetLayout(Protocol):
+    """What the shapes of both families say; see `ADMLayout`."""
 
-    def __init__(self, layout: ADMLayout) -> None:
+    @property
+    def c_in(self) -> int: ...
+    @property
+    def c_out(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def multipliers(self) -> tuple[int, ...]: ...
+    @property
+    def blocks(self) -> int: ...
+    @property
+    def attention_at(self) -> tuple[int, ...]: ...
+
+
+class LatentUNet(nn.Module):
+    """The frame of U-Nets that take maps and times: residual blocks, re-sampling, skips.
+
+    `attention` makes the module that stands after the blocks of some levels, for so many channels.
+    """
+
+    def __init__(self, layout: UNetLayout, attention: Callable[[int], nn.Module]) -> None:
         super().__init__()
         self.layout = layout
         width, time = layout.width, 4 * layout.width
         widths = [width * factor for factor in layout.multipliers]
+
+        def stage_of(c_in: int, c_out: int, level: int) -> nn.ModuleList:
+            after = [attention(c_out)] if level in layout.attention_at else []
+            return nn.ModuleList([TimeResBlock(c_in, c_out, time), *after])
+
         self.time_embed = nn.Sequential(nn.Linear(width, time), nn.SiLU(), nn.Linear(time, time))
         self.input_blocks = nn.ModuleList([nn.ModuleList([nn.Conv2d(layout.c_in, width, 3, padding=1)])])
         skips, channels = [width], width
         for level, wide in enumerate(widths):
             for _ in range(layout.blocks):
-                self.input_blocks.append(self._stage(channels, wide, time, level))
+                self.input_blocks.append(stage_of(channels, wide, level))
                 channels = wide
                 skips.append(channels)
             if level < len(widths) - 1:
                 self.input_blocks.append(nn.ModuleList([Downsample(channels)]))
                 skips.append(channels)
-        middle = [TimeResBlock(channels, channels, time) for _ in range(2)]
-        self.middle_block = nn.ModuleList([middle[0], SelfAttention(channels, layout.head_width), middle[1]])
+        first, second = (TimeResBlock(channels, channels, time) for _ in range(2))
+        self.middle_block = nn.ModuleList([first, attention(channels), second])
         self.output_blocks = nn.ModuleList()
         for level, wide in reversed(list(enumerate(widths))):
             for number in range(layout.blocks + 1):
-                stage = self._stage(channels + skips.pop(), wide, time, level)
+                stage = stage_of(channels + skips.pop(), wide, level)
                 channels = wide
                 if level and number == layout.blocks:
                     stage.append(Upsample(channels))
@@ -132,20 +157,27 @@ class ADMUNet(nn.Module):
         last = nn.Conv2d(width, layout.c_out, 3, padding=1)
         self.out = nn.Sequential(nn.GroupNorm(GROUPS, width), nn.SiLU(), _quiet(last))
 
-    def _stage(self, c_in: int, c_out: int, time: int, level: int) -> nn.ModuleList:
-        stage: list[nn.Module] = [TimeResBlock(c_in, c_out, time)]
-        if level in self.layout.attention_at:
-            stage.append(SelfAttention(c_out, self.layout.head_width))
-        return nn.ModuleList(stage)
-
-    def forward(self, x: Tensor, time: Tensor, processor: AttentionProcessor = plain) -> Tensor:
+    def _through(self, x: Tensor, time: Tensor, attend: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
+        """Maps (N, c_in, H, W) and times (N,) to (N, c_out, H, W); `attend` asks the attentions, in their order."""
         step = 2 ** (len(self.layout.multipliers) - 1)
         if x.dim() != 4 or x.shape[1] != self.layout.c_in or x.shape[2] % step or x.shape[3] % step:
             raise UsageError(
                 f"this U-Net takes maps (N, {self.layout.c_in}, H, W) with sides a multiple of {step}, "
                 f"not {tuple(x.shape)}"
             )
-        run = _Pass(self.time_embed(sinusoid(time, self.layout.width).to(x.dtype)), processor)
+        embedded = self.time_embed(sinusoid(time, self.layout.width).to(x.dtype))
+
+        def run(stage: nn.Module, x: Tensor) -> Tensor:
+            assert isinstance(stage, nn.ModuleList)
+            for module in stage:
+                if isinstance(module, TimeResBlock):
+                    x = module(x, embedded)
+                elif isinstance(module, nn.Conv2d | Downsample | Upsample):
+                    x = module(x)
+                else:
+                    x = attend(module, x)
+            return x
+
         taps = []
         for stage in self.input_blocks:
             x = run(stage, x)
@@ -157,23 +189,16 @@ class ADMUNet(nn.Module):
         return out
 
 
-class _Pass:
-    """One forward pass: the embedded time, and which attention comes next."""
+class ADMUNet(LatentUNet):
+    """forward: maps (N, c_in, H, W), sides a multiple of 2^(levels − 1), and times (N,), whole or not, to (N, c_out,
+    H, W). `processor` answers the self-attentions."""
 
-    def __init__(self, time: Tensor, processor: AttentionProcessor) -> None:
-        self.time, self.processor, self.layer = time, processor, 0
+    def __init__(self, layout: ADMLayout) -> None:
+        super().__init__(layout, lambda width: SelfAttention(width, layout.head_width))
 
-    def __call__(self, stage: nn.Module, x: Tensor) -> Tensor:
-        assert isinstance(stage, nn.ModuleList)
-        for module in stage:
-            if isinstance(module, TimeResBlock):
-                x = module(x, self.time)
-            elif isinstance(module, SelfAttention):
-                x = module(x, self.layer, self.processor)
-                self.layer += 1
-            else:
-                x = module(x)
-        return x
+    def forward(self, x: Tensor, time: Tensor, processor: AttentionProcessor = plain) -> Tensor:
+        layers = count()
+        return self._through(x, time, lambda module, x: module(x, next(layers), processor))
 
 
 class TimeResBlock(nn.Module):

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .adm import GROUPS, Downsample, TimeResBlock, Upsample, sinusoid
+from .adm import GROUPS, LatentUNet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -214,77 +214,15 @@ class SpatialTransformer(nn.Module):
         return given + (x if self.linear else self.proj_out(x))
 
 
-class SDUNet(nn.Module):
+class SDUNet(LatentUNet):
     """forward: maps (N, c_in, H, W), sides a multiple of 2^(levels − 1), times (N,) and a `Condition` to (N, c_out, H,
     W). `asking` is the class of its attention to tokens."""
 
     def __init__(self, layout: SDLayout, asking: type[TextAttention] = TextAttention) -> None:
-        super().__init__()
-        self.layout, self.asking = layout, asking
-        width, time = layout.width, 4 * layout.width
-        widths = [width * factor for factor in layout.multipliers]
-        self.time_embed = nn.Sequential(nn.Linear(width, time), nn.SiLU(), nn.Linear(time, time))
-        self.input_blocks = nn.ModuleList([nn.ModuleList([nn.Conv2d(layout.c_in, width, 3, padding=1)])])
-        skips, channels = [width], width
-        for level, wide in enumerate(widths):
-            for _ in range(layout.blocks):
-                self.input_blocks.append(self._stage(channels, wide, time, level))
-                channels = wide
-                skips.append(channels)
-            if level < len(widths) - 1:
-                self.input_blocks.append(nn.ModuleList([Downsample(channels)]))
-                skips.append(channels)
-        first, second = (TimeResBlock(channels, channels, time) for _ in range(2))
-        self.middle_block = nn.ModuleList([first, self._transformer(channels), second])
-        self.output_blocks = nn.ModuleList()
-        for level, wide in reversed(list(enumerate(widths))):
-            for number in range(layout.blocks + 1):
-                stage = self._stage(channels + skips.pop(), wide, time, level)
-                channels = wide
-                if level and number == layout.blocks:
-                    stage.append(Upsample(channels))
-                self.output_blocks.append(stage)
-        last = nn.Conv2d(width, layout.c_out, 3, padding=1)
-        self.out = nn.Sequential(nn.GroupNorm(GROUPS, width), nn.SiLU(), last)
-
-    def _stage(self, c_in: int, c_out: int, time: int, level: int) -> nn.ModuleList:
-        stage: list[nn.Module] = [TimeResBlock(c_in, c_out, time)]
-        if level in self.layout.attention_at:
-            stage.append(self._transformer(c_out))
-        return nn.ModuleList(stage)
-
-    def _transformer(self, width: int) -> SpatialTransformer:
-        return SpatialTransformer(width, self.layout.heads_of(width), self.layout, self.asking)
+        super().__init__(layout, lambda width: SpatialTransformer(width, layout.heads_of(width), layout, asking))
 
     def forward(self, x: Tensor, time: Tensor, condition: Condition) -> Tensor:
-        step = 2 ** (len(self.layout.multipliers) - 1)
-        if x.dim() != 4 or x.shape[1] != self.layout.c_in or x.shape[2] % step or x.shape[3] % step:
-            raise UsageError(
-                f"this U-Net takes maps (N, {self.layout.c_in}, H, W) with sides a multiple of {step}, "
-                f"not {tuple(x.shape)}"
-            )
-        embedded = self.time_embed(sinusoid(time, self.layout.width).to(x.dtype))
-        taps = []
-        for stage in self.input_blocks:
-            x = _run(stage, x, embedded, condition)
-            taps.append(x)
-        x = _run(self.middle_block, x, embedded, condition)
-        for stage in self.output_blocks:
-            x = _run(stage, torch.cat([x, taps.pop()], 1), embedded, condition)
-        out: Tensor = self.out(x)
-        return out
-
-
-def _run(stage: nn.Module, x: Tensor, time: Tensor, condition: Condition) -> Tensor:
-    assert isinstance(stage, nn.ModuleList)
-    for module in stage:
-        if isinstance(module, TimeResBlock):
-            x = module(x, time)
-        elif isinstance(module, SpatialTransformer):
-            x = module(x, condition)
-        else:
-            x = module(x)
-    return x
+        return self._through(x, time, lambda module, x: module(x, condition))
 
 
 # --- published key layouts
