@@ -111,11 +111,12 @@ def recipe(card: Card) -> str:
         if not point.file:
             continue
         made = load_file(embedded_path(point))[1].get("made_by")
-        said = (
-            f"recorded in the weights ({made['step']} steps, code {made['code'][-1]['version'][:12]})"
-            if made
-            else f"stated in `{point.recipe}`; the weights are older than the record, so that nobody can check it"
-        )
+        if made:
+            said = f"recorded in the weights ({made['step']} steps, code {made['code'][-1]['version'][:12]})"
+        elif point.recipe.endswith(".py"):
+            said = f"fitted by `{point.recipe}`, which leaves no record in the weights"
+        else:
+            said = f"stated in `{point.recipe}`; the weights are older than the record, so that nobody can check it"
         found.append(said)
     return "; ".join(found) or "no weights of its own"
 

@@ -8,17 +8,18 @@ of the package.
 from __future__ import annotations
 
 import csv
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+import numpy as np
+
 from ..errors import FacewrightError, UsageError
-from ..io.sources import note
+from .layouts import by_name, files_below, folder_of, json_of, lines_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 Kind = Literal["real", "manipulated", "generated", "morphed"]
 Compression = Literal["raw", "c0", "c23", "c40"]
@@ -63,13 +64,13 @@ def read_faceforensics(root: str | Path, compression: Compression = "c23") -> li
     """
     if compression not in get_args(Compression):
         raise UsageError(f"compression {compression!r} is none of {', '.join(get_args(Compression))}")
-    folder = _folder(root, "FaceForensics++")
+    folder = folder_of(root, "FaceForensics++")
     sides = _faceforensics_sides(folder / "splits")
     found = []
     for part, kind in (("original_sequences", "real"), ("manipulated_sequences", "manipulated")):
         for videos in sorted((folder / part).glob(f"*/{compression}/videos")):
             tool = videos.parts[-3]
-            for path in _found(videos, _VIDEOS):
+            for path in files_below(videos, _VIDEOS):
                 parents = _faceforensics_parents(path, tool)
                 mask = videos.parents[1] / "masks" / "videos" / path.name
                 found.append(
@@ -83,7 +84,7 @@ def read_faceforensics(root: str | Path, compression: Compression = "c23") -> li
                         mask if mask.is_file() else None,
                     )
                 )
-    return _some(found, folder, f"FaceForensics++ in compression {compression}")
+    return by_name(found, folder, f"FaceForensics++ in compression {compression}")
 
 
 def _faceforensics_parents(path: Path, tool: str) -> tuple[str, ...]:
@@ -101,7 +102,7 @@ def _faceforensics_sides(folder: Path) -> dict[str, str]:
     for split in ("train", "val", "test"):
         path = folder / f"{split}.json"
         if path.is_file():
-            pairs = _json(path)
+            pairs = json_of(path)
             if not isinstance(pairs, list) or not all(isinstance(pair, list) for pair in pairs):
                 raise FacewrightError(f"{path} is not a list of pairs of videos")
             sides |= {str(video): split for pair in pairs for video in pair}
@@ -117,12 +118,12 @@ def read_celeb_df(root: str | Path) -> list[Exhibit]:
 
     Videos of `List_of_testing_videos.txt` are "test", the others "train".
     """
-    folder = _folder(root, "Celeb-DF")
+    folder = folder_of(root, "Celeb-DF")
     table = folder / "List_of_testing_videos.txt"
-    tested = {Path(line.split()[-1]).name for line in _lines(table) if line.strip()} if table.is_file() else set()
+    tested = {Path(line.split()[-1]).name for line in lines_of(table) if line.strip()} if table.is_file() else set()
     found = []
     for part in ("Celeb-real", "YouTube-real", "Celeb-synthesis"):
-        for path in _found(folder / part, _VIDEOS):
+        for path in files_below(folder / part, _VIDEOS):
             fake = part == "Celeb-synthesis"
             if part == "YouTube-real":
                 parents: tuple[str, ...] = (f"YouTube {path.stem}",)
@@ -133,7 +134,7 @@ def read_celeb_df(root: str | Path) -> list[Exhibit]:
             split = ("test" if path.name in tested else "train") if tested else ""
             kind, tool = ("manipulated", "Celeb-DF") if fake else ("real", "")
             found.append(Exhibit(f"{part}/{path.stem}", kind, tool, parents, split, path))  # type: ignore[arg-type]
-    return _some(found, folder, "Celeb-DF")
+    return by_name(found, folder, "Celeb-DF")
 
 
 def read_dfdc(root: str | Path) -> list[Exhibit]:
@@ -141,10 +142,10 @@ def read_dfdc(root: str | Path) -> list[Exhibit]:
 
     A forged video's parent is its original. Videos that a folder lists but does not hold are left out.
     """
-    folder = _folder(root, "DFDC")
+    folder = folder_of(root, "DFDC")
     found = []
     for table in sorted([*folder.glob("metadata.json"), *folder.glob("*/metadata.json")]):
-        entries = _json(table)
+        entries = json_of(table)
         if not isinstance(entries, dict):
             raise FacewrightError(f"{table} is not a table of videos")
         for name, values in entries.items():
@@ -166,7 +167,7 @@ def read_dfdc(root: str | Path) -> list[Exhibit]:
                     path,
                 )
             )
-    return _some(found, folder, "DFDC")
+    return by_name(found, folder, "DFDC")
 
 
 # --- morphs
@@ -182,25 +183,25 @@ def read_smdd(root: str | Path) -> list[Exhibit]:
     path = Path(root)
     if path.suffix == ".csv":
         return _table_of_morphs(path)
-    folder = _folder(root, "SMDD")
+    folder = folder_of(root, "SMDD")
     found = [
         _picture(f"{part}/{path.stem}", kind, tool, (path.stem,), "train", path)
         for part, (kind, tool) in _SMDD.items()
-        for path in _found(folder / part, _PICTURES)
+        for path in files_below(folder / part, _PICTURES)
     ]
-    return _some(found, folder, "SMDD")
+    return by_name(found, folder, "SMDD")
 
 
 def _table_of_morphs(path: Path) -> list[Exhibit]:
     found = []
-    for number, row in enumerate(csv.DictReader(_lines(path), skipinitialspace=True), start=2):
+    for number, row in enumerate(csv.DictReader(lines_of(path), skipinitialspace=True), start=2):
         label, picture = (row.get("label") or "").strip(), (row.get("image_path") or "").strip()
         if label not in ("bonafide", "attack") or not picture:
             raise FacewrightError(f"{path}, line {number}: give image_path and a label, bonafide or attack")
         file = Path(picture) if Path(picture).is_absolute() else path.parent / picture
         kind, tool = ("morphed", "unknown") if label == "attack" else ("real", "")
         found.append(_picture(picture, kind, tool, (file.stem,), "", file))
-    return _some(found, path, "a table of morphs")
+    return by_name(found, path, "a table of morphs")
 
 
 _FRLL_TOOLS = ("amsl", "facemorpher", "opencv", "stylegan", "webmorph")
@@ -213,13 +214,13 @@ def read_frll_morphs(root: str | Path) -> list[Exhibit]:
     Of the portraits only those that look straight ahead, `…_03` (neutral) and `…_08` (smiling), are bona fide; where
     no name says so, all are.
     """
-    folder = _folder(root, "FRLL-Morphs")
+    folder = folder_of(root, "FRLL-Morphs")
     home = folder / "facelab_london" if (folder / "facelab_london").is_dir() else folder
-    portraits = _found(home / "raw", _PICTURES)
+    portraits = files_below(home / "raw", _PICTURES)
     frontal = [path for path in portraits if path.stem.endswith(("_03", "_08"))]
     found = [_frll(path, "") for path in frontal or portraits]
-    found += [_frll(path, tool) for tool in _FRLL_TOOLS for path in _found(home / f"morph_{tool}", _PICTURES)]
-    return _some(found, folder, "FRLL-Morphs")
+    found += [_frll(path, tool) for tool in _FRLL_TOOLS for path in files_below(home / f"morph_{tool}", _PICTURES)]
+    return by_name(found, folder, "FRLL-Morphs")
 
 
 def _frll(path: Path, tool: str) -> Exhibit:
@@ -258,49 +259,12 @@ def families(exhibits: Sequence[Exhibit]) -> list[int]:
 
     Protocols that split by family have no person or source video on two sides.
     """
-    leader: dict[str, str] = {}
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(name: str) -> str:
-        while leader.setdefault(name, name) != name:
-            leader[name] = leader[leader[name]]
-            name = leader[name]
-        return name
-
-    for one in exhibits:
-        for parent in one.parents[1:]:
-            leader[root(parent)] = root(one.parents[0])
-    roots = [root(one.parents[0]) for one in exhibits]
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(roots))}
-    return [numbers[name] for name in roots]
-
-
-def _folder(root: str | Path, name: str) -> Path:
-    folder = Path(root)
-    if not folder.is_dir():
-        raise FacewrightError(f"{folder} is not a folder; give the one in which {name} was laid out")
-    note(folder)
-    return folder
-
-
-def _found(folder: Path, patterns: Iterable[str]) -> list[Path]:
-    return sorted(path for pattern in patterns for path in folder.rglob(pattern))
-
-
-def _some(found: list[Exhibit], place: Path, name: str) -> list[Exhibit]:
-    if not found:
-        raise FacewrightError(f"nothing laid out as {name} was found in {place}")
-    return sorted(found, key=lambda one: one.name)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FacewrightError(f"{path} cannot be read ({error}); it comes with the collection") from error
-
-
-def _json(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise FacewrightError(f"{path} cannot be read ({error}); it comes with the collection") from error
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(p for one in exhibits for p in one.parents))}
+    pairs = [(numbers[one.parents[0]], numbers[other]) for one in exhibits for other in one.parents]
+    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(first), bool), (first, second)), (len(numbers), len(numbers)))
+    groups = connected_components(graph, directed=False)[1]
+    return [int(groups[numbers[one.parents[0]]]) for one in exhibits]

@@ -12,7 +12,6 @@ finds the face in frames of Replay-Attack below ROOT, which training and reprodu
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +24,11 @@ from ..errors import FacewrightError, UsageError
 from ..face import Face
 from ..io.atomic import atomic_output
 from ..io.sources import note
+from .layouts import by_name, files_below, folder_of, json_of, lines_of
 from .people import read_rgb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -80,14 +80,14 @@ def read_replay_attack(root: str | Path) -> list[Presentation]:
     Species are the instruments (print, mobile photo, mobile video, highdef photo, highdef video); a domain is medium,
     holding and lighting, as in "mobile/hand/adverse" or "webcam/live/controlled".
     """
-    folder = _folder(root, "Replay-Attack")
-    videos = [path for split in ("train", "devel", "test") for path in _found(folder / split, _VIDEOS)]
+    folder = folder_of(root, "Replay-Attack")
+    videos = [path for split in ("train", "devel", "test") for path in files_below(folder / split, _VIDEOS)]
     found = [_replay(path.stem, path.relative_to(folder).parts[:-1], (path,)) for path in videos]
     for path in sorted(folder.glob("**/*__*__*__*")):
         *parts, stem = path.name.split("__")
         if frames := tuple(sorted(path.glob("*.jpg"))):
             found.append(_replay(stem, tuple(parts), frames))
-    return _some(found, folder, "Replay-Attack")
+    return by_name(found, folder, "Replay-Attack")
 
 
 def _replay(stem: str, parts: Sequence[str], files: tuple[Path, ...]) -> Presentation:
@@ -108,16 +108,16 @@ def read_oulu_npu(root: str | Path) -> list[Presentation]:
 
     A domain is phone and session, whose protocols leave out sessions, instruments or phones.
     """
-    folder, found = _folder(root, "OULU-NPU"), []
+    folder, found = folder_of(root, "OULU-NPU"), []
     for name, split in (("Train_files", "train"), ("Dev_files", "devel"), ("Test_files", "test")):
-        for path in _found(folder / name, ("*.avi",)):
+        for path in files_below(folder / name, ("*.avi",)):
             match = re.fullmatch(r"(\d)_(\d)_(\d+)_([1-5])", path.stem)
             if match is None:
                 raise FacewrightError(f"{path} is not named as OULU-NPU names its videos")
             phone, session, user, file = match.groups()
             species, domain = _OULU_FILES[int(file)], f"phone {phone}/session {session}"
             found.append(Presentation(path.stem, species, user, domain, split, (path,)))
-    return _some(found, folder, "OULU-NPU")
+    return by_name(found, folder, "OULU-NPU")
 
 
 _CASIA_QUALITY = {"1": (LIVE, "low"), "2": (LIVE, "normal"), "HR_1": (LIVE, "high")} | {
@@ -136,9 +136,9 @@ def read_casia_fasd(root: str | Path) -> list[Presentation]:
 
     People of both releases are numbered from one; they are different people.
     """
-    folder, found = _folder(root, "CASIA-FASD"), []
+    folder, found = folder_of(root, "CASIA-FASD"), []
     for release, split in (("train_release", "train"), ("test_release", "test")):
-        for path in _found(folder / release, ("*.avi",)):
+        for path in files_below(folder / release, ("*.avi",)):
             if path.stem not in _CASIA_QUALITY:
                 raise FacewrightError(f"{path} is not named as CASIA-FASD names its videos")
             species, quality = _CASIA_QUALITY[path.stem]
@@ -146,7 +146,7 @@ def read_casia_fasd(root: str | Path) -> list[Presentation]:
             found.append(
                 Presentation(f"{split}/{path.parent.name}/{path.stem}", species, client, quality, split, (path,))
             )
-    return _some(found, folder, "CASIA-FASD")
+    return by_name(found, folder, "CASIA-FASD")
 
 
 _MSU = re.compile(
@@ -159,19 +159,19 @@ def read_msu_mfsd(root: str | Path) -> list[Presentation]:
 
     A domain is the camera.
     """
-    folder, found = _folder(root, "MSU-MFSD"), []
+    folder, found = folder_of(root, "MSU-MFSD"), []
     sides = {}
     for split in ("train", "test"):
-        for number in _lines(folder / f"{split}_sub_list.txt"):
+        for number in " ".join(lines_of(folder / f"{split}_sub_list.txt")).split():
             sides[int(number)] = split
-    for path in _found(folder / "scene01", ("*.mp4", "*.mov")):
+    for path in files_below(folder / "scene01", ("*.mp4", "*.mov")):
         match = _MSU.fullmatch(path.stem)
         if match is None or int(match["client"]) not in sides:
             raise FacewrightError(f"{path} is not named as MSU-MFSD names its videos, or its client is in neither list")
         species = LIVE if match["kind"] == "real" else match["medium"].replace("_", " ")
         split = sides[int(match["client"])]
         found.append(Presentation(path.stem, species, match["client"], match["camera"], split, (path,)))
-    return _some(found, folder, "MSU-MFSD")
+    return by_name(found, folder, "MSU-MFSD")
 
 
 _SIW_TYPES = {"1": LIVE, "2": "print", "3": "replay"}
@@ -182,16 +182,16 @@ def read_siw(root: str | Path) -> list[Presentation]:
 
     Species of replays and prints carry the number of the medium; a domain is the sensor.
     """
-    folder, found = _folder(root, "SiW"), []
+    folder, found = folder_of(root, "SiW"), []
     for name, split in (("Train", "train"), ("Test", "test")):
-        for path in _found(folder / name, _VIDEOS):
+        for path in files_below(folder / name, _VIDEOS):
             parts = path.stem.split("-")
             if len(parts) != 5 or parts[2] not in _SIW_TYPES:
                 raise FacewrightError(f"{path} is not named as SiW names its videos")
             subject, sensor, kind, medium, _ = parts
             species = LIVE if kind == "1" else f"{_SIW_TYPES[kind]} {medium}"
             found.append(Presentation(path.stem, species, subject, f"sensor {sensor}", split, (path,)))
-    return _some(found, folder, "SiW")
+    return by_name(found, folder, "SiW")
 
 
 _CELEBA_SPECIES = (
@@ -206,12 +206,15 @@ def read_celeba_spoof(root: str | Path) -> list[Presentation]:
 
     Of the 43 numbers of a photo the last three are attack, illumination and place; a domain is the last two.
     """
-    folder, found = _folder(root, "CelebA-Spoof"), []
+    folder, found = folder_of(root, "CelebA-Spoof"), []
     for split in ("train", "test"):
         table = folder / "metas" / "intra_test" / f"{split}_label.json"
         if not table.is_file():
             continue
-        for name, labels in _json(table).items():
+        photos = json_of(table)
+        if not isinstance(photos, dict):
+            raise FacewrightError(f"{table} is not a table of photos")
+        for name, labels in photos.items():
             try:
                 kind, light, place = (
                     int(labels[i]) for i in (_CELEBA_SPECIES_LABEL, _CELEBA_LIGHT_LABEL, _CELEBA_PLACE_LABEL)
@@ -221,7 +224,7 @@ def read_celeba_spoof(root: str | Path) -> list[Presentation]:
                 raise FacewrightError(f"{table}: the labels of {name} are not CelebA-Spoof's ({error})") from error
             domain = f"light {light}/place {place}"
             found.append(Presentation(name, species, person, domain, split, (folder / name,)))
-    return _some(found, folder, "CelebA-Spoof")
+    return by_name(found, folder, "CelebA-Spoof")
 
 
 READERS: Mapping[str, Callable[[str | Path], list[Presentation]]] = {
@@ -240,41 +243,6 @@ def read_presentations(collection: str, root: str | Path) -> list[Presentation]:
     if collection not in READERS:
         raise UsageError(f"no reader for {collection!r}; there are: {', '.join(READERS)}")
     return READERS[collection](root)
-
-
-def _folder(root: str | Path, name: str) -> Path:
-    folder = Path(root)
-    if not folder.is_dir():
-        raise FacewrightError(f"{folder} is not a folder; give the one in which {name} was laid out")
-    note(folder)
-    return folder
-
-
-def _found(folder: Path, patterns: Iterable[str]) -> list[Path]:
-    return sorted(path for pattern in patterns for path in folder.rglob(pattern))
-
-
-def _some(found: list[Presentation], folder: Path, name: str) -> list[Presentation]:
-    if not found:
-        raise FacewrightError(f"nothing laid out as {name} was found in {folder}")
-    return sorted(found, key=lambda one: one.name)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FacewrightError(f"{path} cannot be read ({error}); it comes with the collection") from error
-
-
-def _json(path: Path) -> dict[str, list[int]]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FacewrightError(f"{path} cannot be read ({error}); it comes with the collection") from error
-    if not isinstance(found, dict):
-        raise FacewrightError(f"{path} is not a table of photos")
-    return found
 
 
 # --- faces in frames -------------------------------------------------------------------------------------------------

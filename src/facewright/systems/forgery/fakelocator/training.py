@@ -11,6 +11,7 @@ from scipy.cluster.vq import kmeans2
 
 from ....errors import UsageError
 from ....training.trainer import Batch, Training, Update, signed
+from ....training.validation import ranked_right
 from ...base import system_class
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class FakeLocatorTraining(Training):
         return {
             "map": float(map_loss(found.map.float(), batch["mask"].float() / 255, self.loss)),
             "kind": float(F.cross_entropy(found.kind.float(), kind)),
-            "auc": _auc(fake[kind > 0], fake[kind == 0]),
+            "auc": ranked_right(fake, kind > 0),
         }
 
     def _found(self, batch: Batch) -> Located:
@@ -124,11 +125,3 @@ class FakeLocatorTraining(Training):
     def _kind(self, batch: Batch) -> Tensor:
         """Kinds as this network tells them apart."""
         return batch["kind"].long().clamp_max(self.model.config.kinds - 1)
-
-
-def _auc(positive: Tensor, negative: Tensor) -> float:
-    """Share of pairs in the right order; NaN where one side is missing."""
-    if not len(positive) or not len(negative):
-        return float("nan")
-    order = (positive[:, None] - negative[None]).sign()
-    return float(((order + 1) / 2).mean())
