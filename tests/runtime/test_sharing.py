@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from facewright.errors import LockedError
-from facewright.io.atomic import TEMPORARY_PREFIX, atomic_output, remove_abandoned
+from facewright.io.atomic import TEMPORARY_PREFIX, atomic_output, check_folder, remove_abandoned
 from facewright.io.image import read
 from facewright.io.kinds import OWN_FOLDER
 from facewright.io.lock import LOCK_SUFFIX, lock_path, locked
@@ -304,6 +304,20 @@ def test_names_as_long_as_the_file_system_takes_them(tmp_path: Path) -> None:
         temporary.write_bytes(b"whole")
     assert [p.name for p in tmp_path.iterdir()] == [name]
     assert lock_path(tmp_path / name).name.endswith(LOCK_SUFFIX)
+
+
+def test_a_folder_that_is_not_there_yet_can_be_tried_by_many_at_once(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    folder = tmp_path / "a" / "b"
+
+    def tries(_: int) -> None:
+        for _ in range(100):
+            check_folder(folder)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(tries, range(4)))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_process_may_run_twice_at_once(album: Path, out: Path) -> None:

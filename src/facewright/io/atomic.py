@@ -63,18 +63,18 @@ def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> No
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
-    """Raise OutputError when no file can be written to `folder`; one that does not exist yet is created to try it."""
+    """Raise OutputError when no file can be written to `folder`, or to where it would be made if it is not there yet.
+
+    The folder is not made to try it: others that begin at the same time would see it come and go.
+    """
     path = Path(folder)
-    missing = [p for p in (path, *path.parents) if not p.exists()]
-    try:
-        with _explained(path):
-            _check_folder(path, create=True)
-        with _reserved(path / "file"):
-            pass
-    finally:
-        for created in missing:
-            with contextlib.suppress(OSError):
-                created.rmdir()
+    with _explained(path):
+        place = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if not place.is_dir() and place != path:
+            raise OutputError(f"cannot create the folder {path}: a file is in the way")
+        _check_folder(place, create=False)
+    with _reserved(place / "file", told=path):
+        pass
 
 
 def remove_abandoned(folder: Path) -> None:
@@ -134,10 +134,10 @@ def _check_folder(folder: Path, *, create: bool) -> None:
 
 
 @contextlib.contextmanager
-def _reserved(target: Path) -> Iterator[Path]:
+def _reserved(target: Path, *, told: Path | None = None) -> Iterator[Path]:
     """An empty temporary file of a new name, locked during the block and removed after it if it is still there.
 
-    Its permissions follow the umask like any new file's.
+    Its permissions follow the umask like any new file's. Errors name `told`, by default the target.
     """
     with contextlib.ExitStack() as stack:
         while True:
@@ -149,10 +149,10 @@ def _reserved(target: Path) -> Iterator[Path]:
                 continue
             except OutputError as error:
                 if isinstance(error.__cause__, OSError):
-                    raise _cannot_write(target, error.__cause__) from error
+                    raise _cannot_write(told or target, error.__cause__) from error
                 raise
         try:
-            with _explained(target):
+            with _explained(told or target):
                 os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             yield temporary
         finally:
