@@ -7,7 +7,7 @@
 # Guess before the run: `optimize()` folds the deletion into the index, which keeps its 4 cells; the search stays exact.
 #
 # Seen with lancedb 0.40.0, 80,000 random vectors of 32 numbers, 200 probes near stored ones, as nearest neighbour the
-# exact one: 200 of 200 before, and 200 of 200 after one row is deleted; after `optimize()` only about 170. It splits cells
+# exact one: 200 of 200 before, and 200 of 200 after one row is deleted; after `optimize()` only 169 or 181 (two runs: where the cells lie is drawn). It splits cells
 # that hold many rows, so that 4 are no longer all, and says nothing; `index_stats` does not tell the number of cells.
 # With `nprobes(64)` all 200 are found again. With 20,000 vectors nothing is split and nothing lost.
 set -euo pipefail
@@ -51,6 +51,6 @@ table.optimize()
 after, more = found(CELLS), found(64)
 print(f"lancedb {lancedb.__version__}: of {len(exact)} before {before}, deleted {deleted}, optimized {after}, 64 cells {more}")
 assert (before, deleted, more) == (200, 200, 200)
-assert after < 190, "the search stays exact: this finding is out of date"
+assert after < 200, "the search stays exact: this finding is out of date"
 PYTHON
 "$folder/venv/bin/python" look.py 2> "$folder/log" || { tail -n 5 "$folder/log"; exit 1; }
