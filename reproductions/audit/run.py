@@ -90,8 +90,8 @@ def head(found: AuditReport) -> list[str]:
         f"{found.people} validation people of LFW are attacked, with {found.attacker_photos} photos of others in the",
         "attacker's hands. The recogniser saw none of them, nor did the eigenfaces that draw.",
         "Thresholds are those of the recogniser's calibration. In brackets: where the true share",
-        "lies by 95 %. One seed. Smaller than the paper: eigenfaces draw instead of StyleGAN, and only whitebox attacks",
-        "on one recogniser were tried; what is said to be reproduced is said of these.",
+        "lies by 95 %. One seed. Smaller than the paper: eigenfaces draw instead of StyleGAN, and only whitebox",
+        "attacks on one recogniser were tried; what is said to be reproduced is said of these.",
         "",
     ]
 
