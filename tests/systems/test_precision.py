@@ -29,6 +29,8 @@ SIZES = {
 }
 CHOOSES = {"codeformer", "refldm_vqgan", "restoreformer"}
 """Fresh codebooks are so dense that a rounding chooses another code: their encoders are compared."""
+ROUNDED = dict.fromkeys(CHOOSES | {"pva"}, 0.04)
+"""How far rounding may take what is above the usual 3 %: PVA's U-Net and autoencoder are the deepest here."""
 EMBEDDED = [slug for slug, card in cards().items() if any(c.file for c in card.checkpoints)]
 UNIFORM: dict[str, dict[str, Any]] = {
     "frgp": {"encoder_widths": (), "generator_widths": (), "narrow": 0.125, "light": ()},
@@ -84,7 +86,7 @@ def test_network_under_autocast(slug: str, size: tuple[int, int] | None) -> None
         x = noise(model, size or ((side, side) if side else (96, 128)))
     exact = network(x)
     with torch.autocast("cpu", torch.bfloat16):
-        assert error(network(x), exact) < (0.04 if slug in CHOOSES else 0.03)
+        assert error(network(x), exact) < ROUNDED.get(slug, 0.03)
 
 
 @pytest.mark.parametrize("size", [64, 128, 512])
