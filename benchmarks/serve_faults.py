@@ -72,7 +72,8 @@ def kills(count: int, folder: Path) -> str:
     assert not left, left
     assert "Traceback" not in log.read_text(errors="replace")
     return (
-        f"{count} kills: {len(acknowledged)} jobs acknowledged, all done and equal to the command's, nothing left over"
+        f"{count} kills: {len(acknowledged)} jobs acknowledged, {len(acknowledged) - given_up} done and equal to the "
+        f"command's, {given_up} given up and told so, nothing left over"
     )
 
 

@@ -49,6 +49,8 @@ def test_every_task_that_is_ready_has_a_tab_with_all_its_fields() -> None:
     for task in offered():
         expected = len(INPUTS[task.shape]) + len(fields_of(task)) + len(network_fields(task))
         assert len(functions[task.verb]["inputs"]) == expected
+        shown = functions[task.verb]["outputs"]
+        assert shown == sorted(shown), "the page shows them in the order in which they were made: pictures first"
 
 
 def test_a_photo_is_edited_as_the_command_does(

@@ -126,12 +126,15 @@ def _text(value: Any) -> str | None:
 
 
 def _outputs(gradio: Any, task: Task) -> list[Any]:
-    report = gradio.JSON(label="Result")
+    """What a run fills, as it stands on the page from above: pictures before numbers."""
+    shown: list[Any] = []
     if task.shape is Shape.EDIT:
-        return [gradio.ImageSlider(label="Before and after"), gradio.File(label="Save"), report]
-    if task.shape is Shape.GENERATE:
-        return [gradio.Gallery(label="Pictures"), report]
-    return [gradio.Image(label="Found"), report] if task.draw else [report]
+        shown = [gradio.ImageSlider(label="Before and after"), gradio.File(label="Save")]
+    elif task.shape is Shape.GENERATE:
+        shown = [gradio.Gallery(label="Pictures")]
+    elif task.draw:
+        shown = [gradio.Image(label="Found")]
+    return [*shown, gradio.JSON(label="Result")]
 
 
 def _show(
