@@ -1,7 +1,8 @@
 """Noise schedules of diffusion models, and deterministic sampling by few steps.
 
 Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models" (NeurIPS 2020); Song, Meng, Ermon, "Denoising Diffusion
-Implicit Models" (ICLR 2021); Ho, Salimans, "Classifier-Free Diffusion Guidance" (2022). Networks predict the noise.
+Implicit Models" (ICLR 2021); Ho, Salimans, "Classifier-Free Diffusion Guidance" (2022). Networks predict the noise, or
+its velocity (Salimans, Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", ICLR 2022, appendix D).
 """
 
 from __future__ import annotations
@@ -49,6 +50,21 @@ class NoiseSchedule:
         """What is left when the noise is taken out again."""
         kept = self.at(time, noised)
         return (noised - (1 - kept).sqrt() * noise) / kept.sqrt()
+
+    def velocity(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        """√ᾱ · noise − √(1 − ᾱ) · clean: what networks of v-prediction are trained to say."""
+        kept = self.at(time, clean)
+        return kept.sqrt() * noise - (1 - kept).sqrt() * clean
+
+    def noise_of(self, noised: Tensor, velocity: Tensor, time: Tensor) -> Tensor:
+        """The noise in a map whose velocity is known."""
+        kept = self.at(time, noised)
+        return kept.sqrt() * velocity + (1 - kept).sqrt() * noised
+
+    def sigmas(self) -> Tensor:
+        """√((1 − ᾱ) / ᾱ) of every time (T,), float64: the noise to one part of picture, as `nn.edm` counts it."""
+        kept = self.kept.double()
+        return ((1 - kept) / kept).sqrt()
 
     def spaced(self, steps: int, spacing: Spacing) -> list[int]:
         """Times of so many steps, falling: "uniform" ends at 1 and starts below T − 1, "uniform_trailing" starts there.
