@@ -5,7 +5,7 @@
 
 Kills: a server is killed (SIGKILL) at a random moment while it works, and started again in the same folder, over and
 over; at the end every job that was acknowledged is done, its picture is whole and the one that the command writes (or
-the job is given up and says so, where three kills met it at work), and nothing unfinished is left.
+the job is given up and says so, where ten kills met it at work), and nothing unfinished is left.
 
 Malformed requests: forms, headers and paths that are wrong in random ways, files that are cut, changed or hostile, and,
 where schemathesis is installed, requests made from the API's own description; none is answered with a status of 500 or
@@ -64,7 +64,7 @@ def kills(count: int, folder: Path) -> str:
                 if job["state"] in ("done", "failed"):
                     break
             if job["state"] == "failed" and job["problem"]["code"] == "gave_up":
-                given_up += 1  # three kills met it at work, which is told
+                given_up += 1  # ten kills met it at work, which is told
                 continue
             assert job["state"] == "done", job
             assert server.get(job["links"]["picture"])[1] == expected, "a picture differs"

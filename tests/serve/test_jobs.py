@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from facewright.serve.jobs import Values, bytes_of
+from facewright.serve.jobs import MOST_ATTEMPTS, Values, bytes_of
 from facewright.serve.work import Made
 
 from .conftest import eventually, held
@@ -259,10 +259,25 @@ def test_a_job_that_ends_the_server_is_given_up_at_last(
         file = crashed(tmp_path) / job["id"] / "job.json"
     record = json.loads(file.read_text())
     assert (record["state"], record["attempts"]) == ("running", 1)
-    file.write_text(json.dumps({**record, "attempts": 3}))
+    file.write_text(json.dumps({**record, "attempts": MOST_ATTEMPTS}))
     second = make_client("crashed")
     ended = second.get(f"{job['links']['self']}?wait=20").json()
     assert (ended["state"], ended["problem"]["code"]) == ("failed", "gave_up")
+
+
+def test_what_was_at_work_when_the_server_was_killed_comes_last(
+    make_client: Callable[..., Any], source: FakeSource, photo_bytes: Callable[..., bytes], tmp_path: Path
+) -> None:
+    client = make_client(workers=1)
+    with held(source):
+        suspect, other = (send(client, photo_bytes()).json()["id"] for _ in range(2))
+        assert source.restorer.entered.wait(20)
+        jobs = crashed(tmp_path)
+    second = make_client("crashed", workers=1)
+    for identity in (suspect, other):
+        assert second.get(f"/v1/jobs/{identity}?wait=20").json()["state"] == "done"
+    ended = [json.loads((jobs / identity / "job.json").read_text())["ended"] for identity in (suspect, other)]
+    assert ended[0] > ended[1]
 
 
 def test_a_stop_lets_running_jobs_end_and_leaves_the_others_to_the_next_start(
