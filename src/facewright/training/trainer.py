@@ -382,7 +382,9 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Validation metrics of the EMA weights, and a sample sheet as PNG."""
+        """Validation metrics of the EMA weights, and a sample sheet as PNG; nothing without batches to validate on."""
+        if not self.recipe.validation_batches:
+            return {}
         dataset = self.dataset("val")
         collate = getattr(dataset, "collate", torch.utils.data.default_collate)
         model = self.bare["model"]

@@ -20,6 +20,7 @@ from facewright.systems.forgery.surlid.training import (
     distillation_loss,
     feature_distance,
     grid_shuffled,
+    grown,
     isolated_classes,
     isolation_loss,
     nearest_centre,
@@ -30,6 +31,7 @@ from facewright.systems.forgery.surlid.training import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 TASKS = torch.tensor([0] * 6 + [1] * 6 + [2] * 8)
 
@@ -282,3 +284,33 @@ def test_checkpoints_without_heads_are_refused() -> None:
         import_published(state)
     with pytest.raises(KeyError):
         convert_published({"classifier.weight": torch.zeros(2)})
+
+
+def test_distillation_is_exact_in_half_precision() -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(12, 2).bfloat16(), torch.randn(12, 2).bfloat16()
+    labels = torch.zeros(12, dtype=torch.long)
+    exact = distillation_loss(student.float(), teacher.float(), labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert float(distillation_loss(student, teacher, labels)) == pytest.approx(float(exact), abs=0.02)
+
+
+def test_the_next_task_starts_where_the_last_ended(tmp_path: Path) -> None:
+    before = SurLid(SurLidConfig(size=32, backbone="compact", tasks=3, learnt=1)).eval()
+    after = grown(before, 2).eval()
+    image = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        features = before.features(image)
+        assert torch.equal(after.features(image), features)
+        heads = [head(features) for head in before.heads]
+        assert torch.allclose(after.vote(features), (heads[0] + heads[1]) / 2)
+    assert (before.config.learnt, after.config.learnt) == (1, 2)
+    with pytest.raises(UsageError):
+        grown(before, 4)
+    training = SurLidTraining(
+        after, weights={"detection": 2.0}, teacher=str(before.save_pretrained(tmp_path / "before"))
+    )
+    assert training.weights == SurLidWeights(detection=2.0)
+    assert training.teacher is not None
+    with torch.inference_mode():
+        assert torch.equal(training.teacher.features(image), features)

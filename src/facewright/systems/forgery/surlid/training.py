@@ -6,7 +6,8 @@ The formulas are the paper's; where the released code differs, an option gives t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -15,15 +16,14 @@ import torch.nn.functional as F
 
 from ....errors import UsageError
 from ....training.trainer import Batch, Training, Update, signed
+from .network import SurLid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
     from torch.optim import Optimizer
-
-    from .network import SurLid
 
 Distance = Literal["l2", "dot"]
 Refill = Literal["mean", "neighbours", "centre"]
@@ -134,6 +134,7 @@ def distillation_loss(
     2·share·T²·KL(teacher ‖ student) + (1 − share)·CE on logits (N, 2). In the released code the first term is none,
     because it hands logarithms to a function that takes probabilities.
     """
+    student, teacher = student.float(), teacher.float()  # T² makes the rounding of half precision larger than the term
     soft = F.log_softmax(student / temperature, 1)
     target = F.log_softmax(teacher / temperature, 1)
     divergence = F.kl_div(soft, target, reduction="batchmean", log_target=True)
@@ -156,6 +157,13 @@ def align_heads(heads: Sequence[nn.Linear], keep: Sequence[float] = ALIGNMENT) -
         own = keep[min(len(heads) - 1 - number, len(keep) - 1)]
         turned = F.normalize(own * units[number] + (1 - own) * units[farthest], dim=1)
         head.weight.copy_(head.weight.norm(dim=1, keepdim=True) * turned)
+
+
+def grown(model: SurLid, learnt: int) -> SurLid:
+    """A copy in which the first `learnt` heads vote, to start the next task with; UsageError if there are fewer."""
+    copy = SurLid(replace(model.config, learnt=learnt))
+    copy.load_state_dict(model.state_dict())
+    return copy
 
 
 # --- training of one task ---------------------------------------------------------------------------------------------
@@ -183,8 +191,9 @@ class SurLidTraining(Training):
     """One task of the stream, the newest.
 
     Batches have `image` (N, S, S, 3) uint8 RGB, `label` (N,) with 1 for fake, and `task` (N,). Replayed pictures come
-    first, for every earlier task three fakes and three reals in this order; `teacher`, the network before this task, is
-    needed for them. `refill` names how their features are moved for the isolation loss, "" for not at all.
+    first, for every earlier task three fakes and three reals in this order; `teacher`, the network before this task or
+    the folder of its weights, is needed for them. `refill` names how their features are moved for the isolation loss,
+    "" for not at all. `weights` may be given by the names of the losses, as in a recipe.
     """
 
     def __init__(
@@ -193,17 +202,18 @@ class SurLidTraining(Training):
         *,
         lr: float = 2e-4,
         weight_decay: float = 5e-4,
-        weights: SurLidWeights | None = None,
-        teacher: SurLid | None = None,
+        weights: SurLidWeights | Mapping[str, float] | None = None,
+        teacher: SurLid | str | None = None,
         shared_reals: bool = False,
         refill: Refill | Literal[""] = "neighbours",
         align: bool = True,
         frozen_heads: bool = False,
     ) -> None:
         self.model: SurLid = model
-        self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
+        known = SurLid.from_pretrained(teacher) if isinstance(teacher, str) else teacher
+        self.teacher = None if known is None else known.eval().requires_grad_(False)
         self.lr, self.weight_decay = lr, weight_decay
-        self.weights = weights or SurLidWeights()
+        self.weights = SurLidWeights(**weights) if isinstance(weights, Mapping) else weights or SurLidWeights()
         self.shared_reals, self.refill, self.align, self.frozen_heads = shared_reals, refill, align, frozen_heads
 
     def modules(self) -> dict[str, nn.Module]:
