@@ -103,5 +103,9 @@ def test_hidden_parts_are_grey() -> None:
 
 
 def test_separated_scores_have_no_errors() -> None:
-    judged = module("madation.run").judged(np.array([0.1, 0.2, 0.3]), np.array([0.6, 0.7, 0.8]))
-    assert (judged["auc"], judged["eer"], judged["bpcer"]) == (1, 0, 0)
+    judge = module("madation.run").judged
+    apart = judge(np.linspace(0.1, 0.4, 10), np.linspace(0.6, 0.9, 10))
+    assert (apart["auc"], apart["eer"]) == (1, 0)
+    assert (apart["bpcer"], apart["at"]) == (pytest.approx(0), pytest.approx(0.1))
+    mixed = judge(np.linspace(0, 1, 10), np.linspace(0, 1, 10))
+    assert (mixed["auc"], mixed["eer"]) == (pytest.approx(0.5), pytest.approx(0.5))
