@@ -41,7 +41,6 @@ judging*: embedded networks that took part in measuring; one trained with the sa
 TO_COME = {
     "CGOF (3-D controllable faces)": ("cgof-discriminator", "cgof-field", "cgof-mapping"),
     "DCFace (synthetic identities)": ("dcface-unet",),
-    "HiDDeN (watermark of the adversarial watermark's attack)": ("hidden",),
     "IDiff-Face (synthetic identities)": ("idiffface-unet", "idiffface-vqf4"),
     "ReliableSwap (face swap)": (
         "reliableswap-faceshifter",
@@ -50,7 +49,6 @@ TO_COME = {
         "simswap-generator",
     ),
     "S2TD-Face (sketch to 3-D)": ("s2td-detail", "s2td-recon"),
-    "SURLID (forgery)": ("surlid-backbone", "surlid-head"),
     "LipExpert (talking faces)": ("talklip", "talklip-disc", "wav2lip", "wav2lip-disc", "wav2lip-syncnet"),
 }
 """Vectors that no system here uses yet, by the system that will."""

@@ -128,7 +128,7 @@ def prepare(folder: Path, s: Settings) -> None:
                 if what == "hair":
                     hair = (parser.probabilities(image[None])[0][is_hair].sum(0) > 0.5).astype(np.float32)
                 mask = part_mask(faces.points68[row], hair, what, rng)
-                made, change = forged(image, mask, METHODS[0] if what not in METHODS else what, rng)  # type: ignore[arg-type]
+                made, change = forged(image, mask, METHODS[0] if what not in METHODS else what, rng)
                 if split == "train":
                     images.append(image)
                     masks.append(np.zeros_like(change))

@@ -136,7 +136,7 @@ class Bench:
 
     def rows(self, tool: str) -> slice:
         """Test pictures of a tool; "" for bona fide ones."""
-        start = 0 if not tool else (1 + TOOLS.index(tool)) * self.people  # type: ignore[arg-type]
+        start = 0 if not tool else (1 + TOOLS.index(tool)) * self.people
         return slice(start, start + self.people)
 
     def run(self, arm: str, rate: float, seed: int) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def morph_match(folder: Path) -> dict[str, tuple[float, float]]:
     known = calibration_of(recogniser)
     assert known is not None
     embedded = np.asarray(recogniser.embed(np.array(test["image"])), np.float64)
-    found = {}
+    found: dict[str, tuple[float, float]] = {}
     people = int((test["morph"] == 0).sum())
     for number, tool in enumerate(TOOLS):
         rows = np.arange((1 + number) * people, (2 + number) * people)
