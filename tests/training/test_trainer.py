@@ -458,6 +458,24 @@ def test_validation_has_its_own_data_and_options(tmp_path: Path) -> None:
 # --- recipes
 
 
+def test_data_without_a_validation_side_are_never_asked_for_it(tmp_path: Path) -> None:
+    entry = f"{OnlyToTrain.__module__}:{OnlyToTrain.__qualname__}"
+    trainer = Trainer(recipe(validation_batches=0, data={"entry": entry}), tmp_path)
+    trainer.run()
+    assert trainer.validate() == {}
+    with pytest.raises(UsageError, match="no val"):
+        Trainer(recipe(validation_batches=1, data={"entry": entry}), tmp_path / "other").run()
+
+
+class OnlyToTrain(Numbers):
+    """Numbers without a validation side."""
+
+    def __init__(self, split: str, seed: int) -> None:
+        if split != "train":
+            raise UsageError(f"no {split}")
+        super().__init__(split, seed)
+
+
 def write(tmp_path: Path, **changes: Any) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(RECIPE | changes))
