@@ -1,8 +1,9 @@
 """Restoring in two stages: what a face of 256 px can show, then the detail of 512.
 
 The first network knows heavy damage: noise, compression, a few pixels between the eyes. The second draws the fine
-detail that soft and small faces lack. A face that would lose more by the first than it gains goes straight to the
-second: a logistic model on the first one's estimate of the damage says which does (`reproductions/stages`).
+detail that soft and small faces lack; what it draws is taken further (see `emphasis`). A face that would lose more by
+the first than it gains goes straight to the second: a logistic model on the first one's estimate of the damage says
+which does (`reproductions/stages`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 
 from ..geometry.resample import resampled
+from .emphasis import GAIN, emphasised
 from .logistic import LogisticModel
 
 if TYPE_CHECKING:
@@ -67,9 +69,14 @@ class TwoStageRestorer:
     """A `Restorer` of 512 px crops and a `DegradationEstimator`, from one network for structure and one for detail."""
 
     def __init__(
-        self, structure: Any, detail: Any, model: StageModel | None = None, undamaged: float = UNDAMAGED
+        self,
+        structure: Any,
+        detail: Any,
+        model: StageModel | None = None,
+        undamaged: float = UNDAMAGED,
+        emphasis: float = GAIN,
     ) -> None:
-        self.structure, self.detail = structure, detail
+        self.structure, self.detail, self.emphasis = structure, detail, emphasis
         self.model, self.undamaged = model or shipped_model(), undamaged
 
     @property
@@ -116,8 +123,8 @@ class TwoStageRestorer:
             prepared = crops.copy()
             for number, after in zip(chosen, restored):
                 prepared[number] = _with_change(crops[number], small[number], after)
-        out: NDArray[np.uint8] = self.detail.restore(prepared, fidelity=fidelity)
-        return out
+        drawn: NDArray[np.uint8] = self.detail.restore(prepared, fidelity=fidelity)
+        return np.stack([emphasised(before, after, self.emphasis) for before, after in zip(prepared, drawn)])
 
     def _helps(self, estimate: DegradationEstimate) -> bool:
         """Whether the first stage does such a face good."""
