@@ -76,6 +76,8 @@ ARMS = {
     "grey map, all augmented": Arm(worn="all"),
     "grey map, real ones augmented": Arm(worn="real"),
 }
+LEAST = 0.5
+"""Points by which every seed must agree."""
 WEAR = ("grey map", "grey map, all augmented", "grey map, real ones augmented")
 
 
@@ -415,9 +417,9 @@ def verdicts(runs: Runs, masks: list[str], unseen: tuple[str, ...], parts: tuple
             for a, b in zip(runs[better], runs[worse])
         ]
 
-    def decided(claim: str, found: list[float], least: float = 0.0) -> str:
-        sure = len({gain > least for gain in found}) == 1
-        outcome = found[0] > least if sure else common.Verdict.INCONCLUSIVE
+    def decided(claim: str, found: list[float], asked: float = LEAST) -> str:
+        clear = min(found) >= asked or max(found) <= min(asked, -LEAST)
+        outcome = found[0] >= asked if clear else common.Verdict.INCONCLUSIVE
         return common.verdict(claim, outcome, ", ".join(f"{gain:+.1f}" for gain in found) + " points")
 
     def best_mask(key: str) -> str:

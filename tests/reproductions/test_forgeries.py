@@ -109,3 +109,15 @@ def test_separated_scores_have_no_errors() -> None:
     assert (apart["bpcer"], apart["at"]) == (pytest.approx(0), pytest.approx(0.1))
     mixed = judge(np.linspace(0, 1, 10), np.linspace(0, 1, 10))
     assert (mixed["auc"], mixed["eer"]) == (pytest.approx(0.5), pytest.approx(0.5))
+
+
+def test_a_gain_over_people_has_an_interval_around_it() -> None:
+    run = module("madation.run")
+    rng = np.random.default_rng(0)
+    arms = {
+        name: [{"scores": {"": rng.normal(size=80).tolist(), "tool": (rng.normal(size=80) + shift).tolist()}}]
+        for name, shift in (("good", 3.0), ("bad", 0.0))
+    }
+    mean, low, high = run.gain(arms, "good", "bad", ("tool",), draws=40)
+    assert 0.25 < low < mean < high < 0.6
+    assert run.gain(arms, "bad", "bad", ("tool",), draws=5) == (0, 0, 0)
