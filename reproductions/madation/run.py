@@ -1,7 +1,7 @@
 """MADation's claim: a pre-trained transformer changed by low-rank matrices tells morphs of tools it never met.
 
     python -m reproductions.madation.run --prepare local/madation         # once: makes the morphs
-    python -m reproductions.madation.run --data local/madation --write    # a quarter of an hour on one core
+    python -m reproductions.madation.run --data local/madation --write    # a few minutes on one core
 
 The compact transformer learns from morphs of whole pictures and is judged on other people and on three other tools: as
 MADation does it, with the head alone, with everything trained, and from scratch.
@@ -67,7 +67,7 @@ class Settings:
     steps: int = 160
     people: int = 1000
     test_people: int = 300
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: tuple[int, ...] = (0,)
 
     @classmethod
     def quick(cls) -> Settings:
@@ -252,10 +252,10 @@ def report(s: Settings, runs: Runs, match: dict[str, tuple[float, float]]) -> li
         "python -m reproductions.madation.run --data local/madation --write",
         "```",
         "",
-        f"The transformer that ships as `vitfiqa` learns for {s.steps} steps of 32 pictures from",
-        f"{s.people} portraits and as many whole morphs of look-alikes. Judged on {s.test_people} other",
-        f"people and as many morphs of every tool, cut and compressed alike. Mean ± deviation of {len(s.seeds)}",
-        "run(s). Every arm has a learning rate of its own, set before and not tuned.",
+        f"The transformer that ships as `vitfiqa` learns for {s.steps} steps of 32 pictures from {s.people} portraits",
+        f"and as many whole morphs of look-alikes. Judged on {s.test_people} other people and as many morphs of every",
+        f"tool, cut and compressed alike. {len(s.seeds)} run(s) of every arm, each with its own learning rate, which was",
+        "set before and not tuned.",
         "",
         "EER %:",
         "",
@@ -266,6 +266,8 @@ def report(s: Settings, runs: Runs, match: dict[str, tuple[float, float]]) -> li
         *common.table(["trained", *kinds, "mean of unseen tools"], strict),
         "",
         f"`{WORN}`: the tool learnt from, morphs and portraits reduced, noisy or compressed by lot.",
+        "",
+        "Pasted morphs keep the first head's outline, and whatever learned from whole morphs hardly finds them.",
         "",
         "Where it looks (AUC % on whole morphs, the rest of the picture grey):",
         "",
@@ -282,26 +284,24 @@ def report(s: Settings, runs: Runs, match: dict[str, tuple[float, float]]) -> li
     ]
 
 
-def unseen_eer(runs: list[dict[str, Any]], unseen: tuple[str, ...], people: NDArray[np.int64]) -> float:
-    """EER on unseen tools, mean over tools and seeds, of some of the test people and of the morphs made from them."""
+def mean_eer(runs: list[dict[str, Any]], tools: tuple[str, ...], people: NDArray[np.int64]) -> float:
+    """EER, mean over some tools and over seeds, of some of the test people and of the morphs made from them."""
     rates = []
     for run in runs:
         bona_fide = np.array(run["scores"][""])[people]
-        for tool in unseen:
+        for tool in tools:
             scores = np.concatenate([bona_fide, np.array(run["scores"][tool])[people]])
             rates.append(eer(scores, np.arange(len(scores)) >= len(people)).rate)
     return float(np.mean(rates))
 
 
-def gain(
-    runs: Runs, better: str, worse: str, unseen: tuple[str, ...], draws: int = DRAWS
-) -> tuple[float, float, float]:
-    """By how much one arm's EER on unseen tools is below another's, and the 95 % interval over test people."""
+def gain(runs: Runs, better: str, worse: str, tools: tuple[str, ...], draws: int = DRAWS) -> tuple[float, float, float]:
+    """By how much one arm's EER is below another's, and the 95 % interval over test people."""
     count = len(runs[better][0]["scores"][""])
     rng = np.random.default_rng(0)
 
     def difference(people: NDArray[np.int64]) -> float:
-        return unseen_eer(runs[worse], unseen, people) - unseen_eer(runs[better], unseen, people)
+        return mean_eer(runs[worse], tools, people) - mean_eer(runs[better], tools, people)
 
     found = [difference(rng.integers(count, size=count)) for _ in range(draws)]
     low, high = np.quantile(found, [0.025, 0.975])
@@ -309,8 +309,8 @@ def gain(
 
 
 def verdicts(runs: Runs, unseen: tuple[str, ...]) -> list[str]:
-    def decided(claim: str, other: str) -> str:
-        mean, low, high = gain(runs, "low-rank", other, unseen)
+    def decided(claim: str, other: str, tools: tuple[str, ...] = unseen) -> str:
+        mean, low, high = gain(runs, "low-rank", other, tools)
         outcome = low > 0 if low > 0 or high < 0 else common.Verdict.INCONCLUSIVE
         said = f"EER lower by {100 * mean:.1f} points, 95 % interval over people {100 * low:.1f} to {100 * high:.1f}"
         return common.verdict(claim, outcome, said)
@@ -319,6 +319,9 @@ def verdicts(runs: Runs, unseen: tuple[str, ...]) -> list[str]:
         decided("On unseen tools low-rank matrices beat the head alone", "head"),
         decided("On unseen tools they beat the same network from scratch", "scratch"),
         decided("On unseen tools they beat training everything", "full"),
+        decided("On the tool learnt from they beat the head alone", "head", TOOLS[:1]),
+        decided("On the tool learnt from they beat the same network from scratch", "scratch", TOOLS[:1]),
+        decided("On the tool learnt from they beat training everything", "full", TOOLS[:1]),
     ]
 
 
