@@ -33,9 +33,12 @@ def _uniform() -> NDArray[np.int64]:
 _PLACE = _uniform()
 
 
-def binary_patterns(crops: Images) -> Floats:
+def binary_patterns(crops: Images, inside: NDArray[np.bool_] | None = None) -> Floats:
     """(N, S, S, 3) uint8 RGB to shares of the 59 patterns in Y, Cr and Cb, (N, 177): colour textures
-    (Boulkenafet et al., ICIP 2015)."""
+    (Boulkenafet et al., ICIP 2015). With `inside` (S, S) only of pixels that are in it with all their neighbours."""
+    if inside is None:
+        inside = np.ones(crops.shape[1:3], bool)
+    whole = cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0
     found = np.empty((len(crops), 3, 59))
     for row, crop in enumerate(crops):
         for channel, plane in enumerate(cv2.split(cv2.cvtColor(crop, cv2.COLOR_RGB2YCrCb))):
@@ -44,7 +47,7 @@ def binary_patterns(crops: Images) -> Floats:
             for bit, (y, x) in enumerate(_AROUND):
                 moved = plane[1 + y : plane.shape[0] - 1 + y, 1 + x : plane.shape[1] - 1 + x]
                 pattern |= (moved >= inner).astype(np.uint8) << bit
-            found[row, channel] = np.bincount(_PLACE[pattern.ravel()], minlength=59) / inner.size
+            found[row, channel] = np.bincount(_PLACE[pattern[whole]], minlength=59) / whole.sum()
     return found.reshape(len(crops), -1)
 
 

@@ -71,3 +71,53 @@ def test_the_threshold_is_the_development_sides() -> None:
     assert found.rates.bpcer == 1.0
     assert found.rates.worst_apcer == 0.0
     assert found.interval == (0.5, 0.5)
+
+
+def two_protocols(flip: bool) -> list[protocols.Tested]:
+    """Two protocols of four people; scores are right for all of them, or wrong for the last one."""
+    found = []
+    for noise in (0.0, 0.1):
+        species = np.array(["live", "print"] * 4)
+        people = np.repeat([f"p{i}" for i in range(4)], 2)
+        scores = (species == "print") * 1.0 + noise * np.arange(8) / 8
+        if flip:
+            scores[-2:] = scores[-2:][::-1]
+        found.append(protocols.Tested(scores, species, people, 0.5))
+    return found
+
+
+def test_means_over_protocols_and_differences() -> None:
+    right, wrong = two_protocols(False), two_protocols(True)
+    assert protocols.over_protocols(right).value == 0
+    mean = protocols.over_protocols(wrong)
+    assert mean.value == pytest.approx(0.25)  # one of four people is wrong both ways
+    assert mean.low == 0
+    assert mean.high >= 0.5
+    gain = protocols.over_protocols(wrong, right)
+    assert (gain.value, gain.low) == (pytest.approx(0.25), 0)
+    same = protocols.over_protocols(wrong, wrong)  # the same people are drawn for both
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    assert protocols.over_protocols(right, measure="auc").value == 1
+    with pytest.raises(UsageError, match="test the same people"):
+        protocols.over_protocols([])
+    with pytest.raises(UsageError, match="2 protocols cannot be compared with 1"):
+        protocols.over_protocols(right, wrong[:1])
+
+
+def test_scores_of_a_protocol_are_means_of_videos() -> None:
+    known = protocols.known_instruments(SIDE, ALL)
+    scores = np.where(LIVE, 0.0, 1.0)
+    one = protocols.Tested.of(known, scores, SPECIES, PERSONS, VIDEOS)
+    assert len(one.scores) == 18
+    assert one.hter(np.arange(18)) == 0
+    assert protocols.judge(known, scores, SPECIES, PERSONS, VIDEOS).threshold == one.threshold
+    everything = protocols.all_protocols(SIDE, SPECIES, DOMAIN, ALL)
+    assert [p.name for p in everything] == [
+        "known instruments",
+        "unseen mobile",
+        "unseen print",
+        "unseen dark",
+        "unseen light",
+    ]
+    for protocol in everything:
+        protocol.check(PERSONS)

@@ -4,7 +4,7 @@ A presentation is one video (or photo) of somebody live or of an attack. It name
 client (the person shown), the species of the attack, the domain it was recorded in. People are never on two sides of a
 protocol, so every reader gives the client. The collections show real people and are never part of the package.
 
-    python -m facewright.data.presentation ROOT -o FOUND.npz [--frames 5]
+    python -m facewright.data.presentation ROOT -o FOUND.npz [--frames 5] [--times 0 63 126 176 239]
 
 finds the face in frames of Replay-Attack below ROOT, which training and reproductions read (`FoundFrames`).
 """
@@ -287,20 +287,35 @@ class FoundFrames:
         return np.stack([spec.cut(read_rgb(Path(root) / str(self.frames[i])), self.face(i)).image for i in chosen])
 
 
+def frames_at(files: Sequence[Path], times: Sequence[int]) -> list[int]:
+    """Places of the files whose number, the last one of their name, is nearest to each of `times`, each file once.
+
+    Videos of live people and of attacks differ in length, so that evenly spaced frames would tell them apart by how
+    much moves from one to the next. UsageError for files without numbers.
+    """
+    matches = [re.search(r"(\d+)\D*$", path.stem) for path in files]
+    if not files or not all(matches):
+        raise UsageError("frames are chosen by the numbers in their names; there are none")
+    numbers = np.array([int(match[1]) for match in matches if match])
+    return sorted({int(np.abs(numbers - time).argmin()) for time in times})
+
+
 def find_frames(
     presentations: Sequence[Presentation],
     root: str | Path,
     detector: Detector,
     frames: int | Mapping[bool, int] = 5,
     *,
+    times: Sequence[int] = (),
     log: Callable[[str], None] = print,
 ) -> FoundFrames:
     """Find the largest face in `frames` evenly spaced frames of every presentation, or so many by whether it is an
-    attack; frames without a face are left out."""
+    attack, or with `times` in the frames of these numbers; frames without a face are left out."""
     names, paths, boxes, points = [], [], [], []
     for number, one in enumerate(presentations):
         wanted = frames if isinstance(frames, int) else frames[one.attack]
-        for index in np.unique(np.linspace(0, len(one.files) - 1, wanted).round().astype(int)):
+        spread = np.unique(np.linspace(0, len(one.files) - 1, wanted).round().astype(int)).tolist()
+        for index in frames_at(one.files, times) if times else spread:
             faces = detector.detect(read_rgb(one.files[index]))
             if not faces:
                 continue
@@ -324,10 +339,12 @@ def main() -> None:
     parser.add_argument("root", type=Path, help="folder of Replay-Attack as frames")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--frames", type=int, default=5, help="of every attack; twice as many of live people")
+    parser.add_argument("--times", type=int, nargs="+", default=(), help="frame numbers, the same of every video")
     args = parser.parse_args()
     presentations = [p for p in read_replay_attack(args.root) if p.files[0].suffix == ".jpg"]
     detector = Session().detector(NetworkChoice()).detector  # upright faces: no second opinion
-    found = find_frames(presentations, args.root, detector, {True: args.frames, False: 2 * args.frames})
+    count = {True: args.frames, False: 2 * args.frames}
+    found = find_frames(presentations, args.root, detector, count, times=args.times)
     found.save(args.output)
     print(f"{len(found)} faces of {len(presentations)} presentations in {args.output}")
 

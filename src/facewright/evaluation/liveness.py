@@ -7,7 +7,7 @@ sides. Scores are of attack, 0 to 1; frames of a video are averaged first.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from ..errors import UsageError
 from ..metrics import presentation as pad
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -77,6 +77,15 @@ def one_class(protocol: Protocol, live: Mask) -> Protocol:
     return Protocol(f"{protocol.name}, one class", protocol.train & live, protocol.development, protocol.test)
 
 
+def all_protocols(side: Words, species: Words, domain: Words, chosen: Mask) -> list[Protocol]:
+    """Known instruments, then every unseen medium and every unseen way of recording."""
+    return [
+        known_instruments(side, chosen),
+        *unseen_medium(side, species, chosen),
+        *unseen_domain(side, domain, chosen),
+    ]
+
+
 def limited(protocol: Protocol, persons: Words, count: int) -> Protocol:
     """The same with `count` people in training, the first ones by name."""
     names = sorted(set(persons[protocol.train].tolist()))[:count]
@@ -126,6 +135,72 @@ def judge(
         pad.bpcer_at_apcer(values, kinds, 0.1),
         pad.hter_oracle(values, attack),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tested:
+    """One system's scores of attack of the tested videos of a protocol: `scores`, `species`, `people` (N,), and the
+    development side's equal error threshold."""
+
+    scores: NDArray[np.float64]
+    species: Words
+    people: Words
+    threshold: float
+
+    @classmethod
+    def of(cls, protocol: Protocol, scores: ArrayLike, species: Words, persons: Words, videos: Words) -> Tested:
+        """Average the frames of every video. Raises UsageError as `Protocol.check`."""
+        protocol.check(persons)
+        s = np.asarray(scores, np.float64)
+        kept, told, _ = _videos(protocol.development, s, species, persons, videos)
+        return cls(*_videos(protocol.test, s, species, persons, videos), pad.eer(kept, told != pad.BONA_FIDE).threshold)
+
+    def hter(self, rows: NDArray[np.int64]) -> float:
+        """HTER of some of the videos."""
+        return pad.hter(self.scores[rows], self.species[rows] != pad.BONA_FIDE, self.threshold)
+
+    def auc(self, rows: NDArray[np.int64]) -> float:
+        """Area under the ROC curve of some of the videos."""
+        return pad.auc(self.scores[rows], self.species[rows] != pad.BONA_FIDE)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over protocols, with the range of 95 % of the resamples of people."""
+
+    value: float
+    low: float
+    high: float
+
+
+def over_protocols(
+    tests: Sequence[Tested],
+    other: Sequence[Tested] = (),
+    *,
+    measure: Literal["hter", "auc"] = "hter",
+    replicates: int = 500,
+) -> Estimate:
+    """HTER or AUC averaged over protocols that test the same people, or how much it exceeds that of `other`.
+
+    People are drawn alike for all protocols and for both systems: what is compared has the same people in it.
+    Raises UsageError for other protocols or people, or none.
+    """
+    names = sorted(set(tests[0].people.tolist())) if tests else []
+    sides = [tests, other] if other else [tests]
+    if not tests or any(sorted(set(t.people.tolist())) != names for side in sides for t in side):
+        raise UsageError("means over protocols need some that test the same people")
+    if other and len(other) != len(tests):
+        raise UsageError(f"{len(tests)} protocols cannot be compared with {len(other)}")
+
+    def mean(drawn: NDArray[np.int64]) -> float:
+        values = []
+        for side in sides:
+            rows = [np.concatenate([np.flatnonzero(t.people == names[i]) for i in drawn]) for t in side]
+            values.append(float(np.mean([getattr(t, measure)(r) for t, r in zip(side, rows)])))
+        return values[0] - values[1] if other else values[0]
+
+    low, high = pad.client_bootstrap(mean, np.arange(len(names)), replicates=replicates)
+    return Estimate(mean(np.arange(len(names))), low, high)
 
 
 def _videos(

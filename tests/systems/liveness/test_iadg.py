@@ -138,3 +138,23 @@ def test_the_published_depth_cannot_be_zero_everywhere() -> None:
         torch.nn.init.constant_(head.last.bias, -30.0)
     assert float(published(x).mean()) > 0.1
     assert float(ours(x).max()) < 1e-6
+
+
+def test_an_epoch_refreshes_from_the_batches_before_it() -> None:
+    torch.manual_seed(0)
+    model = IADG(IADGConfig(size=64, width=8, styles=4, unit_depth=True))
+    trained = training.IADGTraining(model, epoch=2)
+    losses: list[set[str]] = []
+    for number in range(4):
+        batch = {
+            "image": torch.randint(0, 255, (4, 64, 64, 3), dtype=torch.uint8),
+            "attack": torch.tensor([0, 0, 1, 1]),
+            "depth": torch.zeros(4, 8, 8),
+        }
+        model.train()
+        losses.append(set(trained.step(batch, lambda name, loss: loss.backward(), number / 4)))
+        assert model.training
+    assert losses == [{"told"}, {"told"}, {"told", "shaded", "whitening"}, {"told", "shaded", "whitening"}]
+    assert len(trained.seen) == 2
+    with pytest.raises(UsageError, match="cannot have -1 steps"):
+        training.IADGTraining(model, epoch=-1)

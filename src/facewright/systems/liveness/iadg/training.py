@@ -1,6 +1,7 @@
 """How IADG is trained: class and depth of faces in their own and in other styles; what styles change is whitened.
 
-Masks of what is whitened and the base styles are made anew at the start of every epoch (`IADGTraining.refresh`).
+Masks of what is whitened and the base styles are made anew at the start of every epoch (`IADGTraining.refresh`): from
+all training batches, or with `epoch` from those of the epoch before.
 """
 
 from __future__ import annotations
@@ -90,16 +91,21 @@ class IADGTraining(Training):
     """Batches hold `image` (N, S, S, 3) uint8 RGB, `attack` (N,) of 0 and 1 with the live half first, and `depth`
     (N, S/8, S/8) in [0, 1], 0 everywhere for attacks.
 
-    Until `refresh` was called faces are only seen in their own style, as in the paper's first epoch.
+    Until `refresh` was called faces are only seen in their own style, as in the paper's first epoch. epoch: steps after
+    which it is called with the batches since the last time; 0 leaves that to the caller. A run that is resumed begins
+    with such an epoch.
     """
 
-    def __init__(self, model: IADG, *, lr: float = 1e-4, weight_decay: float = 1e-5) -> None:
+    def __init__(self, model: IADG, *, lr: float = 1e-4, weight_decay: float = 1e-5, epoch: int = 0) -> None:
         self.model: IADG = model
+        if epoch < 0:
+            raise UsageError(f"an epoch of IADG's training cannot have {epoch} steps")
         if model.shader is None:
             raise UsageError("IADG is trained with a shader; give a number of base styles in the configuration")
         self.shader = model.shader
-        self.lr, self.weight_decay = lr, weight_decay
+        self.lr, self.weight_decay, self.epoch = lr, weight_decay, epoch
         self.masks: tuple[Tensor, Tensor] | None = None
+        self.seen: list[Batch] = []
 
     def modules(self) -> dict[str, nn.Module]:
         return {"model": self.model}
@@ -127,6 +133,8 @@ class IADGTraining(Training):
         half = len(attack) // 2
         if bool(attack[:half].any()) or not bool(attack[half:].all()) or len(attack) % 2:
             raise UsageError("IADG's batches are live faces first, then as many attacks")
+        if self.epoch:
+            self._remember(batch)
         features = self.model.features(signed(batch["image"]))
         told = self._told(features, attack, depth)
         if self.masks is None:
@@ -137,6 +145,14 @@ class IADGTraining(Training):
         white = whitening(self.shader.last(features), self.masks) + whitening(shaded, self.masks)
         update("model", told + again + white)
         return {"told": told.detach(), "shaded": again.detach(), "whitening": white.detach()}
+
+    def _remember(self, batch: Batch) -> None:
+        """Keep a batch until the epoch is over; then refresh from those that were kept."""
+        if len(self.seen) == self.epoch:
+            self.refresh(self.seen)
+            self.model.train()
+            self.seen = []
+        self.seen.append({name: batch[name] for name in ("image", "attack")})
 
     def _told(self, features: Tensor, attack: Tensor, depth: Tensor) -> Tensor:
         wrong = F.cross_entropy(self.model.classify(features).float(), attack)
