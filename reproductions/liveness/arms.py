@@ -472,31 +472,41 @@ def distances(rows: Floats, taught: Floats, ridge: float = 0.1) -> Floats:
 # --- encoders that know faces, as the papers' know ImageNet or VGG-Face -----------------------------------------------
 
 
-def pretrain(slug: str, folder: Path, *, people: int = 120, least: int = 8, most: int = 20, steps: int = 400) -> float:
+def pretrain(slug: str, folder: Path, *, people: int = 60, least: int = 8, most: int = 30, steps: int = 300) -> float:
     """Teach the encoder of Hyp-OC or DLE to recognise people of LFW by their inner faces; its last batches' loss."""
     images, labels = lfw_inner_faces(people, least, most)
     torch.manual_seed(0)
     model: Any = HypOC(HypOCConfig.compact()) if slug == "hypoc" else DLE(build_config(DLE, {"preset": "compact"}))
     encoder = model.encoder if slug == "hypoc" else model.features
     encoder.requires_grad_(True)
+    if slug == "hypoc":
+        keep_size(encoder)
     width = model.config.feature if slug == "hypoc" else encoder.out_features
     classify = nn.Linear(width, int(labels.max()) + 1)
     epochs, rng = common.Epochs(len(images), 48, 0), np.random.default_rng(0)
+    optimiser = torch.optim.AdamW([*encoder.parameters(), *classify.parameters()], 2e-3, weight_decay=1e-3)
     losses: list[float] = []
-
-    def step(number: int) -> Tensor:
-        encoder.train()
+    encoder.train()
+    for number in range(steps):
         rows = epochs.batch(number)
         logits = classify(encoder(model.normalise(common.augmented(images[rows], rng))))
         loss = F.cross_entropy(logits, torch.from_numpy(labels[rows]))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
         losses.append(float(loss.detach()))
-        return loss
-
-    groups = common.decayed(nn.ModuleList([encoder, classify]), 0.02 if slug == "hypoc" else 0.1, 5e-4)
-    common.train(f"encoder of {slug}", groups, step, steps)
     encoder.eval()
     model.save_pretrained(folder / slug)
     return float(np.mean(losses[-20:]))
+
+
+def keep_size(encoder: nn.Module, grey_levels: float = 64.0) -> None:
+    """He's initialisation, for a VGG without norms, with the first layer scaled for pictures in grey levels."""
+    convolutions = [module for module in encoder.modules() if isinstance(module, nn.Conv2d)]
+    for layer in convolutions:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(cast("Tensor", layer.bias))
+    convolutions[0].weight.data /= grey_levels
 
 
 def lfw_inner_faces(people: int, least: int, most: int) -> tuple[Images, NDArray[np.int64]]:

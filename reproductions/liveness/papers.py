@@ -26,6 +26,8 @@ from . import arms
 from .arms import Bench
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -42,7 +44,9 @@ SYSTEMS: dict[str, tuple[str, ...]] = {
     "livecheck": ("livecheck",),
 }
 """The arms of each, methods of `arms.Bench`: first the paper's, last the plainest."""
-ORDER = ("unseen print", "unseen highdef", "unseen adverse", "unseen mobile", "unseen controlled", "known instruments")
+ORDER = ("unseen print", "unseen highdef", "unseen adverse", "known instruments", "unseen mobile", "unseen controlled")
+FIRST = 4
+"""So many of them run before the further seeds."""
 ONE_LIGHTING = ("unseen adverse", "unseen controlled")
 FEW = 5
 MORE_SEEDS = ("dle", "hypoc")
@@ -56,7 +60,7 @@ class Settings:
     """steps: share of the recipes' steps. seeds: of the cheapest systems; all others have the first."""
 
     steps: float = 1.0
-    pretraining: int = 400
+    pretraining: int = 300
     seeds: tuple[int, ...] = (0, 1, 2)
     protocols: tuple[str, ...] = (*ORDER, f"known instruments, {FEW} people")
 
@@ -101,6 +105,18 @@ def plan(s: Settings) -> list[tuple[str, str, int]]:
     return [(arm, name, seed) for arm, name, seed in arms_of if arm != "dlif_coarse" or name not in ONE_LIGHTING]
 
 
+def complete(s: Settings, done: Collection[str]) -> tuple[str, ...]:
+    """The protocols of which all arms with the first seed are done, but for those that run last."""
+    wanted = [one for one in plan(s) if one[2] == s.seeds[0] and one[0] not in LAST]
+    left = {name for arm, name, seed in wanted if key(arm, name, seed) not in done}
+    return tuple(name for name in s.protocols if name not in left)
+
+
+def key(arm: str, protocol: str, seed: int) -> str:
+    """Under which an arm is remembered."""
+    return f"{arm} | {protocol} | {seed}"
+
+
 def trained(s: Settings, inner: PackedCrops, work: Path, done: common.Arms) -> None:
     """Run the arms that are not yet remembered."""
     encoders = work / "encoders"
@@ -109,7 +125,7 @@ def trained(s: Settings, inner: PackedCrops, work: Path, done: common.Arms) -> N
     protocols = protocols_of(inner)
     files = {name: written(inner, protocols[name], work / "protocols") for name in s.protocols}
     for arm, name, seed in plan(s):
-        done.run(f"{arm} | {name} | {seed}", run_arm, arm, files[name], seed, encoders, s)
+        done.run(key(arm, name, seed), run_arm, arm, files[name], seed, encoders, s)
 
 
 def run_arm(arm: str, file: Path, seed: int, encoders: Path, s: Settings) -> dict[str, Any]:
@@ -126,12 +142,14 @@ def main() -> None:
     parser.add_argument("inner", type=Path)
     parser.add_argument("--minifasnet", type=Path, nargs="+", default=[], help="folders that facewright import made")
     parser.add_argument("--train-only", action="store_true", help="run the arms, report nothing")
+    parser.add_argument("--as-it-is", action="store_true", help="report the protocols that are done, run nothing")
     args = parser.parse_args()
     common.begin(args)
     s = Settings.quick() if args.quick else Settings()
     inner = PackedCrops.load(args.inner)
     done = common.Arms(common.arms_file(args, "liveness-papers"), s, 2 + len(plan(s)))
-    trained(s, inner, Path(args.work) / "liveness-papers", done)
+    if not args.as_it_is:
+        trained(s, inner, Path(args.work) / "liveness-papers", done)
     if args.train_only:
         return
     from .papers_page import report

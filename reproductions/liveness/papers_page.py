@@ -10,7 +10,7 @@ import torch
 
 from facewright.data.inner_faces import SPEC, face_only_photo, oval
 from facewright.data.people import read_rgb
-from facewright.evaluation.liveness import Estimate, Protocol, Tested, over_protocols
+from facewright.evaluation.liveness import Estimate, Protocol, VideoScores, over_protocols
 from facewright.systems.base import System, system_class
 from facewright.systems.liveness.livecheck.network import LiveCheck
 from facewright.systems.liveness.minifasnet.network import MiniFASNet
@@ -21,7 +21,7 @@ from ..common import Verdict
 from . import features
 from .arms import RECIPES, distances
 from .leaks import leaks_of
-from .papers import FEW, MORE_SEEDS, ORDER, Settings, protocols_of
+from .papers import FEW, MORE_SEEDS, ORDER, Settings, complete, key, plan, protocols_of
 from .run import Machine, milliseconds, percent
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-Found = dict[str, dict[str, list[Tested]]]
+Found = dict[str, dict[str, list[VideoScores]]]
 """Of every system (an arm), of every protocol: one for each seed."""
 UNSEEN = tuple(name for name in ORDER if name.startswith("unseen"))
 _CHANCE = 0.5
@@ -87,26 +87,28 @@ CLAIMS = (
 
 
 def collected(s: Settings, inner: PackedCrops, done: Mapping[str, dict[str, Any]]) -> Found:
-    """Tested scores of the trained arms."""
-    protocols, found = protocols_of(inner), Found()
-    for name, result in done.items():
-        if " | " not in name:
+    """Scores of the trained arms."""
+    protocols, found, whole_ones = protocols_of(inner), Found(), complete(s, done)
+    for arm, by, seed in plan(s):
+        result = done.get(key(arm, by, seed))
+        if result is None or by not in whole_ones:
             continue
-        _, by, _ = name.split(" | ")
         protocol = protocols[by]
         left = protocol.development | protocol.test
-        for arm, scores in result["scores"].items():
+        for part, scores in result["scores"].items():
             whole = np.full(len(inner), np.nan)
             whole[left] = np.array(scores, np.float64)
-            found.setdefault(arm, {}).setdefault(by, []).append(tested(protocol, whole, inner))
+            found.setdefault(part, {}).setdefault(by, []).append(tested(protocol, whole, inner))
     return found
 
 
-def tested(protocol: Protocol, scores: Floats, inner: PackedCrops) -> Tested:
-    return Tested.of(protocol, scores, inner.species, inner.person, inner.video)
+def tested(protocol: Protocol, scores: Floats, inner: PackedCrops) -> VideoScores:
+    return VideoScores.of(protocol, scores, inner.species, inner.person, inner.video)
 
 
-def baselines(args: argparse.Namespace, s: Settings, inner: PackedCrops, faces: FoundFrames, found: Found) -> None:
+def baselines(
+    args: argparse.Namespace, names: Sequence[str], inner: PackedCrops, faces: FoundFrames, found: Found
+) -> None:
     """Systems that need no training, or hardly any."""
     protocols = protocols_of(inner)
     inside = oval()
@@ -127,7 +129,7 @@ def baselines(args: argparse.Namespace, s: Settings, inner: PackedCrops, faces: 
             whole[rows] = values
             scores[name] = lambda p, whole=whole: whole  # type: ignore[misc]
     for name, score in scores.items():
-        for by in s.protocols:
+        for by in names:
             found.setdefault(name, {})[by] = [tested(protocols[by], score(protocols[by]), inner)]
 
 
@@ -160,41 +162,36 @@ def written(found: Estimate | None) -> str:
     return f"{percent(found.value)} ({percent(found.low)} to {percent(found.high)})" if found else "–"
 
 
-def rows_of(found: Found, s: Settings, costs: Mapping[str, tuple[str, str]]) -> list[list[str]]:
-    rows = []
+def rows_of(found: Found, names: Sequence[str], costs: Mapping[str, tuple[str, str]]) -> list[list[str]]:
+    """The large table; means are of systems that were tested by all unseen protocols."""
+    rows, unseen = [], [by for by in UNSEEN if by in names]
     for arm, name in NAMES.items():
         if arm not in found:
             continue
-        cells = [written(estimate(found, arm, [by])) for by in s.protocols]
-        usable = [by for by in UNSEEN if by in found[arm]]
-        whole = len(usable) == len(UNSEEN)
-        mean = written(estimate(found, arm, UNSEEN)) if whole else "–"
-        area = written(estimate(found, arm, UNSEEN, "auc")) if whole else "–"
+        cells = [written(estimate(found, arm, [by])) for by in names]
+        whole = all(by in found[arm] for by in unseen)
+        mean, area = (written(estimate(found, arm, unseen, measure)) if whole else "–" for measure in ("hter", "auc"))
         rows.append([name, *cells, mean, area, *costs.get(arm, ("", ""))])
     return rows
 
 
-def verdict_of(found: Found, claim: tuple[str, str, str]) -> str | None:
+def verdict_of(found: Found, claim: tuple[str, str, str], unseen: Sequence[str]) -> str | None:
     """A claim holds where the mean HTER falls for nearly all resamples of people; partly where it falls at all.
 
-    Inconclusive where neither arm's area under the curve is above chance for them.
+    Inconclusive where neither arm's area under the curve is above chance for them; None where an arm is missing.
     """
     name, arm, other = claim
-    gain = estimate(found, other, UNSEEN, other=arm)
-    areas = [estimate(found, one, UNSEEN, "auc") for one in (arm, other)]
-    mine, theirs = (estimate(found, one, [n for n in UNSEEN if n in found[arm] and n in found[other]])
-                    for one in (arm, other)) if arm in found and other in found else (None, None)  # fmt: skip
+    both = [by for by in unseen if by in found.get(arm, {}) and by in found.get(other, {})]
+    gain = estimate(found, other, both, other=arm)
+    mine, theirs = (estimate(found, one, both) for one in (arm, other))
+    areas = [estimate(found, one, both, "auc") for one in (arm, other)]
     if gain is None or mine is None or theirs is None:
         return None
     numbers = f"mean HTER {percent(mine.value)} % against {percent(theirs.value)} %, lower by {written(gain)}"
     if all(area is None or area.low <= _CHANCE for area in areas):
-        outcome = Verdict.INCONCLUSIVE
-        numbers += "; neither is above chance"
-    elif gain.low > 0:
-        outcome = Verdict.REPRODUCED
-    else:
-        outcome = Verdict.PARTLY if gain.value > 0 else Verdict.NOT_REPRODUCED
-    return common.verdict(name, outcome, numbers)
+        return common.verdict(name, Verdict.INCONCLUSIVE, numbers + "; neither is above chance")
+    fewer = Verdict.PARTLY if gain.value > 0 else Verdict.NOT_REPRODUCED
+    return common.verdict(name, Verdict.REPRODUCED if gain.low > 0 else fewer, numbers)
 
 
 # --- cost ------------------------------------------------------------------------------------------------------------
@@ -245,11 +242,12 @@ def costs_of(inner: PackedCrops) -> dict[str, tuple[str, str]]:
 def report(
     args: argparse.Namespace, s: Settings, inner: PackedCrops, faces: FoundFrames, done: Mapping[str, dict[str, Any]]
 ) -> list[str]:
-    found = collected(s, inner, done)
-    baselines(args, s, inner, faces, found)
+    found, names = collected(s, inner, done), complete(s, done)
+    unseen = [name for name in UNSEEN if name in names]
+    baselines(args, names, inner, faces, found)
     leak_rows, leaks = leaks_of(Path(args.replay), faces, inner)
-    header = ["system", *s.protocols, "mean of the unseen", "AUC % of the unseen", "ms a face", "MB"]
-    claims = [line for claim in CLAIMS if (line := verdict_of(found, claim))]
+    header = ["system", *names, "mean of the unseen", "AUC % of the unseen", "ms a face", "MB"]
+    claims = [line for claim in CLAIMS if (line := verdict_of(found, claim, unseen))]
     several = " and ".join({"dle": "DLE", "hypoc": "Hyp-OC"}[slug] for slug in MORE_SEEDS)
     trained = sum(float(result["seconds"]) for result in done.values()) / 60
     return [
@@ -285,7 +283,7 @@ def report(
         f"bold, stand the arms without its idea. “{FEW} people” teaches with that many. LiveCheck as it ships and",
         "MiniFASNet were not taught here: LiveCheck knows all instruments, and both are used to what is around a face.",
         "",
-        *common.table(header, rows_of(found, s, costs_of(inner))),
+        *common.table(header, rows_of(found, names, costs_of(inner))),
         "",
         "## Claims",
         "",

@@ -73,7 +73,7 @@ def test_the_threshold_is_the_development_sides() -> None:
     assert found.interval == (0.5, 0.5)
 
 
-def two_protocols(flip: bool) -> list[protocols.Tested]:
+def two_protocols(flip: bool) -> list[protocols.VideoScores]:
     """Two protocols of four people; scores are right for all of them, or wrong for the last one."""
     found = []
     for noise in (0.0, 0.1):
@@ -82,7 +82,7 @@ def two_protocols(flip: bool) -> list[protocols.Tested]:
         scores = (species == "print") * 1.0 + noise * np.arange(8) / 8
         if flip:
             scores[-2:] = scores[-2:][::-1]
-        found.append(protocols.Tested(scores, species, people, 0.5))
+        found.append(protocols.VideoScores(scores, species, people, 0.5))
     return found
 
 
@@ -107,7 +107,7 @@ def test_means_over_protocols_and_differences() -> None:
 def test_scores_of_a_protocol_are_means_of_videos() -> None:
     known = protocols.known_instruments(SIDE, ALL)
     scores = np.where(LIVE, 0.0, 1.0)
-    one = protocols.Tested.of(known, scores, SPECIES, PERSONS, VIDEOS)
+    one = protocols.VideoScores.of(known, scores, SPECIES, PERSONS, VIDEOS)
     assert len(one.scores) == 18
     assert one.hter(np.arange(18)) == 0
     assert protocols.judge(known, scores, SPECIES, PERSONS, VIDEOS).threshold == one.threshold

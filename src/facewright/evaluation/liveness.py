@@ -138,7 +138,7 @@ def judge(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tested:
+class VideoScores:
     """One system's scores of attack of the tested videos of a protocol: `scores`, `species`, `people` (N,), and the
     development side's equal error threshold."""
 
@@ -148,7 +148,7 @@ class Tested:
     threshold: float
 
     @classmethod
-    def of(cls, protocol: Protocol, scores: ArrayLike, species: Words, persons: Words, videos: Words) -> Tested:
+    def of(cls, protocol: Protocol, scores: ArrayLike, species: Words, persons: Words, videos: Words) -> VideoScores:
         """Average the frames of every video. Raises UsageError as `Protocol.check`."""
         protocol.check(persons)
         s = np.asarray(scores, np.float64)
@@ -174,8 +174,8 @@ class Estimate:
 
 
 def over_protocols(
-    tests: Sequence[Tested],
-    other: Sequence[Tested] = (),
+    tests: Sequence[VideoScores],
+    other: Sequence[VideoScores] = (),
     *,
     measure: Literal["hter", "auc"] = "hter",
     replicates: int = 500,
