@@ -60,6 +60,10 @@ _PAGES_OF = {
 }
 
 
+_SHARED = {"liveness-papers": ("dlif", "hypoc", "iadg", "clipc8", "dle", "ifas")}
+"""Pages on several systems, whose claims begin with the name of the one they are about."""
+
+
 def page() -> str:
     """The whole page."""
     records = read_records(RESULTS)
@@ -123,7 +127,9 @@ def claims(card: Card) -> str:
     """How many claims of the system's pages had which outcome."""
     found = []
     for path in pages_of(card):
-        outcomes = [outcome for outcome, _ in _VERDICT.findall(path.read_text(encoding="utf-8"))]
+        stated = _VERDICT.findall(path.read_text(encoding="utf-8"))
+        own = path.stem not in _SHARED
+        outcomes = [outcome for outcome, claim in stated if own or claim.startswith(f"{card.name}: ")]
         if outcomes:
             counted = ", ".join(f"{outcomes.count(o)} {o}" for o in dict.fromkeys(outcomes))
             found.append(f"[{path.stem}](results/{path.name}): {counted}")
@@ -134,7 +140,8 @@ def claims(card: Card) -> str:
 
 def pages_of(card: Card) -> list[Path]:
     """The pages of results that are about a system, by their names."""
-    starts = _PAGES_OF.get(card.slug, (card.slug, f"{card.slug}-"))
+    shared = tuple(name for name, slugs in _SHARED.items() if card.slug in slugs)
+    starts = _PAGES_OF.get(card.slug, (card.slug, f"{card.slug}-")) + shared
     return [
         path
         for path in sorted(RESULTS.glob("*.md"))

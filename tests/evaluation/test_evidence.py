@@ -43,6 +43,22 @@ def test_claims_are_counted_by_their_outcome(evidence: Any, tmp_path: Path, monk
     )
 
 
+def test_a_page_on_several_systems_counts_for_each_its_own_claims(
+    evidence: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "RESULTS", tmp_path)
+    (tmp_path / "liveness-papers.md").write_text(
+        "- **reproduced**: DLIF: people are domains (1)\n- **partly**: I-FAS: captions help (2)\n"
+        "- **inconclusive**: DLIF: and more (3)\n"
+    )
+    assert evidence.claims(get_card("dlif")) == (
+        "[liveness-papers](results/liveness-papers.md): 1 reproduced, 1 inconclusive"
+    )
+    assert evidence.claims(get_card("ifas")) == "[liveness-papers](results/liveness-papers.md): 1 partly"
+    assert evidence.claims(get_card("dle")) == "see `reproductions/liveness`"
+    assert evidence.claims(get_card("livecheck")) == "see `reproductions/liveness`"
+
+
 @pytest.mark.shared
 def test_every_parity_vector_has_a_test_or_a_system_to_come(evidence: Any, shared_dir: Path) -> None:
     assert evidence.forgotten(path.stem for path in (shared_dir / "parity").glob("*.npz")) == []
