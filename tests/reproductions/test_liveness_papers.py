@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from facewright.data.inner_faces import GREY
 from facewright.data.liveness import PackedCrops
+from facewright.data.presentation import FoundFrames
 from facewright.errors import UsageError
 from facewright.evaluation.liveness import VideoScores
+from facewright.geometry.templates import template_points
 from facewright.systems.liveness.iadg.network import IADG, DynamicKernels, IADGConfig
 
 if TYPE_CHECKING:
@@ -136,6 +140,29 @@ def test_what_is_the_same_everywhere_tells_nothing() -> None:
     attack = np.tile([True, False], 20)
     scores = Machine(np.ones((40, 3)), attack)(np.arange(40) < 20)
     assert np.ptp(scores) < 1e-9
+
+
+class Remembers:
+    """A network that says half, and keeps what it was shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[np.ndarray] = []
+
+    def live(self, photo: np.ndarray, faces: list[object]) -> np.ndarray:
+        self.shown.append(photo)
+        return np.full(len(faces), 0.25)
+
+
+def test_networks_with_crops_of_their_own_see_the_inner_face_alone(tmp_path: Path) -> None:
+    Image.fromarray(np.full((160, 160, 3), 250, np.uint8)).save(tmp_path / "frame.png")
+    points = (template_points("arcface", 160) * 0.6 + 30).astype(np.float32)
+    found = FoundFrames(np.array(["a"]), np.array(["frame.png"]), np.zeros((1, 4), np.float32), points[None])
+    network = Remembers()
+    scores = papers_page.greyed_scores(tmp_path, found, np.array([0]), {"it": [network, network]})
+    assert scores == {"it": [0.75]}
+    white = (network.shown[0] == 250).all(2)
+    assert 0.1 < white.mean() < 0.3
+    assert (network.shown[0][~white] == GREY).all()
 
 
 def wrong_for(errors: int) -> list[VideoScores]:
