@@ -24,8 +24,8 @@ from facewright.data.inner_faces import (
 from facewright.data.liveness import PackedCrops
 from facewright.face import Face
 from facewright.systems.base import System, system_class
-from facewright.systems.liveness.clipc8.network import CLIPC8, DARK
-from facewright.systems.liveness.clipc8.network import LIVE as CLIP_LIVE
+from facewright.systems.liveness.clipc8.categories import DARK
+from facewright.systems.liveness.clipc8.categories import LIVE as CLIP_LIVE
 from facewright.systems.liveness.dle.network import DLE
 from facewright.systems.liveness.dle.network import LIVE as DLE_LIVE
 from facewright.systems.liveness.dlif.network import DLIF, SCALE
@@ -45,12 +45,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch.optim import Optimizer
 
+    from facewright.systems.liveness.clipc8.network import CLIPC8
     from facewright.systems.liveness.iadg.network import IADG, DynamicKernels
     from facewright.systems.liveness.ifas.network import IFAS
 
     Floats = NDArray[np.float64]
     Images = NDArray[np.uint8]
-    Score = Callable[[Images], Floats]
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 _BATCH = 128
@@ -449,7 +449,7 @@ class LastToken(nn.Module):
 def with_fixed_kernels(model: IADG) -> None:
     """Put plain 3×3 convolutions where kernels are made of the picture."""
     for stage in model.features.stages:
-        layer = cast("nn.Sequential", stage)[1]
+        layer = cast("nn.Sequential", cast("nn.Sequential", stage)[1])
         dynamic = cast("DynamicKernels", layer[0])
         layer[0] = nn.Conv2d(2 * dynamic.static.in_channels, dynamic.fuse.out_channels, 3, 1, 1)
 

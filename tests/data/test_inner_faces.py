@@ -201,6 +201,6 @@ def test_frames_of_the_same_times_whatever_the_length() -> None:
 def test_packing_masks_every_crop(monkeypatch: pytest.MonkeyPatch) -> None:
     white = replace(packed(64), images=np.full((len(packed()), 64, 64, 3), 255, np.uint8))
     monkeypatch.setattr(inner_faces, "pack_replay_attack", lambda root, found, spec: white)
-    images = inner_faces.pack_inner_faces("", None).images  # type: ignore[arg-type]
+    images = inner_faces.pack_inner_faces("", None).images
     assert (images[:, ~inner_faces.oval()] == inner_faces.GREY).all()
     assert (images[:, inner_faces.oval()] == 255).all()

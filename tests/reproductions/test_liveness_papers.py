@@ -16,7 +16,9 @@ from facewright.data.presentation import FoundFrames
 from facewright.errors import UsageError
 from facewright.evaluation.liveness import VideoScores
 from facewright.geometry.templates import template_points
+from facewright.systems.base import system_class
 from facewright.systems.liveness.iadg.network import IADG, DynamicKernels, IADGConfig
+from facewright.training.trainer import Recipe, build_config, build_entry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,7 +99,7 @@ def test_a_plain_network_learns_which_pictures_are_attacks(bench: arms.Bench) ->
 
 
 def test_sequences_judge_every_crop_of_a_video_alike(bench: arms.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = arms.system_class("dle")
+    network = system_class("dle")
     torch.manual_seed(0)
     monkeypatch.setattr(bench, "network", lambda recipe: network(network.Config.compact()))
     found = bench.dle()
@@ -196,14 +198,12 @@ def test_recipes_train_by_the_command(tmp_path: Path) -> None:
     """The data set and the batch size of every recipe fit each other, and the trainer takes them."""
     crops().save(tmp_path / "inner.npz")
     for slug in ("dlif", "iadg", "clipc8", "ifas"):
-        recipe = arms.Recipe.load(arms.RECIPES / f"{slug}-compact.yaml")
+        recipe = Recipe.load(arms.RECIPES / f"{slug}-compact.yaml")
         assert recipe.batch_size == recipe.data["options"]["batch"]
-        data = arms.build_entry(recipe.data, split="train", seed=0, file=str(tmp_path / "inner.npz"))
+        data = build_entry(recipe.data, split="train", seed=0, file=str(tmp_path / "inner.npz"))
         batch = torch.utils.data.default_collate([data[i] for i in range(recipe.batch_size)])
-        model = arms.build_entry(
-            recipe.training, arms.system_class(slug)(arms.build_config(arms.system_class(slug), recipe.config))
-        )
+        model = build_entry(recipe.training, system_class(slug)(build_config(system_class(slug), recipe.config)))
         assert set(model.step(batch, lambda name, loss: loss.backward(), 0.0))
-    data = arms.Recipe.load(arms.RECIPES / "dlif-compact.yaml").data
+    data = Recipe.load(arms.RECIPES / "dlif-compact.yaml").data
     with pytest.raises(UsageError, match="batches of 26"):
-        arms.build_entry(data, split="train", seed=0, file=str(tmp_path / "inner.npz"), batch=26)
+        build_entry(data, split="train", seed=0, file=str(tmp_path / "inner.npz"), batch=26)

@@ -77,7 +77,7 @@ def depth_of_face(side: int) -> NDArray[np.float32]:
     """Depth (side, side), 0…1, of the inner face as half an ellipsoid: what a live face has and an attack has not."""
     y, x = np.mgrid[:side, :side] + 0.5
     across, down = ((v / side - 0.5) / half for v, half in zip((x, y), _HALF_AXES))
-    return np.sqrt(np.clip(1 - across**2 - down**2, 0, None)).astype(np.float32)
+    return np.asarray(np.sqrt(np.clip(1 - across**2 - down**2, 0, None)), np.float32)
 
 
 def pack_inner_faces(root: str | Path, found: FoundFrames) -> PackedCrops:
