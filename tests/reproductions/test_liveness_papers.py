@@ -181,10 +181,10 @@ def wrong_for(errors: int) -> list[VideoScores]:
 )
 def test_verdicts_say_how_sure_they_are(arm: int, other: int, word: str) -> None:
     found = {name: {by: wrong_for(wrong) for by in papers_page.UNSEEN} for name, wrong in (("a", arm), ("b", other))}
-    line = papers_page.verdict_of(found, ("it helps", "a", "b"), papers_page.UNSEEN)
+    line = papers_page.verdict_of(found, ("it helps", "a", "b"))
     assert line is not None
     assert line.startswith(f"- **{word}**: it helps (mean HTER {2.5 * arm:.1f} % against {2.5 * other:.1f} %")
-    assert papers_page.verdict_of(found, ("it helps", "a", "c"), papers_page.UNSEEN) is None
+    assert papers_page.verdict_of(found, ("it helps", "a", "c")) is None
 
 
 def test_a_protocol_counts_when_all_its_arms_are_done() -> None:
