@@ -45,12 +45,12 @@ SYSTEMS: dict[str, tuple[str, ...]] = {
 }
 """The arms of each, methods of `arms.Bench`: first the paper's, last the plainest."""
 ORDER = ("unseen print", "unseen highdef", "unseen adverse", "known instruments", "unseen mobile", "unseen controlled")
-FIRST = 4
+FIRST = 3
 """So many of them run before the further seeds."""
 ONE_LIGHTING = ("unseen adverse", "unseen controlled")
 FEW = 5
-MORE_SEEDS = ("dle", "hypoc")
-"""The two cheapest."""
+MORE_SEEDS = ("dle", "hypoc", "clipc8")
+"""The three cheapest."""
 LAST = ("iadg_kernels",)
 """Arms that run when all others are done."""
 
