@@ -97,10 +97,12 @@ def plan(s: Settings) -> list[tuple[str, str, int]]:
     Kinds of lighting are no domains where only one teaches: there is no such arm.
     """
     first, *more = s.seeds
-    arms_of = [(arm, name, first) for name in s.protocols for own in SYSTEMS.values() for arm in own]
-    arms_of += [
-        (arm, name, seed) for seed in more for name in s.protocols for one in MORE_SEEDS for arm in SYSTEMS[one]
-    ]
+    whole = [arm for own in SYSTEMS.values() for arm in own]
+    cheap = [arm for system in MORE_SEEDS for arm in SYSTEMS[system]]
+    arms_of: list[tuple[str, str, int]] = []
+    for names in (s.protocols[:FIRST], s.protocols[FIRST:]):
+        arms_of += [(arm, name, first) for name in names for arm in whole]
+        arms_of += [(arm, name, seed) for seed in more for name in names for arm in cheap]
     arms_of += [(arm, name, first) for arm in LAST for name in s.protocols]
     return [(arm, name, seed) for arm, name, seed in arms_of if arm != "dlif_coarse" or name not in ONE_LIGHTING]
 
