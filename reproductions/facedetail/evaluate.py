@@ -179,7 +179,8 @@ def page(lines: list[str], count: int) -> str:
 
 {count} validation faces (no person of them was trained on) per row, by `python -m reproductions.facedetail.evaluate`.
 Detail: energy of the Laplacian against the truth's. GMSD: lower is better. Identity: cosine with the true face to the
-embedded recogniser; slipped: share of the faces whose identity falls by more than {SLIPPED} below the input's.
+embedded recogniser; slipped: share of the faces whose identity falls by more than {SLIPPED} below the input's. By
+default what FaceDetail draws is taken further where a face has structure (`facewright.pipelines.emphasis`).
 
 | damage | restorer | detail | GMSD | PSNR, dB | identity | slipped |
 | --- | --- | --- | --- | --- | --- | --- |

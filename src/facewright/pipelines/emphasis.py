@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Picture = NDArray[np.uint8]
     Map = NDArray[np.float32]
 
-GAIN = 1.0
+GAIN = 0.7
 """How much of its change is added where a face has structure and nothing of it showed."""
 FLAT = 9.0
 """Grey levels: standard deviation of brightness nearby at which half of that is added."""
