@@ -78,6 +78,8 @@ ARMS = {
 }
 LEAST = 0.5
 """Points by which every seed must agree."""
+LEARNED = 0.9
+"""AUC on other people, of the method learnt from, below which a run has not learned."""
 WEAR = ("grey map", "grey map, all augmented", "grey map, real ones augmented")
 
 
@@ -382,7 +384,7 @@ def report(s: Settings, runs: Runs, nothing: dict[str, float]) -> list[str]:
         *common.table(["learnt from", "COSS %", "PSNR dB", "SSIM %", "F1 %", "IoU %", "detection AUC %"], located),
         "",
         "A map of chances is no map of grey change, so that PSNR and SSIM favour the grey map by what they are; COSS",
-        "and F1 do not depend on the scale. On real pictures, where nothing changed, the mean of the maps is "
+        "and F1 do not depend on the scale. By SSIM no map is as near as an empty one. On real pictures, where nothing changed, the mean of the maps is "
         + ", ".join(f"{np.mean([run['real map'] for run in runs[arm]]):.3f} ({arm})" for arm in masks)
         + ".",
         "",
@@ -415,13 +417,28 @@ def report(s: Settings, runs: Runs, nothing: dict[str, float]) -> list[str]:
             price,
         ),
         "",
+        "Runs that have not learned (AUC below "
+        + f"{LEARNED:g} on the method learnt from): "
+        + (", ".join(f"{arm}, seed {seed}" for arm, seed in unlearned(s, runs)) or "none")
+        + ". Claims about such an arm are inconclusive, and so are those about grey maps while one of them is farther",
+        "from the truth (PSNR) than an empty map; the outcome is only of the claims that are left.",
+        "",
         *verdicts(runs, masks, nothing),
     ]
 
 
+def unlearned(s: Settings, runs: Runs) -> list[tuple[str, int]]:
+    return [
+        (arm, seed)
+        for arm, found in runs.items()
+        for seed, run in zip(s.seeds, found)
+        if run[METHODS[0]]["auc"] < LEARNED
+    ]
+
+
 def verdicts(runs: Runs, masks: list[str], nothing: dict[str, float]) -> list[str]:
-    """The outcome of every claim. A grey map that is farther from the truth than an empty one has not been learned, and
-    says nothing of grey maps."""
+    """The outcome of every claim. A grey map that is farther from the truth than an empty one, and an arm that does not
+    even tell the forgeries it learned from, have not been learned: what they are compared in is inconclusive."""
     unseen, parts = SETS[1:4], SETS[4:]
 
     def gains(better: str, worse: str, key: str, sets: tuple[str, ...]) -> list[float]:
@@ -444,6 +461,7 @@ def verdicts(runs: Runs, masks: list[str], nothing: dict[str, float]) -> list[st
         100 * float(np.mean([run[what]["clustered"] - run[what]["accuracy"] for what in unseen])) for run in runs[real]
     ]
     own = METHODS[:1]
+    failed = {arm for arm, found in runs.items() if min(run[METHODS[0]]["auc"] for run in found) < LEARNED}
     settled = min(run[METHODS[0]]["psnr"] for run in runs[grey]) > nothing["psnr"]
     maps = [
         ("A grey map is nearer in COSS than the best mask", "coss", LEAST),
@@ -455,10 +473,16 @@ def verdicts(runs: Runs, masks: list[str], nothing: dict[str, float]) -> list[st
         decided("Attention finds parts nobody learned from better (AUC)", gains(attentive, grey, "auc", parts)),
         decided("Attention places them better (COSS)", gains(attentive, grey, "coss", parts)),
         decided(
-            "Augmenting all is better than none on unseen up-samplers", gains(everything, grey, "accuracy", unseen)
+            "Augmenting all is better than none on unseen up-samplers",
+            gains(everything, grey, "accuracy", unseen),
+            learnt=not failed & {everything, grey},
         ),
-        decided("Augmenting real pictures only beats augmenting all", gains(real, everything, "accuracy", unseen)),
-        decided("Single-sample clustering adds to augmenting real pictures", clustering),
+        decided(
+            "Augmenting real pictures only beats augmenting all",
+            gains(real, everything, "accuracy", unseen),
+            learnt=not failed & {everything, real},
+        ),
+        decided("Single-sample clustering adds to augmenting real pictures", clustering, learnt=real not in failed),
     ]
 
 
