@@ -384,7 +384,8 @@ def report(s: Settings, runs: Runs, nothing: dict[str, float]) -> list[str]:
         *common.table(["learnt from", "COSS %", "PSNR dB", "SSIM %", "F1 %", "IoU %", "detection AUC %"], located),
         "",
         "A map of chances is no map of grey change, so that PSNR and SSIM favour the grey map by what they are; COSS",
-        "and F1 do not depend on the scale. By SSIM no map is as near as an empty one. On real pictures, where nothing changed, the mean of the maps is "
+        "and F1 do not depend on the scale. By SSIM no map is as near as an empty one.",
+        "On real pictures, where nothing changed, the mean of the maps is "
         + ", ".join(f"{np.mean([run['real map'] for run in runs[arm]]):.3f} ({arm})" for arm in masks)
         + ".",
         "",
