@@ -152,7 +152,7 @@ def test_sentences_fit_the_compact_networks(file: str) -> None:
     prompt = compact.queries + compact.layers + len(compact.question)
     assert prompt + len(answer) <= compact.length
     for medium in ("print", "mobile", "highdef"):  # the longest of all
-        assert inner_faces.answer_of(f"{medium}/hand/controlled", words)[1] <= inner_faces.ANSWER_LENGTH
+        assert inner_faces.answer_of(f"{medium}/hand/controlled", words)[1] <= len(answer)
     item = InnerFaceBatches(file=file, batch=12, pictures=2, text="answers")[8]
     assert int(item["answer"][0]) == compact.no
     told = InnerFaceBatches(file=file, batch=12, pictures=2, text="categories")
