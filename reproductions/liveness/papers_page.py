@@ -56,7 +56,7 @@ NAMES = {
     "hypoc_distance": "distances of its encoder's features",
     "iadg": "**IADG**",
     "iadg_kernels": "IADG without styles and whitening",
-    "iadg_plain": "and without dynamic kernels",
+    "iadg_plain": "IADG without kernels, styles and whitening",
     "clipc8": "**CLIPC8**",
     "clipc8_plain": "its image tower with a linear layer",
     "ifas": "**I-FAS**",
@@ -263,6 +263,13 @@ def costs_of(inner: PackedCrops) -> dict[str, tuple[str, str]]:
     return found
 
 
+def not_run(s: Settings, names: Sequence[str]) -> list[str]:
+    """A sentence on the protocols that the command knows and that were not run."""
+    left = [f"“{name}”" for name in s.protocols[:-1] if name not in names]
+    left += ["few people"] if s.protocols[-1] not in names else []
+    return [f"Not run for want of time: {', '.join(left)}."] if left else []
+
+
 # --- page ------------------------------------------------------------------------------------------------------------
 
 
@@ -330,5 +337,6 @@ def report(
         "hand has no adjacent frames; that more people as domains help more (DLIF);",
         "the connector and the filter of captions (I-FAS), whose captions are made from the collection's own labels,",
         "and so are never wrong; five of CLIPC8's eight categories, which have no pictures.",
+        *not_run(s, names),
         *([] if args.minifasnet else ["MiniFASNet was left out: its published weights were not given."]),
     ]
