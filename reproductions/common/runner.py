@@ -200,6 +200,11 @@ def summary(text: str) -> list[str]:
     found = [Verdict(word) for word in re.findall(rf"(?m)^- \*\*({'|'.join(Verdict)})\*\*: ", text)]
     if len(found) < 2:
         return []
-    decided = set(found) - {Verdict.INCONCLUSIVE}
-    outcome = Verdict.INCONCLUSIVE if not decided else decided.pop() if len(decided) == 1 else Verdict.PARTLY
+    kinds = set(found)
+    if len(kinds) == 1:
+        outcome = found[0]
+    elif Verdict.REPRODUCED in kinds or Verdict.PARTLY in kinds:
+        outcome = Verdict.PARTLY
+    else:  # nothing was seen to hold
+        outcome = Verdict.NOT_REPRODUCED
     return ["", f"Outcome: **{outcome}**."]

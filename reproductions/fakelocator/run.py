@@ -422,7 +422,7 @@ def report(s: Settings, runs: Runs, nothing: dict[str, float]) -> list[str]:
         + f"{LEARNED:g} on the method learnt from): "
         + (", ".join(f"{arm}, seed {seed}" for arm, seed in unlearned(s, runs)) or "none")
         + ". Claims about such an arm are inconclusive, and so are those about grey maps while one of them is farther",
-        "from the truth (PSNR) than an empty map; the outcome is only of the claims that are left.",
+        "from the truth (PSNR) than an empty map.",
         "",
         *verdicts(runs, masks, nothing),
     ]

@@ -38,6 +38,7 @@ def test_verdicts_have_one_vocabulary(runner: Any) -> None:
         (("reproduced",), None),
         (("reproduced", "reproduced"), "reproduced"),
         (("reproduced", "not reproduced", "inconclusive"), "partly"),
+        (("reproduced", "inconclusive"), "partly"),
         (("not reproduced", "inconclusive"), "not reproduced"),
         (("inconclusive", "inconclusive"), "inconclusive"),
         (("partly", "partly"), "partly"),
