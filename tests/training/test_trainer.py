@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
 import math
@@ -407,6 +408,46 @@ def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
     moved = math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(before, after)))
     assert trainer.norms["model"] > 1
     assert moved == pytest.approx(0.25, rel=1e-3)
+
+
+class PlainTraining(ToyTraining):
+    """Losses that are means over samples, without noise; the model's leaves gradients on the discriminator."""
+
+    def step(self, batch: Batch, update: Update, progress: float) -> Mapping[str, float | Tensor]:
+        out = self.model.eval()(batch["x"])
+        update("model", (out - 1).square().mean() - self.discriminator(out.flatten(1)).mean())
+        update("discriminator", (self.discriminator(out.detach().flatten(1)) - 2).square().mean())
+        return {"size": float(len(batch["x"])), "mean": batch["x"].mean()}
+
+
+@pytest.mark.parametrize("pieces", [2, 4])
+def test_pieces_of_a_batch_are_worth_the_whole(tmp_path: Path, pieces: int) -> None:
+    """By plain gradient descent, for two optimisers of which one's loss leaves gradients on the other's weights."""
+    plain = {"entry": f"{__name__}:PlainTraining", "options": {"sgd": True}}
+    given = recipe(batch_size=4, training=plain, warmup=0, max_grad_norm=0.5)
+    whole = Trainer(given, tmp_path / "whole")
+    cut = Trainer(dataclasses.replace(given, accumulate=pieces), tmp_path / "cut")
+    before = {n: [p.detach().clone() for p in m.parameters()] for n, m in cut.bare.items()}
+    for step in range(3):
+        batch = {"x": torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(step))}
+        logs = [trainer.train_step(batch) for trainer in (whole, cut)]
+    for name in ("model", "discriminator"):
+        for one, other in zip(whole.bare[name].parameters(), cut.bare[name].parameters()):
+            assert torch.allclose(one, other, atol=1e-6), name
+        moved = [(a - b).abs().max().item() for a, b in zip(before[name], cut.bare[name].parameters())]
+        assert max(moved) > 1e-3
+    assert whole.norms["model"] == pytest.approx(cut.norms["model"], rel=1e-5)
+    assert [float(log["size"]) for log in logs] == [4, 4 / pieces]
+    assert float(logs[0]["mean"]) == pytest.approx(float(logs[1]["mean"]), rel=1e-5)
+    assert cut.ema.updates == whole.ema.updates == 3
+
+
+def test_batches_that_cannot_be_cut_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="3 pieces do not divide batches of 4"):
+        recipe(batch_size=4, accumulate=3)
+    trainer = Trainer(recipe(batch_size=4, accumulate=2), tmp_path)
+    with pytest.raises(UsageError, match="cannot be cut into pieces"):
+        trainer.train_step({"x": torch.zeros(4, 1, 8, 8), "boxes": torch.zeros(9, 5)})
 
 
 def test_step_with_infinite_gradients_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import importlib
 import inspect
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, field, fields
 from pathlib import Path
@@ -127,6 +127,8 @@ class Recipe:
     `config` holds `preset` (a class method of the system's Config, e.g. `compact`) and overrides. `training` and `data`
     hold `entry` ("module:Class") and `options`; `validation` holds options that replace data options. `compiled`
     runs every module through torch.compile, which pays on a GPU after the minute or two that compiling takes.
+    `accumulate` cuts every batch into so many pieces, whose gradients are averaged before a step, where a whole one
+    does not fit into memory. Batch norms, and losses that compare the samples of a batch, see pieces.
     """
 
     system: str
@@ -148,10 +150,15 @@ class Recipe:
     validate_every: Annotated[int, Field(ge=1)] = 500
     checkpoint_every: Annotated[int, Field(ge=1)] = 500
     compiled: bool = False
+    accumulate: Annotated[int, Field(ge=1)] = 1
 
     batch = renamed_attribute("batch_size")
     clip = renamed_attribute("max_grad_norm")
     final_lr = renamed_attribute("min_lr_ratio")
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.accumulate:
+            raise UsageError(f"accumulate: {self.accumulate} pieces do not divide batches of {self.batch_size}")
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
@@ -245,6 +252,59 @@ class _From(Sampler[int]):
         return self.stop - self.start
 
 
+class _Pieces:
+    """A batch in pieces: holds the gradients of each update of a step until the last piece has added its own.
+
+    Gradients are held apart, for an update clears those that the losses of other optimisers left on its parameters. An
+    optimiser may be updated several times a step; every piece sees the weights that the step began with.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._last = True
+        self._updates: dict[str, int] = {}
+        self._held: dict[tuple[str, int], list[Tensor | None]] = {}
+
+    def of(self, batch: Batch) -> Iterator[Batch]:
+        """The pieces, in turn; UsageError where something of the batch is not cut by samples."""
+        sizes = {key: len(value) if value.dim() else 0 for key, value in batch.items()}
+        if self.count > 1 and len(set(sizes.values())) != 1:
+            raise UsageError(f"batches with entries of {sizes} samples cannot be cut into pieces; leave out accumulate")
+        for number in range(self.count):
+            self._last, self._updates = number == self.count - 1, {}
+            size = next(iter(sizes.values()), 0) // self.count
+            yield batch if self.count == 1 else {k: v[number * size : (number + 1) * size] for k, v in batch.items()}
+        self._held.clear()
+
+    def complete(self, name: str, parameters: list[nn.Parameter]) -> bool:
+        """Take the gradients of an update; at the last piece the parameters have the sum of all of them, and True."""
+        if self.count == 1:
+            return True
+        key = (name, self._updates.get(name, 0))
+        self._updates[name] = key[1] + 1
+        held = self._held.get(key) or [None] * len(parameters)
+        summed = [_sum(parameter.grad, old) for parameter, old in zip(parameters, held)]
+        for parameter, gradient in zip(parameters, summed):
+            parameter.grad = gradient if self._last else None  # another loss would add to what is held
+        if not self._last:
+            self._held[key] = summed
+        return self._last
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
+
+
+def _mean(logs: Sequence[Mapping[str, float | Tensor]]) -> Mapping[str, float | Tensor]:
+    """What the pieces of a step log, averaged over those that log it."""
+    if len(logs) == 1:
+        return logs[0]
+    values = {key: [float(log[key]) for log in logs if key in log] for log in logs for key in log}
+    return {key: sum(found) / len(found) for key, found in values.items()}
+
+
 class Trainer:
     """Runs a recipe in a folder: `checkpoint.pt` (last state), `metrics.csv`, `samples/`, `model/` (EMA weights)."""
 
@@ -287,6 +347,7 @@ class Trainer:
         self.ema = Ema(self.bare["model"], recipe.ema)
         self.norms: dict[str, float] = {}
         self.step = 0
+        self._pieces = _Pieces(recipe.accumulate)
 
     def dataset(self, split: str) -> Dataset[Batch]:
         """The recipe's data set for a split."""
@@ -321,10 +382,11 @@ class Trainer:
         for module in self.bare.values():
             module.train()
         moved = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
+        progress = self.step / self.recipe.steps
         with self._in_parallel(), self.accelerator.autocast():
-            logs = self.training.step(moved, self._update, self.step / self.recipe.steps)
+            logs = [self.training.step(piece, self._update, progress) for piece in self._pieces.of(moved)]
         self.step += 1
-        return logs
+        return _mean(logs)
 
     @contextmanager
     def _in_parallel(self) -> Iterator[None]:
@@ -341,8 +403,10 @@ class Trainer:
         optimiser = self.optimisers[name]
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self.accelerator.device.type, enabled=False):
-            self.accelerator.backward(loss)
+            self.accelerator.backward(loss / self.recipe.accumulate if self.recipe.accumulate > 1 else loss)
             parameters = [p for group in optimiser.param_groups for p in group["params"]]
+            if not self._pieces.complete(name, parameters):
+                return
             self.norms[name] = float(nn.utils.clip_grad_norm_(parameters, self.recipe.max_grad_norm))
             if not np.isfinite(self.norms[name]):
                 logger.warning("step %d: the gradient of %s is not finite; the step is skipped", self.step, name)
