@@ -551,7 +551,7 @@ def restore(
         scratches: With --old-photo: find and inpaint scratches, folds and tears.
         tones: With --old-photo: restore faded contrast and remove a colour cast.
         damage_mask: With --old-photo: mask of the damage (white) to use instead of finding it.
-        references: Another photo of the same person, or a folder of them; repeatable. Needs the model refldm.
+        references: Another photo of the same person, or a folder of them; repeatable. Needs refldm or restorerid.
         model: System; see `fw.models()`.
         weights: File, folder or name of its weights.
         detector: Slug of another detector.

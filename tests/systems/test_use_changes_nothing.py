@@ -32,8 +32,12 @@ CHANGES_THE_NETWORK = {
     *("set_threshold", "update_mean_latent", "store_classifiers", "describe_categories"),
 }
 NEEDS_TRAINING = {"localise"}
-CALLED_BY_OTHERS = {"pva": {"apart", "fill_by", "personalised", "predict", "sample", "words"}}
-"""`fill` calls these; what `personalised` trains is a copy, which its own tests look at."""
+CALLED_BY_OTHERS = {
+    "pva": {"apart", "fill_by", "personalised", "predict", "sample", "words"},
+    "restorerid": {"condition", "nobody", "predict", "sample", "strength_for"},
+    "svfr": {"decode", "predict", "reference", "restore_film", "sample"},
+}
+"""`fill` or `restore` calls these; what `personalised` trains is a copy, which its own tests look at."""
 GIVEN = {"generator"}
 """Parameters that are given though they need not be: their defaults are published files, which have to be fetched."""
 
@@ -99,7 +103,9 @@ class Arguments:
             "deepest": lambda: torch.zeros(2, model.config.widths[-1], 4, 4),
             "style": lambda: torch.zeros(2, model.config.style_dim),
             "templates": lambda: np.zeros((2, model.config.template_dim), np.float32),
-            "generator": lambda: torch.Generator() if slug == "pva" else tiny_generator(model.config.style_dim),
+            "generator": lambda: (
+                torch.Generator() if slug in ("pva", "restorerid") else tiny_generator(model.config.style_dim)
+            ),
             "hole": lambda: model.normalise(random_crops(model))[:, :1].gt(0).float(),
             "holes": lambda: random_crops(model)[..., 0] > 127,
             "code": lambda: torch.zeros(2, model.config.code),
@@ -139,6 +145,11 @@ class Arguments:
             "image": lambda: self._picture(method, parameter),
         }
         return known[name]()
+
+    def _generator(self) -> Any:
+        if self.model.slug in ("pva", "restorerid"):
+            return torch.Generator()
+        return tiny_generator(self.model.config.style_dim)
 
     def _latents(self, method: str) -> Any:
         model: Any = self.model
@@ -223,7 +234,7 @@ def test_seeded_crops_do_not_depend_on_their_place_in_a_batch(slug: str) -> None
             elif "to_rgbs" in name and name.endswith("conv.weight"):
                 parameter.mul_(1e3 if float(parameter.abs().max()) < 1e-2 else 1)  # residual heads start near nothing
     crops = random_crops(model, 3)
-    draws = slug == "refldm" or hasattr(getattr(model, "generator", None), "draw_noise")
+    draws = slug in ("refldm", "restorerid", "svfr") or hasattr(getattr(model, "generator", None), "draw_noise")
     if slug == "gpen" or not draws:  # its noise is features
         with pytest.raises(UsageError, match="draws no noise"):
             model.restore(crops, seed=11)

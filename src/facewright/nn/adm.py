@@ -117,76 +117,137 @@ class UNetLayout(Protocol):
     def attention_at(self) -> tuple[int, ...]: ...
 
 
-class LatentUNet(nn.Module):
-    """The frame of U-Nets that take maps and times: residual blocks, re-sampling, skips.
+class LatentEncoder(nn.Module):
+    """The downward half of U-Nets that take maps and times: residual blocks, re-sampling, and a middle.
 
-    `attention` makes the module that stands after the blocks of some levels, for so many channels.
+    `attention` makes the module that stands after the blocks of some levels, for so many channels; `block` a residual
+    block, for channels in, channels out and those of the embedded time.
     """
 
-    def __init__(self, layout: UNetLayout, attention: Callable[[int], nn.Module]) -> None:
+    def __init__(
+        self,
+        layout: UNetLayout,
+        attention: Callable[[int], nn.Module],
+        block: Callable[[int, int, int], TimeResBlock] | None = None,
+    ) -> None:
         super().__init__()
         self.layout = layout
         width, time = layout.width, 4 * layout.width
-        widths = [width * factor for factor in layout.multipliers]
-
-        def stage_of(c_in: int, c_out: int, level: int) -> nn.ModuleList:
-            after = [attention(c_out)] if level in layout.attention_at else []
-            return nn.ModuleList([TimeResBlock(c_in, c_out, time), *after])
-
         self.time_embed = nn.Sequential(nn.Linear(width, time), nn.SiLU(), nn.Linear(time, time))
         self.input_blocks = nn.ModuleList([nn.ModuleList([nn.Conv2d(layout.c_in, width, 3, padding=1)])])
-        skips, channels = [width], width
-        for level, wide in enumerate(widths):
+        self.taps, channels = [width], width
+        for level, wide in enumerate(self.widths):
             for _ in range(layout.blocks):
-                self.input_blocks.append(stage_of(channels, wide, level))
+                self.input_blocks.append(_stage(layout, channels, wide, level, attention, block))
                 channels = wide
-                skips.append(channels)
-            if level < len(widths) - 1:
+                self.taps.append(channels)
+            if level < len(self.widths) - 1:
                 self.input_blocks.append(nn.ModuleList([Downsample(channels)]))
-                skips.append(channels)
-        first, second = (TimeResBlock(channels, channels, time) for _ in range(2))
+                self.taps.append(channels)
+        first, second = ((block or TimeResBlock)(channels, channels, time) for _ in range(2))
         self.middle_block = nn.ModuleList([first, attention(channels), second])
-        self.output_blocks = nn.ModuleList()
-        for level, wide in reversed(list(enumerate(widths))):
-            for number in range(layout.blocks + 1):
-                stage = stage_of(channels + skips.pop(), wide, level)
-                channels = wide
-                if level and number == layout.blocks:
-                    stage.append(Upsample(channels))
-                self.output_blocks.append(stage)
-        last = nn.Conv2d(width, layout.c_out, 3, padding=1)
-        self.out = nn.Sequential(nn.GroupNorm(GROUPS, width), nn.SiLU(), _quiet(last))
 
-    def _through(self, x: Tensor, time: Tensor, attend: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
-        """Maps (N, c_in, H, W) and times (N,) to (N, c_out, H, W); `attend` asks the attentions, in their order."""
+    @property
+    def widths(self) -> list[int]:
+        """Channels of every level, finest first."""
+        return [self.layout.width * factor for factor in self.layout.multipliers]
+
+    def _check(self, x: Tensor) -> None:
         step = 2 ** (len(self.layout.multipliers) - 1)
         if x.dim() != 4 or x.shape[1] != self.layout.c_in or x.shape[2] % step or x.shape[3] % step:
             raise UsageError(
                 f"this U-Net takes maps (N, {self.layout.c_in}, H, W) with sides a multiple of {step}, "
                 f"not {tuple(x.shape)}"
             )
-        embedded = self.time_embed(sinusoid(time, self.layout.width).to(x.dtype))
 
-        def run(stage: nn.Module, x: Tensor) -> Tensor:
-            assert isinstance(stage, nn.ModuleList)
-            for module in stage:
-                if isinstance(module, TimeResBlock):
-                    x = module(x, embedded)
-                elif isinstance(module, nn.Conv2d | Downsample | Upsample):
-                    x = module(x)
-                else:
-                    x = attend(module, x)
-            return x
-
-        taps = []
+    def _down(self, x: Tensor, run: Callable[[nn.Module, Tensor], Tensor]) -> list[Tensor]:
+        """The maps after every stage, the middle's last; `run` runs a stage."""
+        found = []
         for stage in self.input_blocks:
             x = run(stage, x)
-            taps.append(x)
-        x = run(self.middle_block, x)
+            found.append(x)
+        return [*found, run(self.middle_block, x)]
+
+
+class LatentUNet(LatentEncoder):
+    """The frame of U-Nets that take maps and times: a `LatentEncoder`, and the way up with skips."""
+
+    def __init__(
+        self,
+        layout: UNetLayout,
+        attention: Callable[[int], nn.Module],
+        block: Callable[[int, int, int], TimeResBlock] | None = None,
+    ) -> None:
+        super().__init__(layout, attention, block)
+        taps, channels = list(self.taps), self.widths[-1]
+        self.output_blocks = nn.ModuleList()
+        for level, wide in reversed(list(enumerate(self.widths))):
+            for number in range(layout.blocks + 1):
+                stage = _stage(layout, channels + taps.pop(), wide, level, attention, block)
+                channels = wide
+                if level and number == layout.blocks:
+                    stage.append(Upsample(channels))
+                self.output_blocks.append(stage)
+        last = nn.Conv2d(layout.width, layout.c_out, 3, padding=1)
+        self.out = nn.Sequential(nn.GroupNorm(GROUPS, layout.width), nn.SiLU(), quiet(last))
+
+    def _through(
+        self,
+        x: Tensor,
+        time: Tensor,
+        attend: Callable[[nn.Module, Tensor], Tensor],
+        residual: Callable[[TimeResBlock, Tensor, Tensor], Tensor] | None = None,
+        more: Tensor | None = None,
+    ) -> Tensor:
+        """Maps (N, c_in, H, W) and times (N,) to (N, c_out, H, W).
+
+        `attend` asks the attentions, in their order; `residual` asks residual blocks with a map and the embedded time,
+        where they want more than these. `more` (N, 4 · width) is added to the embedded time.
+        """
+        self._check(x)
+        embedded = self.time_embed(sinusoid(time, self.layout.width).to(x.dtype))
+        if more is not None:
+            embedded = embedded + more
+        run = _runner(embedded, attend, residual)
+        *taps, x = self._down(x, run)
         for stage in self.output_blocks:
             x = run(stage, torch.cat([x, taps.pop()], 1))
         out: Tensor = self.out(x)
         return out
+
+
+def _stage(
+    layout: UNetLayout,
+    c_in: int,
+    c_out: int,
+    level: int,
+    attention: Callable[[int], nn.Module],
+    block: Callable[[int, int, int], TimeResBlock] | None,
+) -> nn.ModuleList:
+    """A residual block, and the attention after it where the level has one."""
+    after = [attention(c_out)] if level in layout.attention_at else []
+    return nn.ModuleList([(block or TimeResBlock)(c_in, c_out, 4 * layout.width), *after])
+
+
+def _runner(
+    embedded: Tensor,
+    attend: Callable[[nn.Module, Tensor], Tensor],
+    residual: Callable[[TimeResBlock, Tensor, Tensor], Tensor] | None = None,
+) -> Callable[[nn.Module, Tensor], Tensor]:
+    """What runs a stage of a U-Net at one embedded time."""
+
+    def run(stage: nn.Module, x: Tensor) -> Tensor:
+        assert isinstance(stage, nn.ModuleList)
+        for module in stage:
+            if isinstance(module, TimeResBlock):
+                x = module(x, embedded) if residual is None else residual(module, x, embedded)
+            elif isinstance(module, nn.Conv2d | Downsample | Upsample):
+                x = module(x)
+            else:
+                x = attend(module, x)
+        return x
+
+    return run
 
 
 class ADMUNet(LatentUNet):
@@ -201,6 +262,32 @@ class ADMUNet(LatentUNet):
         return self._through(x, time, lambda module, x: module(x, next(layers), processor))
 
 
+class ADMEncoder(LatentEncoder):
+    """forward: maps (N, c_in, H, W) and times (N,) to the last map of every level, finest first, the middle's at last.
+
+    `heads` of every self-attention.
+    """
+
+    def __init__(self, layout: UNetLayout, heads: int) -> None:
+        super().__init__(layout, lambda width: SelfAttention(width, width // heads))
+
+    def forward(self, x: Tensor, time: Tensor) -> list[Tensor]:
+        return self.levels(x, self.embedded(x, time))
+
+    def embedded(self, x: Tensor, time: Tensor) -> Tensor:
+        """Times (N,) as (N, 4 · width)."""
+        found: Tensor = self.time_embed(sinusoid(time, self.layout.width).to(x.dtype))
+        return found
+
+    def levels(self, x: Tensor, embedded: Tensor) -> list[Tensor]:
+        """As `forward`, at times that are embedded already."""
+        self._check(x)
+        maps = self._down(x, _runner(embedded, lambda module, x: module(x, 0, plain)))
+        # a level ends before the next one halves its side
+        ends = [a for a, b in zip(maps, maps[1:]) if a.shape[3] != b.shape[3]]
+        return [*ends, maps[-1]]
+
+
 class TimeResBlock(nn.Module):
     """x + conv(SiLU(norm(conv(SiLU(norm(x))) + linear(SiLU(time)))))."""
 
@@ -208,7 +295,7 @@ class TimeResBlock(nn.Module):
         super().__init__()
         self.in_layers = nn.Sequential(nn.GroupNorm(GROUPS, c_in), nn.SiLU(), nn.Conv2d(c_in, c_out, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time, c_out))
-        last = _quiet(nn.Conv2d(c_out, c_out, 3, padding=1))
+        last = quiet(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.out_layers = nn.Sequential(nn.GroupNorm(GROUPS, c_out), nn.SiLU(), nn.Identity(), last)  # no dropout
         self.skip_connection = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
@@ -230,7 +317,7 @@ class SelfAttention(nn.Module):
         self.norm = nn.GroupNorm(GROUPS, channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = nn.Conv1d(channels, channels, 1)
-        _quiet(self.proj_out)
+        quiet(self.proj_out)
 
     def forward(self, x: Tensor, layer: int, processor: AttentionProcessor) -> Tensor:
         tokens = x.flatten(2)
@@ -272,7 +359,8 @@ def sinusoid(time: Tensor, width: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], 1)
 
 
-def _quiet(layer: nn.Conv2d | nn.Conv1d) -> nn.Module:
+def quiet(layer: nn.Conv2d | nn.Conv1d) -> nn.Module:
+    """The layer, so silent at the start that it changes nothing but lets gradients pass."""
     with torch.no_grad():
         layer.weight.mul_(_QUIET)
         if layer.bias is not None:

@@ -18,7 +18,7 @@ from ..errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-Spacing = Literal["uniform", "uniform_trailing"]
+Spacing = Literal["uniform", "uniform_trailing", "uniform_leading"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +69,8 @@ class NoiseSchedule:
     def spaced(self, steps: int, spacing: Spacing) -> list[int]:
         """Times of so many steps, falling: "uniform" ends at 1 and starts below T − 1, "uniform_trailing" starts there.
 
+        "uniform_leading" ends at 0, where the last step has nothing left to do.
+
         Raises UsageError for a number of steps that does not divide T.
         """
         if spacing not in get_args(Spacing):
@@ -76,7 +78,7 @@ class NoiseSchedule:
         if steps < 1 or self.times % steps:
             raise UsageError(f"{steps} steps do not divide the {self.times} times of the schedule")
         stride = self.times // steps
-        first = min(1, stride - 1) if spacing == "uniform" else stride - 1
+        first = {"uniform": min(1, stride - 1), "uniform_trailing": stride - 1, "uniform_leading": 0}[spacing]
         return list(range(first, self.times, stride))[::-1]
 
 

@@ -6,13 +6,15 @@ tokens, and a gated feed-forward layer. Parameters have the names of the publish
 maps those of the diffusers library.
 
 What a call brings along is a `Condition`, handed through to every layer: nothing is kept in the network, so that calls
-do not disturb each other. How attention to tokens works is a class that the U-Net is built with: `TextAttention`, or
-`JointAttention`, whose softmax also holds tokens of pictures (PVA).
+do not disturb each other. How attention works is a class that the U-Net is built with. To tokens: `TextAttention`,
+`JointAttention`, whose softmax also holds tokens of pictures (PVA), or `SeparateAttention`, which adds what they answer
+under a softmax of their own (IP-Adapter).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .adm import GROUPS, LatentUNet
+from .adm import GROUPS, LatentUNet, TimeResBlock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,11 +33,13 @@ if TYPE_CHECKING:
 class Condition:
     """What one call asks the tokens for.
 
-    text: (N, T, C). picture: (N, P, C), tokens of pictures, for attention that takes them; None for none.
+    text: (N, T, C). picture: (N, P, C), tokens of pictures, for attention that takes them; None for none. strength: of
+    what pictures answer, one number or (N,), where they answer apart from the text.
     """
 
     text: Tensor
     picture: Tensor | None = None
+    strength: float | Tensor = 1.0
 
 
 @dataclass(frozen=True)
@@ -81,16 +85,37 @@ class SDLayout:
         return self.heads or width // self.head_width
 
 
-class Attention(nn.Module):
-    """Multi-head attention of x (N, T, C) to tokens (N, S, D); without tokens to itself."""
+class LowRankLinear(nn.Linear):
+    """W x + b + up(down(x)) with a product of low rank, which begins as nothing (LoRA, Hu et al., ICLR 2022)."""
 
-    def __init__(self, width: int, tokens: int, heads: int) -> None:
+    def __init__(self, c_in: int, c_out: int, *, bias: bool = True, rank: int) -> None:
+        super().__init__(c_in, c_out, bias)
+        self.down, self.up = nn.Linear(c_in, rank, bias=False), nn.Linear(rank, c_out, bias=False)
+        nn.init.normal_(self.down.weight, std=1 / rank)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = super().forward(x) + self.up(self.down(x))
+        return out
+
+
+def _linear(c_in: int, c_out: int, rank: int, *, bias: bool = False) -> nn.Linear:
+    return LowRankLinear(c_in, c_out, bias=bias, rank=rank) if rank else nn.Linear(c_in, c_out, bias)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of x (N, T, C) to tokens (N, S, D); without tokens to itself.
+
+    `rank` of a `LowRankLinear` in place of every linear layer; 0 for plain ones.
+    """
+
+    def __init__(self, width: int, tokens: int, heads: int, rank: int = 0) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_k = nn.Linear(tokens, width, bias=False)
-        self.to_v = nn.Linear(tokens, width, bias=False)
-        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+        self.to_q = _linear(width, width, rank)
+        self.to_k = _linear(tokens, width, rank)
+        self.to_v = _linear(tokens, width, rank)
+        self.to_out = nn.ModuleList([_linear(width, width, rank, bias=True)])
 
     def forward(self, x: Tensor, condition: Condition | None = None) -> Tensor:
         return self.projected(self.ask(self.to_q(x), self.to_k(x), self.to_v(x)))
@@ -151,12 +176,43 @@ class JointAttention(TextAttention):
         return self.projected(found.transpose(1, 2).flatten(2))
 
 
+class SeparateAttention(TextAttention):
+    """Tokens of pictures beside the text, asked by the same queries under a softmax of their own (IP-Adapter).
+
+    Ye, Zhang, Liu, Han, Yang, "IP-Adapter: Text Compatible Image Prompt Adapter for Text-to-Image Diffusion Models"
+    (2023). What pictures answer is multiplied by the condition's strength and added. Without pictures it is a
+    `TextAttention`.
+    """
+
+    def __init__(self, width: int, tokens: int, heads: int, rank: int = 0) -> None:
+        super().__init__(width, tokens, heads, rank)
+        self.to_k_ip = nn.Linear(tokens, width, bias=False)
+        self.to_v_ip = nn.Linear(tokens, width, bias=False)
+
+    def forward(self, x: Tensor, condition: Condition | None = None) -> Tensor:
+        assert condition is not None
+        if condition.picture is None:
+            return super().forward(x, condition)
+        text, picture, q = condition.text, condition.picture, self.to_q(x)
+        strength = condition.strength
+        if isinstance(strength, Tensor):
+            strength = strength.to(q).view(-1, 1, 1)
+        found = self.ask(q, self.to_k(text), self.to_v(text))
+        return self.projected(found + strength * self.ask(q, self.to_k_ip(picture), self.to_v_ip(picture)))
+
+
+MakeAttention = Callable[[int, int, int], Attention]
+"""Makes an attention for channels, those of tokens, and heads."""
+
+
 class Transformer(nn.Module):
     """Self-attention, attention to tokens and a gated feed-forward layer, each behind a norm and around a skip."""
 
-    def __init__(self, width: int, tokens: int, heads: int, asking: type[TextAttention]) -> None:
+    def __init__(
+        self, width: int, tokens: int, heads: int, asking: MakeAttention, itself: MakeAttention = Attention
+    ) -> None:
         super().__init__()
-        self.attn1 = Attention(width, width, heads)
+        self.attn1 = itself(width, width, heads)
         self.attn2 = asking(width, tokens, heads)
         self.ff = _FeedForward(width)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
@@ -194,12 +250,14 @@ class _Gate(nn.Module):
 class SpatialTransformer(nn.Module):
     """x + a transformer over the positions of a map."""
 
-    def __init__(self, width: int, heads: int, layout: SDLayout, asking: type[TextAttention]) -> None:
+    def __init__(
+        self, width: int, heads: int, layout: SDLayout, asking: MakeAttention, itself: MakeAttention = Attention
+    ) -> None:
         super().__init__()
         self.linear = layout.linear
         self.norm = nn.GroupNorm(GROUPS, width, eps=1e-6)
         self.proj_in = nn.Linear(width, width) if self.linear else nn.Conv2d(width, width, 1)
-        self.transformer_blocks = nn.ModuleList([Transformer(width, layout.tokens, heads, asking)])
+        self.transformer_blocks = nn.ModuleList([Transformer(width, layout.tokens, heads, asking, itself)])
         self.proj_out = nn.Linear(width, width) if self.linear else nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor, condition: Condition) -> Tensor:
@@ -216,10 +274,19 @@ class SpatialTransformer(nn.Module):
 
 class SDUNet(LatentUNet):
     """forward: maps (N, c_in, H, W), sides a multiple of 2^(levels − 1), times (N,) and a `Condition` to (N, c_out, H,
-    W). `asking` is the class of its attention to tokens."""
+    W). `asking` makes its attention to tokens, `itself` that to itself, `block` its residual blocks."""
 
-    def __init__(self, layout: SDLayout, asking: type[TextAttention] = TextAttention) -> None:
-        super().__init__(layout, lambda width: SpatialTransformer(width, layout.heads_of(width), layout, asking))
+    def __init__(
+        self,
+        layout: SDLayout,
+        asking: MakeAttention = TextAttention,
+        itself: MakeAttention = Attention,
+        block: Callable[[int, int, int], TimeResBlock] = TimeResBlock,
+    ) -> None:
+        def attention(width: int) -> SpatialTransformer:
+            return SpatialTransformer(width, layout.heads_of(width), layout, asking, itself)
+
+        super().__init__(layout, attention, block)
 
     def forward(self, x: Tensor, time: Tensor, condition: Condition) -> Tensor:
         return self._through(x, time, lambda module, x: module(x, condition))
@@ -239,13 +306,18 @@ _ENDS = {
     "conv_in": "input_blocks.0.0",
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "add_embed.0",
+    "add_embedding.linear_2": "add_embed.2",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }
 
 
 def from_diffusers(state: Mapping[str, Tensor], layout: SDLayout) -> dict[str, Tensor]:
-    """A state dict of diffusers' UNet2DConditionModel as that of `SDUNet`; other keys keep their names."""
+    """A state dict of diffusers' UNet2DConditionModel as that of `SDUNet`; other keys keep their names.
+
+    Also one of its UNetSpatioTemporalConditionModel as that of `nn.svd.SVDUNet`.
+    """
     return {_ldm_name(key, layout): value for key, value in state.items()}
 
 
@@ -273,7 +345,10 @@ def _ldm_name(key: str, layout: SDLayout) -> str:
 
 
 def _inner(kind: str, rest: str) -> str:
-    if kind == "attentions":
+    if kind == "attentions" or rest.startswith("time_mixer."):
         return rest
+    if rest.startswith("temporal_res_block."):
+        return rest.replace("temporal_res_block.", "temporal.")
+    rest = rest.removeprefix("spatial_res_block.")
     module, _, tensor = rest.rpartition(".")
     return f"{_RES_BLOCK.get(module, module)}.{tensor}"

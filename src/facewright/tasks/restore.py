@@ -81,7 +81,7 @@ class RestoreOptions(EditOptions):
     references: Annotated[
         tuple[str, ...],
         Opt(
-            "Another photo of the same person, or a folder of them; repeatable. Needs the model refldm.",
+            "Another photo of the same person, or a folder of them; repeatable. Needs refldm or restorerid.",
             flag="--reference",
             picture=True,
         ),
