@@ -30,8 +30,8 @@ SIZES = {
 CHOOSES = {"codeformer", "refldm_vqgan", "restoreformer"}
 """Fresh codebooks are so dense that a rounding chooses another code: their encoders are compared."""
 ROUNDED = dict.fromkeys(CHOOSES | {"pva"}, 0.04) | {"restorerid": 0.1}
-"""How far rounding may take what is above the usual 3 %: PVA's U-Net and autoencoder are the deepest here; every block
-of RestorerID's multiplies by what it sees in a map twice, and drawn weights see more than trained ones."""
+"""How far rounding may take what is above the usual 3 %: PVA's U-Net and autoencoder are the deepest here; RestorerID
+with drawn weights was measured at 8 %, with and without its modulations, which is not explained."""
 EMBEDDED = [slug for slug, card in cards().items() if any(c.file for c in card.checkpoints)]
 UNIFORM: dict[str, dict[str, Any]] = {
     "frgp": {"encoder_widths": (), "generator_widths": (), "narrow": 0.125, "light": ()},
