@@ -1,6 +1,6 @@
 """SVFR: films of faces restored, coloured and completed by one network, which a task vector tells what to do.
 
-Paper: Wang, Zhang, et al., "SVFR: A Unified Framework for Generalized Video Face Restoration" (CVPR 2025, arXiv
+Paper: Wang, Chen, Xu, et al., "SVFR: A Unified Framework for Generalized Video Face Restoration" (2025, arXiv
 2501.01235). Stable Video Diffusion's network sees beside the noisy latents those of the damaged frames and of one
 reference frame; three bits take the place of its rates and motion (task embedding, section 3.2); 49 tokens of a face
 recogniser's last map that of its picture. A film is first restored in part and without a reference; a frame of the
