@@ -321,7 +321,7 @@ def test_missing_embedded_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_system_without_weights_says_what_to_do() -> None:
-    with pytest.raises(WeightsError, match="has no trained weights"):
+    with pytest.raises(WeightsError, match="has no weights of its own"):
         Toy.from_pretrained()
 
 

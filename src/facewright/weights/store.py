@@ -64,8 +64,8 @@ def resolve(card: Card, source: str | Path | None, *, commercial: bool = False, 
             return weights_in(folder)
         if source is None:
             raise WeightsError(
-                f"{card.slug} has no trained weights of its own yet, and none are published; train them with its "
-                "recipe, or give your own"
+                f"{card.slug} has no weights of its own yet, and none that are fetched by themselves; train it, or "
+                "import or give your own (its page under docs/models says how)"
             )
         if commercial:
             raise LicenceError(
