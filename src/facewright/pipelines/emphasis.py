@@ -25,9 +25,10 @@ GAIN = 0.7
 FLAT = 9.0
 """Grey levels: standard deviation of brightness nearby at which half of that is added."""
 
-_NEAR = 3.0  # pixels of a 512 px crop: σ within which brightness varies by structure
-_AROUND = 6.0  # the same within which detail before and after is compared
-_NOISE = 0.7  # σ that takes off what single pixels say
+_CELL = 4  # pixels: what is known of the surroundings of a pixel changes slowly, and is kept for cells of this side
+_NEAR = 0.7  # cells of a 512 px crop: σ within which brightness varies by structure
+_AROUND = 1.5  # the same within which detail before and after is compared
+_NOISE = 0.7  # pixels: σ that takes off what single ones say
 _LITTLE = 0.5  # energy of the Laplacian that counts as none
 
 
@@ -38,26 +39,26 @@ def emphasised(before: Picture, after: Picture, gain: float = GAIN) -> Picture:
     """
     if gain == 0:
         return after
-    weight = cv2.multiply(_added_detail(before, after), _structure(after))
+    was, now = _luma(before), _luma(after)
+    weight = gain * _added_detail(was, now) * _structure(now)
+    weights = cv2.resize(weight, after.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     change = cv2.subtract(after, before, dtype=cv2.CV_32F)
-    return np.asarray(cv2.add(after, change * (gain * weight[..., None]), dtype=cv2.CV_8U), np.uint8)
+    return np.asarray(cv2.add(after, cv2.multiply(change, cv2.merge([weights] * 3)), dtype=cv2.CV_8U), np.uint8)
 
 
-def _added_detail(before: Picture, after: Picture) -> Map:
-    """(S, S), 0…1: the share of the detail nearby that was not there before; 0 where there is less than before."""
-    was, now = _energy(before), _energy(after)
-    return np.clip(1 - (was + _LITTLE) / (now + _LITTLE), 0, 1)
+def _added_detail(was: Map, now: Map) -> Map:
+    """Of cells, 0…1: the share of the detail nearby that was not there before; 0 where there is less than before."""
+    return np.asarray(np.clip(1 - (_energy(was) + _LITTLE) / (_energy(now) + _LITTLE), 0, 1), np.float32)
 
 
-def _energy(crop: Picture) -> Map:
-    smooth = cv2.GaussianBlur(_luma(crop), (0, 0), _NOISE)
-    return _smoothed(cv2.Laplacian(smooth, cv2.CV_32F) ** 2, _AROUND)
+def _energy(luma: Map) -> Map:
+    detail = cv2.Laplacian(cv2.GaussianBlur(luma, (0, 0), _NOISE), cv2.CV_32F)
+    return _mean(np.square(detail, dtype=np.float32), _AROUND)
 
 
-def _structure(crop: Picture) -> Map:
-    """(S, S), 0…1: how much the brightness varies nearby."""
-    luma = _luma(crop)
-    variance = np.maximum(_smoothed(luma * luma, _NEAR) - _smoothed(luma, _NEAR) ** 2, 0)
+def _structure(luma: Map) -> Map:
+    """Of cells, 0…1: how much the brightness varies nearby."""
+    variance = np.maximum(_mean(np.square(luma), _NEAR) - _mean(luma, _NEAR) ** 2, 0)
     return np.asarray(variance / (variance + FLAT**2), np.float32)
 
 
@@ -65,5 +66,7 @@ def _luma(crop: Picture) -> Map:
     return cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
-def _smoothed(values: Map, sigma: float) -> Map:
-    return np.asarray(cv2.GaussianBlur(values, (0, 0), sigma), np.float32)
+def _mean(values: Map, sigma: float) -> Map:
+    """(S, S) to means of cells and what is around them."""
+    size = -(-values.shape[1] // _CELL), -(-values.shape[0] // _CELL)
+    return np.asarray(cv2.GaussianBlur(cv2.resize(values, size, interpolation=cv2.INTER_AREA), (0, 0), sigma))
