@@ -259,12 +259,25 @@ class TestWatermark:
             detect_watermark(np.zeros((256, 256)))
 
 
+def test_skin_gets_the_least_of_it() -> None:
+    """On flat and on shaded skin the mark stays below a grey level, and has nothing coarse, which would be blotches."""
+    shade = np.repeat(np.linspace(120, 200, 256, dtype=np.float32)[None], 256, 0)
+    shade[100:130] += 40 * np.sin(np.arange(256) / 2.5)  # brows, say
+    crop = np.repeat(shade[..., None], 3, 2)
+    change = watermark_for(crop).change  # type: ignore[arg-type]
+    skin, busy = change[160:200, 80:176], change[104:126, 80:176]
+    assert skin.std() < 1
+    assert busy.std() > 3 * skin.std()
+    coarse = cv2.GaussianBlur(change, (0, 0), 4)[160:200, 80:176]
+    assert coarse.std() < 0.15 * skin.std()
+
+
 def test_fixed_strength_is_kept_and_the_weakest_is_the_default() -> None:
     rng = np.random.default_rng(5)
     crop = cv2.GaussianBlur(rng.uniform(0, 255, (256, 256, 3)).astype(np.float32), (0, 0), 4) * 3 - 255
     crop = np.clip(crop, 20, 235)
     weakest = watermark_for(crop).psnr  # type: ignore[arg-type]
-    assert weakest in (48.0, 46.0, 44.0, 42.5)
+    assert 43 <= weakest <= 52
     np.testing.assert_array_equal(embed_watermark(crop), embed_watermark(crop, psnr=weakest))  # type: ignore[arg-type]
     error = embed_watermark(crop, psnr=40.0) - crop  # type: ignore[arg-type]
     assert 20 * np.log10(255 / np.sqrt(np.mean(error**2))) == pytest.approx(40, abs=0.2)
