@@ -3,8 +3,8 @@
 A network trained on the error of its answer gives the mean of all that could be there. Where an eyelid may lie a pixel
 higher or lower, the mean has a softer one than either, and what was restored is hardly seen. Taking the change somewhat
 further costs next to nothing in error (a quadratic is flat at its lowest point) and shows. This is done only where the
-change adds detail and the face has structure: eyes, brows, lips, hair. On skin the same would raise blotches, and where
-noise was taken away, it would be put back with the opposite sign.
+change adds detail and the face has structure: eyes, brows, lips, hair. On skin the same would raise what is left of
+grain, and where noise was taken away, it would be put back with the opposite sign.
 """
 
 from __future__ import annotations
