@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from facewright.errors import UsageError, WeightsError
 from facewright.systems.base import system_class
-from facewright.systems.detect.mos.network import MOS, MOSConfig
 from facewright.systems.quality.vitfiqa.network import ViTFIQA, ViTFIQAConfig
 from facewright.systems.restore.frgp.network import FRGP, FRGPConfig
 from facewright.weights import onnx as onnx_room
@@ -62,25 +63,28 @@ def test_restorer_takes_any_batch_and_agrees(frgp: FRGP, tmp_path: Path) -> None
     np.testing.assert_allclose(session.run(["restored"], {"image": image.numpy()})[0], expected.numpy(), atol=1e-5)
 
 
-def test_detector_with_parts_named_by_keywords(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = MOS(MOSConfig("shufflenetv2", width=0.25, fpn=8, deformable=False, pose_hidden=4)).eval()
+def exported(model: System, path: Path) -> None:
+    """Write the file; parts that are named by keywords (the detector's) stay where they are in the network."""
     before = list(model.state_dict())
-    report = export_onnx(model, tmp_path / "mos.onnx")
-    assert max(report.difference.values()) < 1e-4
+    report = export_onnx(model, path)
+    assert max(report.difference.values()) < 1e-3
     assert list(model.state_dict()) == before
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[System, Path]]:
-    """Embedded networks and their files, each written once."""
+    """Embedded networks and their files, each written once by whichever process of the run needs it first."""
     made: dict[str, tuple[System, Path]] = {}
+    own = tmp_path_factory.getbasetemp()
+    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
     def get(slug: str) -> tuple[System, Path]:
         if slug not in made:
-            path = tmp_path_factory.mktemp(slug) / f"{slug}.onnx"
+            path = folder / f"{slug}.onnx"
             model = system_class(slug).from_pretrained()
-            export_onnx(model, path)
+            with FileLock(f"{path}.lock"):
+                if not path.exists():
+                    exported(model, path)
             made[slug] = model, path
         return made[slug]
 
